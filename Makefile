@@ -1,0 +1,55 @@
+# Needs Python >= 3.11 and make, nothing else. `make demo` and `make test` build their own virtual environments.
+PYTHON ?= python3
+PYTEST_ARGS ?= -n 2 --dist loadfile
+
+SOURCES := $(shell find jaxcvx -name '*.py')
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help demo test lint bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    install into .venv-demo, train on the digits data set, write demo-output/"
+	@echo "make test    install into .venv-test, then ruff, mypy and pytest"
+	@echo "make lint    ruff and mypy only"
+	@echo "make bench   the benchmarks, in .venv-bench"
+	@echo "make clean   remove the environments, caches and outputs"
+
+demo: .venv-demo/.installed
+	.venv-demo/bin/jaxcvx train digits --out demo-output
+
+test: lint
+	.venv-test/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv-test/.installed
+	.venv-test/bin/python -m ruff check .
+	.venv-test/bin/python -m mypy
+
+bench: .venv-bench/.installed
+	.venv-bench/bin/python -m benchmarks
+
+# An environment is made anew when pyproject.toml changes, else reused.
+.venv-%/.created: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "jaxcvx needs Python >= 3.11; name one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	rm -rf .venv-$*
+	$(PYTHON) -m venv .venv-$*
+	touch $@
+
+# A plain install, as a user would do it: repeated when a source file changes.
+.venv-demo/.installed: .venv-demo/.created $(SOURCES)
+	.venv-demo/bin/python -m pip install --quiet '.[cli]'
+	touch $@
+
+.venv-test/.installed: .venv-test/.created
+	.venv-test/bin/python -m pip install --quiet --editable '.[test,lint]'
+	touch $@
+
+.venv-bench/.installed: .venv-bench/.created
+	.venv-bench/bin/python -m pip install --quiet --editable '.[cli,bench]'
+	touch $@
+
+clean:
+	rm -rf .venv-demo .venv-test .venv-bench demo-output build dist
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find jaxcvx tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

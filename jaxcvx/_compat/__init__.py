@@ -1,0 +1,1 @@
+"""The only place that knows of dependencies that may go away."""

@@ -1,0 +1,41 @@
+"""jaxopt behind one door. It is archived but sound where used here; imported only when called."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+
+
+def _jaxopt() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import jaxopt
+    return jaxopt
+
+
+def shrink_groups(W: Float[Array, "P p c"], threshold: float) -> Float[Array, "P p c"]:
+    """jaxopt's group-lasso prox, one group per block: the oracle for ours (its gradient is NaN at zero blocks)."""
+    prox = _jaxopt().prox.prox_group_lasso
+    return jax.vmap(lambda block: prox(block, threshold))(W)
+
+
+def reference_gated(problem: Any, max_steps: int = 5000, tol: float = 1e-10) -> Float[Array, "P p c"]:
+    """The gated program solved by ``jaxopt.ProximalGradient`` with a fixed step: an independent reference.
+
+    The fixed step 1/L avoids its line search, which stalls in float32.
+    """
+    operator = problem.operator
+    L = 1.05 * operator.max_curvature(200) * problem.loss.curvature
+
+    def smooth(W):
+        return problem.loss.value(operator.forward(W), problem.Y)
+
+    def prox(W, beta, scaling=1.0):
+        return shrink_groups(W, beta * scaling)
+
+    solver = _jaxopt().ProximalGradient(smooth, prox, stepsize=1 / L, maxiter=max_steps, tol=tol)
+    start = jax.numpy.zeros((operator.num_blocks, operator.Z.shape[1], problem.num_outputs), problem.X.dtype)
+    return solver.run(start, hyperparams_prox=problem.beta).params

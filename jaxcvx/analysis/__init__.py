@@ -1,0 +1,1 @@
+"""Analyses built on solvers through their protocol only."""

@@ -1,0 +1,46 @@
+"""Regularisation paths: one program over many betas, each warm-started from the one before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcvx.errors import invalid
+from jaxcvx.problems.relu import Problem
+from jaxcvx.solvers.base import Solution, Solver
+from jaxcvx.solvers.driver import solve
+
+
+def regularization_path(problem: Problem, betas: Any, solver: Solver, *, key: Any = None) -> Solution:
+    """Solve for every beta in turn, each from the params of the one before.
+
+    Start with the largest beta: its solution is the sparsest and quickest. The whole path is one compiled
+    program (a scan), so it works under jit and vmap.
+
+    Args:
+      problem: its own beta is not used.
+      betas: (k,) non-negative numbers.
+      solver: any solver.
+      key: as in ``solve``.
+
+    Returns:
+      A Solution whose arrays carry a leading axis of length k.
+
+    Raises:
+      InvalidInputError: betas are not a non-empty vector of finite numbers >= 0.
+    """
+    if not isinstance(betas, jax.core.Tracer):
+        host = np.asarray(betas, float)
+        if host.ndim != 1 or not host.size or not np.isfinite(host).all() or (host < 0).any():
+            raise invalid("betas", f"{betas!r}"[:80], "a non-empty vector of finite numbers >= 0")
+    betas = jnp.asarray(betas, problem.X.dtype)
+
+    def one(params, beta):
+        solution = solve(problem.replace(beta=beta), solver, init=params, key=key)
+        return solution.params, solution
+
+    first = solver.initial_params(problem, key)
+    return jax.jit(lambda start, grid: jax.lax.scan(one, start, grid))(first, betas)[1]

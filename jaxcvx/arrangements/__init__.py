@@ -1,0 +1,1 @@
+"""Hyperplane arrangement cells: enumerated, sampled, read off a network, merged."""

@@ -1,0 +1,269 @@
+"""The pytree that holds hyperplane arrangement cells, and operations on it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.operators.features import resolve_features
+
+if TYPE_CHECKING:
+    from jaxcvx.networks.network import Network
+
+_CHUNK = 1 << 22  # entries of a temporary (cells x rows) block
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Arrangements:
+    """Cells of the hyperplane arrangement that the rows of X cut out of weight space.
+
+    A cell is the set of directions u with a given activation pattern D = diag(1[X u >= 0]). It is
+    stored by that pattern and by one direction inside it, its gate.
+
+    Attributes:
+      masks: (P, n) bool, ``masks[i] = 1[X gates[i] >= 0]``. Zero rows of X are True.
+      gates: (P, d) directions, one in each cell (unit norm when made by this library).
+      complete: static; True only where every cell of the data is present, so that statements about
+        these cells are statements about all networks.
+    """
+
+    masks: Bool[Array, "P n"]
+    gates: Float[Array, "P d"]
+    complete: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    @property
+    def num_cells(self) -> int:
+        """Number of cells P."""
+        return self.masks.shape[0]
+
+    def __len__(self) -> int:
+        return self.num_cells
+
+
+class HostRows(NamedTuple):
+    """Rows that the hidden weights multiply, on the host.
+
+    Attributes:
+      rows: (n, p) float64, ``features.matrix(X)``.
+      dtype: dtype for gates: that of X if floating (at least float32), else float64.
+      eps: resolution of the numbers in X: machine epsilon of its dtype (float64's for integers).
+    """
+
+    rows: np.ndarray
+    dtype: np.dtype
+    eps: float
+
+
+def is_traced(*values: Any) -> bool:
+    """Whether any of ``values`` is abstract, so that shapes cannot depend on it."""
+    return any(isinstance(v, jax.core.Tracer) for v in values)
+
+
+def host_rows(X: Any, features: Any = "dense") -> HostRows:
+    """Validate X and return ``features.matrix(X)`` in float64 on the host.
+
+    Args:
+      X: (n, d) real, finite, at least one row and one column; not traced.
+      features: ``"dense"`` or a features object.
+
+    Raises:
+      InvalidTypeError: X is traced (inside jit, vmap or grad) or not numeric.
+      InvalidInputError: X has a bad shape, is empty, or holds NaN or inf; features is unknown.
+    """
+    features = resolve_features(features)
+    if is_traced(X):
+        raise InvalidTypeError(
+            "X: got a traced array, expected concrete numbers: the number of cells depends on the values, so "
+            "compute the cells outside jit, vmap and grad, and pass them in."
+        )
+    try:
+        host = np.asarray(X)
+    except (ValueError, TypeError) as err:
+        raise InvalidTypeError(f"X: got {type(X).__name__}, expected a real array (n, d).") from err
+    floating = bool(jnp.issubdtype(host.dtype, jnp.floating))
+    if not floating and host.dtype.kind not in "iub":
+        raise InvalidTypeError(f"X: got dtype {host.dtype}, expected real numbers.")
+    if host.ndim != 2:
+        raise invalid("X", f"shape {host.shape}", "2 axes (n, d)")
+    if 0 in host.shape:
+        raise invalid("X", f"shape {host.shape}", "at least one row and one column")
+    eps = float(jnp.finfo(host.dtype).eps) if floating else float(np.finfo(np.float64).eps)
+    dtype = np.dtype(np.float32) if floating and host.dtype.itemsize <= 4 else np.dtype(np.float64)
+    host = host.astype(np.float64)
+    if not np.isfinite(host).all():
+        i, j = (int(k) for k in np.argwhere(~np.isfinite(host))[0])
+        raise invalid("X", f"{host[i, j]} at index ({i}, {j})", "finite numbers only")
+    rows = np.asarray(features.matrix(host), np.float64)
+    return HostRows(rows, dtype, max(eps, float(np.finfo(np.float64).eps)))
+
+
+def host_masks(rows: np.ndarray, gates: np.ndarray) -> np.ndarray:
+    """``1[rows @ gate >= 0]`` for each gate: (P, n) bool, in blocks so that temporaries stay small."""
+    masks = np.empty((len(gates), len(rows)), bool)
+    step = max(1, _CHUNK // max(1, len(rows)))
+    for start in range(0, len(gates), step):
+        masks[start : start + step] = gates[start : start + step] @ rows.T >= 0
+    return masks
+
+
+def mask_keys(packed: np.ndarray) -> np.ndarray:
+    """One sortable scalar per row of ``packed`` (P, bytes) uint8: equal rows, equal keys."""
+    num, width = packed.shape
+    if width <= 8:
+        words = np.zeros((num, 8), np.uint8)
+        words[:, :width] = packed
+        return words.view(np.uint64)[:, 0]
+    return np.ascontiguousarray(packed).view(np.dtype((np.void, width)))[:, 0]
+
+
+def dedupe_masks(masks: np.ndarray) -> np.ndarray:
+    """Indices, increasing, of the first occurrence of each distinct row of ``masks`` (P, n) bool."""
+    masks = np.asarray(masks, bool)
+    if masks.shape[0] == 0 or masks.shape[1] == 0:
+        return np.arange(min(masks.shape[0], 1))
+    return np.sort(np.unique(mask_keys(np.packbits(masks, axis=1)), return_index=True)[1])
+
+
+def max_num_cells(num_rows: int, rank: int) -> int:
+    """Largest number of cells that ``num_rows`` hyperplanes through the origin cut out of R^rank.
+
+    ``2 * sum_{k < rank} C(num_rows - 1, k)`` [Cover 1965, Winder 1966], attained in general position; 1
+    without rows or in rank 0. An exact Python integer, however large.
+
+    Args:
+      num_rows: number of hyperplanes (nonzero rows, no two parallel), >= 0.
+      rank: rank of the rows, >= 0.
+
+    Raises:
+      InvalidInputError: a negative argument.
+    """
+    for name, value in (("num_rows", num_rows), ("rank", rank)):
+        if value < 0:
+            raise invalid(name, value, "an integer >= 0")
+    num_rows, rank = int(num_rows), int(rank)
+    if num_rows == 0 or rank == 0:
+        return 1
+    total, term = 0, 1
+    for k in range(min(rank, num_rows)):
+        total += term
+        term = term * (num_rows - 1 - k) // (k + 1)
+    return 2 * total
+
+
+def arrangements_of(network: Network, X: Float[Array, "n d"]) -> Arrangements:
+    """Cells in which the neurons of ``network`` lie: masks ``1[Z u_j >= 0]`` with Z = features.matrix(X).
+
+    Neurons with zero weights are dropped and equal cells merged (first neuron kept), so the number of cells
+    depends on the values. Where X or the network is traced (jit, vmap), the shapes are fixed instead: one
+    cell per neuron, in order, nothing dropped.
+
+    Args:
+      network: anything with ``hidden`` (m, p) and ``features``.
+      X: (n, d) inputs.
+
+    Returns:
+      At most m cells with unit gates ``u_j / ||u_j||``, ``complete=False``; none if no neuron is left.
+
+    Raises:
+      InvalidInputError, InvalidTypeError: bad X, or hidden weights that do not fit it.
+    """
+    hidden = network.hidden
+    if is_traced(X, hidden):
+        if jnp.ndim(X) != 2:
+            raise invalid("X", f"shape {jnp.shape(X)}", "2 axes (n, d)")
+        Z = network.features.matrix(X)
+        _check_width(hidden, Z.shape[1])
+        values = jnp.matmul(hidden, Z.T, precision=jax.lax.Precision.HIGHEST)
+        size = jnp.max(jnp.abs(hidden), axis=1, keepdims=True)
+        scaled = hidden / jnp.where(size > 0, size, 1)
+        square = jnp.sum(scaled**2, axis=1, keepdims=True)
+        return Arrangements(values >= 0, scaled / jnp.sqrt(jnp.where(square > 0, square, 1)))
+    data = host_rows(X, network.features)
+    weights = np.asarray(hidden, np.float64)
+    _check_width(weights, data.rows.shape[1])
+    if not np.isfinite(weights).all():
+        raise invalid("network.hidden", "NaN or inf", "finite weights")
+    weights = weights[np.any(weights != 0, axis=1)]
+    masks = host_masks(data.rows, weights)
+    first = dedupe_masks(masks)
+    gates = unit_rows(weights[first]).astype(np.result_type(hidden.dtype, np.float32))
+    return Arrangements(jnp.asarray(masks[first]), jnp.asarray(gates))
+
+
+def _check_width(hidden: Any, width: int) -> None:
+    if jnp.ndim(hidden) != 2 or hidden.shape[1] != width:
+        raise invalid("network.hidden", f"shape {jnp.shape(hidden)}", f"(m, {width}) for this X and features")
+
+
+def unit_rows(A: np.ndarray) -> np.ndarray:
+    """Rows of A (m, p) scaled to norm 1 without overflow or underflow; zero rows stay zero."""
+    size = np.abs(A).max(axis=1, keepdims=True, initial=0.0)
+    A = A / np.where(size > 0, size, 1)
+    norm = np.sqrt((A**2).sum(axis=1, keepdims=True))
+    return A / np.where(norm > 0, norm, 1)
+
+
+def merge_arrangements(a: Arrangements, b: Arrangements) -> Arrangements:
+    """Union of two sets of cells of the same data; of equal cells the first occurrence is kept.
+
+    Where an argument is traced, the two are only concatenated, so that shapes are fixed.
+
+    Args:
+      a: cells; they come first.
+      b: more cells, with masks over the same rows and gates of the same length.
+
+    Returns:
+      The union; ``complete`` if either is.
+
+    Raises:
+      InvalidTypeError: an argument is not an Arrangements.
+      InvalidInputError: the shapes do not fit each other.
+    """
+    for name, value in (("a", a), ("b", b)):
+        if not isinstance(value, Arrangements):
+            raise InvalidTypeError(f"{name}: got {type(value).__name__}, expected Arrangements.")
+    for name, left, right in (("masks", a.masks, b.masks), ("gates", a.gates, b.gates)):
+        if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
+            raise invalid(f"b.{name}", f"shape {tuple(right.shape)}", f"columns as in a, {tuple(left.shape)}")
+    complete = a.complete or b.complete
+    if is_traced(a.masks, a.gates, b.masks, b.gates):
+        masks, gates = jnp.concatenate([a.masks, b.masks]), jnp.concatenate([a.gates, b.gates])
+        return Arrangements(masks, gates, complete)
+    # On the host: eager jax would compile anew for every number of cells.
+    host = np.concatenate([np.asarray(a.masks, bool), np.asarray(b.masks, bool)])
+    first = dedupe_masks(host)
+    gates_host = np.concatenate([np.asarray(a.gates), np.asarray(b.gates)])
+    return Arrangements(jnp.asarray(host[first]), jnp.asarray(gates_host[first]), complete)
+
+
+def validate_arrangements(arrangements: Arrangements, num_rows: int, num_weights: int) -> None:
+    """Check shapes and dtypes (so that it works on traced values too).
+
+    Args:
+      arrangements: the cells.
+      num_rows: n, the length that masks must have.
+      num_weights: p, the length that gates must have.
+
+    Raises:
+      InvalidInputError: wrong shape or dtype, or no cells.
+    """
+    masks, gates = arrangements.masks, arrangements.gates
+    for name, value, width in (("masks", masks, num_rows), ("gates", gates, num_weights)):
+        got = getattr(value, "shape", None)
+        if got is None or len(got) != 2 or got[1] != width:
+            raise invalid(f"arrangements.{name}", f"shape {got}", f"(P, {width}) for this X and features")
+    if masks.dtype != np.bool_:
+        raise invalid("arrangements.masks", f"dtype {masks.dtype}", "bool")
+    if not jnp.issubdtype(gates.dtype, jnp.floating):
+        raise invalid("arrangements.gates", f"dtype {gates.dtype}", "a floating dtype")
+    if masks.shape[0] != gates.shape[0]:
+        raise invalid("arrangements.gates", f"{gates.shape[0]} rows", f"{masks.shape[0]}, one per mask")
+    if masks.shape[0] == 0:
+        raise invalid("arrangements", "no cells", "at least one cell")

@@ -1,0 +1,1 @@
+"""Lower bounds on the training problem, and the certificates made of them."""

@@ -1,0 +1,43 @@
+"""beta_max: the smallest weight decay whose solution is zero."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcvx.certificates.dual import all_networks_dual_norm, cone_dual_norm, gated_dual_norm
+from jaxcvx.errors import invalid
+from jaxcvx.problems.relu import Problem
+
+
+def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
+    """Smallest beta at which the zero solution is optimal.
+
+    Args:
+      problem: its own beta is not used.
+      program: "gated" (default where the problem has arrangements): ``max_i ||Z^T D_i R_0||_F`` with R_0 the
+        dual residual at predictions 0 (Y itself for the squared loss). "network" (default without
+        arrangements): of the training problem, ``max_u ||R_0^T (Z u)_+||`` over ||u|| = 1. For one output it
+        is exact over the problem's arrangements, hence exact if they are complete, and a lower estimate if
+        they are sampled. Without arrangements it is an upper bound: the solution is zero from there on,
+        and possibly somewhat before.
+
+    Raises:
+      InvalidInputError: unknown program; "gated" without arrangements; "network" with arrangements and
+        several outputs, which needs pricing over vector-valued neurons.
+    """
+    if program is None:
+        program = "network" if problem.arrangements is None else "gated"
+    if program not in ("gated", "network"):
+        raise invalid("program", repr(program), "'gated' or 'network'")
+    zero = jnp.zeros_like(problem.Y)
+    R = -problem.loss.grad(zero, problem.Y)
+    if program == "gated":
+        if problem.arrangements is None:
+            raise invalid("program", "'gated'", "a problem with arrangements, which define the gated program")
+        return gated_dual_norm(problem.operator, R)
+    if problem.arrangements is None:
+        return all_networks_dual_norm(problem, R)
+    if problem.num_outputs > 1:
+        raise invalid("program", "'network' for several outputs", "one output, or program='gated'")
+    return cone_dual_norm(problem.operator, R)

@@ -1,0 +1,168 @@
+"""Dual bounds: scale a residual until it is dual feasible, evaluate the dual objective there.
+
+The training problem's dual is ``max_R -loss*(-R)`` subject to ``||R^T (Z u)_+|| <= beta`` for all ||u|| <= 1
+(and ``||Z^T R||_F <= beta`` with a skip connection). For any R and any upper bound M on the left-hand
+side over a set of neurons, s R with |s| <= beta / M is feasible for the problem restricted to those
+neurons, so its dual value bounds from below every network made of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcvx.networks.network import Network
+from jaxcvx.operators.masked import CellOperator
+from jaxcvx.operators.projections import project_cells
+from jaxcvx.operators.prox import group_norms
+from jaxcvx.problems.relu import Problem
+
+Scalar = Float[Array, ""]
+
+_MAX_PROJECTION_WORK = 2e7
+
+
+def scaled_bound(problem: Problem, R: Float[Array, "n c"], dual_norm: Scalar) -> Scalar:
+    """Dual value of the best feasible multiple of R, rounded down.
+
+    The margin of 32 units of rounding keeps the result on the right side in float32 as well.
+    """
+    loss, Y = problem.loss, problem.Y
+    eps = 32 * jnp.finfo(R.dtype).eps
+    safe = jnp.where(dual_norm > 0, dual_norm * (1 + eps), 1.0)
+    limit = jnp.where(dual_norm > 0, problem.beta / safe, jnp.inf)
+    scale = loss.best_scaling(R, Y, limit)
+    value = loss.dual_value(scale * R, Y)
+    slack = eps * (jnp.abs(value) + jnp.abs(scale) * jnp.sum(jnp.abs(R * Y)))
+    # 0 <= loss means 0 is a bound too: R = 0 is always feasible.
+    bound = jnp.where(jnp.isfinite(value), value - slack, -jnp.inf)
+    return jnp.maximum(bound, loss.dual_value(jnp.zeros_like(R), Y))
+
+
+def best_bound(problem: Problem, F: Float[Array, "n c"], dual_norm: Callable[[Array], Scalar]) -> Scalar:
+    """Best bound over the loss's dual candidates at predictions F; ``dual_norm`` maps R to its M."""
+    candidates = problem.loss.dual_candidates(F, problem.Y)
+    return jnp.max(jax.lax.map(lambda R: scaled_bound(problem, R, dual_norm(R)), candidates))
+
+
+def gated_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Scalar:
+    """``max_i ||Z^T D_i R||_F``: the gated program's dual norm; cones are ignored."""
+    return jnp.max(group_norms(operator.adjoint(R)))
+
+
+def skip_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Scalar:
+    """``||Z^T R||_F`` if there is a skip connection, else 0."""
+    zero = jnp.zeros((), R.dtype)
+    return jnp.linalg.norm(operator.Z.T @ R) if operator.linear else zero
+
+
+def _max_over_cells(bounds: Float[Array, P], exact: Callable[[Array], Array], chunk: int = 64) -> Scalar:
+    """``max_i exact(i)`` given upper bounds on each: cells in falling order of bound, until none can win."""
+    order = jnp.argsort(-bounds)
+    num = bounds.shape[0]
+    chunk = min(chunk, num)
+    padded = jnp.pad(order, (0, (-num) % chunk), constant_values=0).reshape(-1, chunk)
+
+    def better(carry):
+        k, best = carry
+        return (k < padded.shape[0]) & (bounds[padded[jnp.minimum(k, padded.shape[0] - 1), 0]] > best)
+
+    def visit(carry):
+        k, best = carry
+        return k + 1, jnp.maximum(best, jnp.max(exact(padded[k])))
+
+    return jax.lax.while_loop(better, visit, (0, jnp.zeros((), bounds.dtype)))[1]
+
+
+def cone_column_norms(
+    operator: CellOperator, G: Float[Array, "q p c"], cells: Array
+) -> tuple[Float[Array, "q c"], Float[Array, "q c"]]:
+    """Norms of the projections of +G and -G, column by column, on the cones of ``cells``."""
+    signs = 2 * operator.masks[cells].astype(G.dtype) - 1
+    both = project_cells(operator.Z, signs, jnp.concatenate([G, -G], axis=2))
+    norms = jnp.linalg.norm(both, axis=1)
+    return norms[:, : G.shape[2]], norms[:, G.shape[2] :]
+
+
+def cone_dual_norm(operator: CellOperator, R: Float[Array, "n c"], grouping: str = "shared") -> Scalar:
+    """Dual norm of the cone program: with c = 1 exactly ``max_u |R^T (Z u)_+|`` over unit u in the cells.
+
+    For c > 1 the groups are Frobenius ("shared") or columns ("per-output").
+    """
+    G = operator.adjoint(R)
+    cells = G[: operator.num_cells]
+    size = group_norms(cells) if grouping == "shared" else jnp.max(jnp.linalg.norm(cells, axis=1), axis=1)
+
+    def exact(index):
+        plus, minus = cone_column_norms(operator, cells[index], index)
+        if grouping == "shared":
+            plus, minus = (jnp.linalg.norm(a, axis=1, keepdims=True) for a in (plus, minus))
+        return jnp.max(jnp.maximum(plus, minus), axis=1)
+
+    best = _max_over_cells(size, exact)
+    if not operator.linear:
+        return best
+    last = jnp.linalg.norm(G[-1]) if grouping == "shared" else jnp.max(jnp.linalg.norm(G[-1], axis=0))
+    return jnp.maximum(best, last)
+
+
+def relaxed_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Scalar:
+    """Upper bound on ``max_u ||R^T (Z u)_+||`` over the cells, exact for c = 1.
+
+    Per cell the smaller of the spectral norm of Z^T D_i R (cones dropped) and the root of the summed
+    squares of each output's exact value (outputs decoupled). For several outputs on large problems (more
+    than 2e7 numbers in all cells' constraints) only the first, which needs no projections.
+    """
+    if R.shape[1] == 1:
+        return cone_dual_norm(operator, R)
+    cells = operator.adjoint(R)[: operator.num_cells]
+    small = jnp.einsum("qpc,qpe->qce", cells, cells)
+    if small.shape[1] > cells.shape[1]:
+        small = jnp.einsum("qpc,qrc->qpr", cells, cells)
+    spectral = jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(small)[:, -1], 0.0))
+    spectral = spectral * (1 + 64 * jnp.finfo(R.dtype).eps)
+
+    if cells.shape[0] * operator.Z.size * R.shape[1] > _MAX_PROJECTION_WORK:
+        return jnp.maximum(jnp.max(spectral), skip_dual_norm(operator, R))
+
+    def exact(index):
+        plus, minus = cone_column_norms(operator, cells[index], index)
+        return jnp.minimum(spectral[index], jnp.linalg.norm(jnp.maximum(plus, minus), axis=1))
+
+    return jnp.maximum(_max_over_cells(spectral, exact), skip_dual_norm(operator, R))
+
+
+def atom_dual_norm(network: Network, problem: Problem, R: Float[Array, "n c"]) -> Scalar:
+    """``max_j ||R^T (Z u_j)_+|| / ||u_j||`` over the network's own neurons (and its skip connection)."""
+    Z = problem.rows
+    size = jnp.linalg.norm(network.hidden, axis=1)
+    value = jnp.linalg.norm(jax.nn.relu(network.hidden @ Z.T) @ R, axis=1)
+    best = jnp.max(jnp.where(size > 0, value / jnp.where(size > 0, size, 1.0), 0.0))
+    return best if network.skip is None else jnp.maximum(best, jnp.linalg.norm(Z.T @ R))
+
+
+def all_networks_dual_norm(problem: Problem, R: Float[Array, "n c"]) -> Scalar:
+    """Upper bound on ``max_u ||R^T (Z u)_+||`` over ALL unit u, without any cells.
+
+    From (t)_+ = (t + |t|)/2 and Cauchy-Schwarz: ``sum_i r_i |z_i u| <= sqrt(sum r+ * lambda_max(Z^T diag(r+) Z))``
+    and ``<= ||r+|| ||Z||_2`` for one output, ``<= ||R||_2 ||Z||_2`` for all together.
+    """
+    Z = problem.rows
+    top = jnp.linalg.norm(Z, ord=2)
+
+    def one_sided(r):
+        plus = jnp.maximum(r, 0.0)
+        weighted = jnp.linalg.norm(Z * jnp.sqrt(plus)[:, None], ord=2)
+        spread = jnp.minimum(jnp.sqrt(jnp.sum(plus)) * weighted, jnp.linalg.norm(plus) * top)
+        return 0.5 * (jnp.minimum(jnp.linalg.norm(Z.T @ r), jnp.linalg.norm(Z.T @ plus)) + spread)
+
+    def one_output(r):
+        return jnp.maximum(one_sided(r), one_sided(-r))
+
+    separate = jnp.linalg.norm(jax.vmap(one_output)(R.T))
+    together = 0.5 * (jnp.linalg.norm(Z.T @ R, ord=2) + jnp.linalg.norm(R, ord=2) * top)
+    best = jnp.minimum(separate, together) * (1 + 64 * jnp.finfo(R.dtype).eps)
+    return jnp.maximum(best, jnp.linalg.norm(Z.T @ R)) if problem.features.skip else best

@@ -1,0 +1,315 @@
+"""Save and load the library's objects: one .npz file, no pickle, atomic, checked.
+
+The file is a zip archive of plain .npy members (``numpy.load`` opens it, stored without compression) beside
+one member ``__jaxcvx__``: a JSON header as uint8, with the format's name and version, the tree of the
+object and free metadata. The archive's comment, which ends the file, is the SHA-256 checksum of all bytes
+before it, so no bit can change unseen. Nothing in a file is executed: it names types, and only those of the
+table below are ever built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+import io
+import json
+import math
+import os
+import secrets
+import zipfile
+from typing import Any, BinaryIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcvx.errors import FileFormatError, InvalidTypeError
+
+FORMAT = "jaxcvx"
+VERSION = 1
+MAX_HEADER_BYTES = 64 * 2**20
+MAX_DEPTH = 64
+_HEADER = "__jaxcvx__"
+_CHECKSUM_BYTES = 64
+
+# The name in the file (never change one) and the module that holds the class of this name. Dataclasses and
+# NamedTuples; imported when needed, so that this module depends on none of them.
+_MODULES: dict[str, str] = {
+    "Arrangements": "jaxcvx.arrangements.cells",
+    "Certificate": "jaxcvx.certificates.certificate",
+    "Dense": "jaxcvx.operators.features",
+    "History": "jaxcvx.solvers.base",
+    "Network": "jaxcvx.networks.network",
+    "Solution": "jaxcvx.solvers.base",
+}
+
+
+@functools.cache
+def _saved_type(name: str) -> type:
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def save(path: str | os.PathLike[str], obj: Any, metadata: dict[str, Any] | None = None) -> None:
+    """Write an object to a file, whole or not at all.
+
+    The data go to a temporary file in the same directory, which then takes the place of ``path``: another
+    process sees the old file or the new one, and a failure leaves the old one as it was.
+
+    Args:
+      path: the file; its name is taken as it is, no suffix is added.
+      obj: a network, arrangements, a solution, ... or a tuple, list or dict (with string keys) of these, of
+        arrays (any shape; bool, integer, floating, complex, bfloat16, typed random keys), None, bool, int,
+        float and str.
+      metadata: free data for ``json.dumps``, returned by ``load_with_metadata``.
+
+    Raises:
+      InvalidTypeError: something in ``obj`` or ``metadata`` cannot be saved; the message says where it is.
+      FileFormatError: the file cannot be written.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    tree = _pack(obj, "obj", arrays, 0)
+    header: dict[str, Any] = {"format": FORMAT, "version": VERSION, "type": type(obj).__name__}
+    header |= {"tree": tree, "metadata": {} if metadata is None else metadata}
+    try:
+        encoded = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    except (TypeError, ValueError, RecursionError) as err:
+        raise InvalidTypeError(f"metadata: got something that JSON cannot hold ({err}).") from err
+    if encoded.size > MAX_HEADER_BYTES:
+        raise InvalidTypeError(f"metadata: got {encoded.size} bytes, expected at most {MAX_HEADER_BYTES}.")
+
+    target = os.path.realpath(os.fspath(path))
+    temporary = f"{target}.{secrets.token_hex(8)}.tmp"
+    try:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            with os.fdopen(descriptor, "w+b") as stream:
+                _write(stream, {_HEADER: encoded, **arrays})
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as err:
+        raise FileFormatError(f"cannot write {os.fspath(path)}: {err.strerror or err}") from err
+    _sync_directory(os.path.dirname(target))
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read back what ``save`` wrote.
+
+    Arrays come back with the dtype and bits that were saved: as jax arrays, or as numpy arrays where jax
+    would narrow them (float64 while ``jax_enable_x64`` is off).
+
+    Args:
+      path: the file.
+
+    Returns:
+      The object.
+
+    Raises:
+      FileFormatError: no such file, not one of ours, truncated, altered, or made by a newer jaxcvx.
+    """
+    return load_with_metadata(path)[0]
+
+
+def load_with_metadata(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
+    """Read back what ``save`` wrote: the object and its metadata (``{}`` if there were none).
+
+    Args and errors are those of ``load``.
+    """
+    name = os.fspath(path)
+    try:
+        with open(path, "rb") as stream:
+            header, arrays = _read(stream, name)
+    except (FileFormatError, MemoryError):
+        raise
+    except FileNotFoundError as err:
+        raise FileFormatError(f"no such file: {name}") from err
+    except OSError as err:
+        raise FileFormatError(f"cannot read {name}: {err.strerror or err}") from err
+    except Exception as err:  # a damaged archive makes zipfile raise almost anything
+        raise FileFormatError(f"{name}: not a jaxcvx file, or a damaged one ({err}).") from err
+    try:
+        return _unpack(header["tree"], arrays), header["metadata"]
+    except Exception as err:  # whatever a class says to fields that it does not know
+        raise FileFormatError(f"{name}: its contents do not fit this version of jaxcvx ({err}).") from err
+
+
+def _pack(value: Any, where: str, arrays: dict[str, np.ndarray], depth: int, static: bool = False) -> Any:
+    """The JSON node of ``value``; its arrays are added to ``arrays``."""
+    if depth > MAX_DEPTH:
+        raise InvalidTypeError(f"{where}: nested more than {MAX_DEPTH} deep.")
+
+    def inner(item: Any, at: str, static: bool = static) -> Any:
+        return _pack(item, at, arrays, depth + 1, static)
+
+    if static and isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, jax.core.Tracer):
+        raise InvalidTypeError(f"{where}: got a traced value; save outside of jit, vmap and grad.")
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return _pack_array(value, where, arrays)
+    if value is None or isinstance(value, bool | int | float | str):
+        for plain in (bool, int, float, str):
+            if isinstance(value, plain):  # drops subclasses, such as an enumeration's
+                return {"kind": "value", "value": plain(value)}
+        return {"kind": "value", "value": None}
+    name = type(value).__name__
+    if name in _MODULES and type(value) is _saved_type(name):
+        fields = {
+            field: inner(getattr(value, field), f"{where}.{field}", is_static)
+            for field, is_static in _field_names(type(value)).items()
+        }
+        return {"kind": "object", "type": name, "fields": fields}
+    if type(value) in (tuple, list):
+        items = [inner(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return {"kind": type(value).__name__, "items": items}
+    if type(value) is dict and all(isinstance(key, str) for key in value):
+        entries = {key: inner(item, f"{where}[{key!r}]") for key, item in value.items()}
+        return {"kind": "dict", "items": entries}
+    raise InvalidTypeError(f"{where}: got {type(value).__module__}.{name}, which jaxcvx.save does not know.")
+
+
+def _field_names(cls: type) -> dict[str, bool]:
+    """Field names of a dataclass or NamedTuple, and whether each is static."""
+    if dataclasses.is_dataclass(cls):
+        return {f.name: bool(f.metadata.get("static", False)) for f in dataclasses.fields(cls) if f.init}
+    return dict.fromkeys(cls._fields, False)  # type: ignore[attr-defined]
+
+
+def _pack_array(value: Any, where: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    node: dict[str, Any] = {"kind": "array", "key": f"a{len(arrays)}"}
+    if isinstance(value, jax.Array):
+        if not value.is_fully_addressable:
+            raise InvalidTypeError(f"{where}: got an array spread over several processes; gather it first.")
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            node |= {"kind": "prng_key", "impl": str(jax.random.key_impl(value))}
+            value = jax.random.key_data(value)
+    array = np.asarray(value)
+    if array.dtype == jnp.bfloat16:
+        node["kind"] = "bfloat16"
+        array = array.view(np.uint16)
+    if array.dtype.kind not in "biufc" or array.dtype.char in "gG":
+        raise InvalidTypeError(f"{where}: got an array of dtype {array.dtype}, expected numbers.")
+    arrays[node["key"]] = np.asarray(array, array.dtype.newbyteorder("="), order="C")
+    return node
+
+
+def _unpack(node: Any, arrays: dict[str, np.ndarray]) -> Any:
+    kind = node["kind"]
+    if kind == "value":
+        return node["value"]
+    if kind == "array":
+        return _as_saved(arrays[node["key"]])
+    if kind == "bfloat16":
+        return jnp.asarray(arrays[node["key"]].view(jnp.bfloat16))
+    if kind == "prng_key":
+        return jax.random.wrap_key_data(jnp.asarray(arrays[node["key"]]), impl=node["impl"])
+    if kind == "tuple":
+        return tuple(_unpack(item, arrays) for item in node["items"])
+    if kind == "list":
+        return [_unpack(item, arrays) for item in node["items"]]
+    if kind == "dict":
+        return {key: _unpack(item, arrays) for key, item in node["items"].items()}
+    if kind == "object":
+        if node["type"] not in _MODULES:
+            raise ValueError(f"unknown type {node['type']!r}")
+        fields = {name: _unpack(field, arrays) for name, field in node["fields"].items()}
+        return _saved_type(node["type"])(**fields)
+    raise ValueError(f"unknown kind {kind!r}")
+
+
+def _as_saved(array: np.ndarray) -> Any:
+    """A jax array, or ``array`` itself where jax would narrow it."""
+    if jax.dtypes.canonicalize_dtype(array.dtype) == array.dtype:
+        return jnp.asarray(array)
+    return array.copy()  # the file's own bytes are read-only
+
+
+def _checksum(stream: BinaryIO) -> bytes:
+    """SHA-256 of a file up to the place where this checksum stands, in hexadecimal."""
+    rest = stream.seek(0, os.SEEK_END) - _CHECKSUM_BYTES
+    stream.seek(0)
+    digest = hashlib.sha256()
+    while rest > 0:
+        chunk = stream.read(min(rest, 2**20))
+        if not chunk:
+            raise EOFError("the file became shorter while it was read")
+        digest.update(chunk)
+        rest -= len(chunk)
+    return digest.hexdigest().encode()
+
+
+def _write(stream: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
+    """The archive, and its checksum in place of the comment."""
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+        archive.comment = b"0" * _CHECKSUM_BYTES
+    checksum = _checksum(stream)
+    stream.seek(-_CHECKSUM_BYTES, os.SEEK_END)
+    stream.write(checksum)
+
+
+def _read(stream: BinaryIO, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The verified header and arrays of an open file."""
+    if not zipfile.is_zipfile(stream):
+        raise FileFormatError(f"{name}: not a jaxcvx file, or a truncated one.")
+    with zipfile.ZipFile(stream) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        if _HEADER not in members:
+            raise FileFormatError(f"{name}: an archive, but not one that jaxcvx.save wrote.")
+        size = members[_HEADER].file_size
+        if size > MAX_HEADER_BYTES + 128:  # 128: the header's own .npy header
+            raise FileFormatError(f"{name}: a header of {size} bytes: not a jaxcvx file, or a damaged one.")
+        header = json.loads(_read_array(archive, members.pop(_HEADER)).tobytes())
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
+            raise FileFormatError(f"{name}: not a jaxcvx file.")
+        version = header.get("version")
+        if not isinstance(version, int) or version < 1:
+            raise FileFormatError(f"{name}: a jaxcvx file without a valid version.")
+        if version > VERSION:
+            raise FileFormatError(
+                f"{name}: made by a newer jaxcvx (file version {version}, this one reads up to {VERSION})."
+                " Update with: pip install --upgrade jaxcvx"
+            )
+        if archive.comment != _checksum(stream):
+            raise FileFormatError(f"{name}: the file is damaged: its checksum does not match.")
+        return header, {key: _read_array(archive, info) for key, info in members.items()}
+
+
+def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """One .npy member, of numbers only, sizes checked before anything is allocated for them."""
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+        raise ValueError(f"member {info.filename!r} is compressed")
+    data = archive.read(info)
+    stream = io.BytesIO(data)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError(f"member {info.filename!r} has an unknown npy version")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.kind not in "biufc" or fortran:
+        raise ValueError(f"member {info.filename!r} does not hold plain numbers")
+    count = math.prod(shape)
+    if count * dtype.itemsize != len(data) - stream.tell():
+        raise ValueError(f"member {info.filename!r} has the wrong size")
+    if count == 0:
+        return np.empty(shape, dtype)
+    return np.frombuffer(data, dtype, count, stream.tell()).reshape(shape)
+
+
+def _sync_directory(path: str) -> None:
+    """Make a rename durable, where the system can."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,172 @@
+"""The cells of a CSV file, checked for shape and able to say where each of them stands."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import reprlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxcvx.errors import FileFormatError, InvalidInputError
+
+MISSING = frozenset({"", "na", "nan", "null", "?"})
+_REPR = reprlib.Repr()
+_REPR.maxstring = 60
+
+
+class Table(NamedTuple):
+    """A file's cells, stripped of surrounding blanks; ``lines[i]`` is the line where data row i begins."""
+
+    name: str
+    header: list[str]
+    rows: list[list[str]]
+    lines: list[int]
+
+    def place(self, row: int, column: str) -> str:
+        """Where a cell stands, for messages."""
+        return f"{self.name}, data row {row + 1} (line {self.lines[row]}), column {quote(column)}"
+
+    def column(self, name: str) -> list[str]:
+        """The cells of a column that is there.
+
+        Raises:
+          InvalidInputError: if one of them is missing or infinite.
+        """
+        position = self.header.index(name)
+        cells = [row[position] for row in self.rows]
+        for row, cell in enumerate(cells):
+            if cell.lower() in MISSING:
+                raise InvalidInputError(
+                    f"{self.place(row, name)}: the value is missing ({quote(cell)})."
+                    " Fill it in or drop the row."
+                )
+            value = parse_number(cell)
+            if value is not None and not math.isfinite(value):
+                raise InvalidInputError(f"{self.place(row, name)}: {quote(cell)} is not a finite number.")
+        return cells
+
+    def numbers(self, name: str) -> Float[np.ndarray, " n"]:
+        """The cells of a column that is there, as numbers.
+
+        Raises:
+          InvalidInputError: as ``column``, and if one of them is not a number.
+        """
+        cells = self.column(name)
+        values = np.empty(len(cells))
+        for row, cell in enumerate(cells):
+            value = parse_number(cell)
+            if value is None:
+                raise InvalidInputError(f"{self.place(row, name)}: {quote(cell)} is not a number.")
+            values[row] = value
+        return values
+
+    def is_numeric(self, name: str) -> bool:
+        """Whether a column is numeric.
+
+        Raises:
+          InvalidInputError: as ``column``, and if most of the cells are numbers but not all: that is taken
+            for a typing error.
+        """
+        cells = self.column(name)
+        texts = [row for row, cell in enumerate(cells) if parse_number(cell) is None]
+        if texts and 2 * len(texts) < len(cells):
+            raise InvalidInputError(
+                f"{self.place(texts[0], name)}: {quote(cells[texts[0]])} is not a number,"
+                " but most of the column is."
+            )
+        return not texts
+
+
+def read_table(path: str | os.PathLike[str]) -> Table:
+    """All cells of a file (UTF-8, commas, a header line), checked for shape only.
+
+    Blank lines at the end are ignored, others are rows that are too short.
+
+    Raises:
+      FileFormatError: no such file, a directory, empty, no data rows, not UTF-8, NUL bytes, unbalanced
+        quotes or an over-long field, column names given twice, rows of unequal length.
+    """
+    name = Path(path).name or os.fspath(path)
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError as err:
+        raise FileFormatError(f"no such file: {os.fspath(path)}") from err
+    except (OSError, ValueError) as err:
+        reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
+        raise FileFormatError(f"cannot read {os.fspath(path)}: {reason}") from err
+    if b"\0" in data:
+        line = data[: data.index(b"\0")].count(b"\n") + 1
+        raise FileFormatError(f"{name}, line {line}: a NUL byte: this is not a CSV file in UTF-8.")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        line = data[: err.start].count(b"\n") + 1
+        raise FileFormatError(f"{name}, line {line}: byte 0x{data[err.start]:02x} is not UTF-8.") from err
+    if not text.strip():
+        raise FileFormatError(f"{name}: the file is empty.")
+
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    records: list[list[str]] = []
+    lines: list[int] = []
+    start = 1
+    try:
+        for record in reader:
+            records.append([cell.strip() for cell in record])
+            lines.append(start)
+            start = reader.line_num + 1
+    except csv.Error as err:
+        raise FileFormatError(f"{name}, record that begins on line {start}: {err}.") from err
+    while records and _is_blank(records[-1]):
+        records.pop()
+        lines.pop()
+
+    if not records:
+        raise FileFormatError(f"{name}: the file is empty.")
+    header = records[0]
+    if _is_blank(header):
+        raise FileFormatError(f"{name}, line 1: blank, expected the column names.")
+    for separator in (";", "\t"):
+        if len(header) == 1 and separator in header[0]:
+            raise FileFormatError(f"{name}: columns are separated by {separator!r}, expected commas.")
+    twice = sorted({column for column in header if column and header.count(column) > 1})
+    if twice:
+        raise FileFormatError(f"{name}: a name is given more than once in the {listing(twice, 'header')}.")
+    if len(records) == 1:
+        raise FileFormatError(f"{name}: there is a header and no data row.")
+    for record, line in zip(records[1:], lines[1:], strict=True):
+        if len(record) != len(header):
+            raise FileFormatError(f"{name}, line {line}: {len(record)} fields, expected {len(header)}.")
+    return Table(name, header, records[1:], lines[1:])
+
+
+def _is_blank(record: list[str]) -> bool:
+    return len(record) == 0 or record == [""]
+
+
+def parse_number(text: str) -> float | None:
+    """The value of a decimal number, or None; Python's digit separators are not numbers here."""
+    if "_" in text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def quote(text: str) -> str:
+    """``text`` in quotes, its middle left out if it is long."""
+    return _REPR.repr(text)
+
+
+def listing(names: Sequence[str], noun: str = "columns") -> str:
+    """The first ten names, and how many more there are."""
+    shown = ", ".join(quote(name) for name in names[:10])
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"{noun}: {shown}{more}"

@@ -1,0 +1,112 @@
+"""What `train` saves and `predict` loads: a network with the preprocessing that it was trained behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxcvx import checkpoint
+from jaxcvx.cli.tabular import Schema
+from jaxcvx.errors import FileFormatError
+from jaxcvx.networks.network import Network
+
+_KIND = "cli-model"
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """Standardisation of inputs and targets, fitted on the training rows.
+
+    Attributes:
+      mean, scale: per input column; constant columns have scale 1.
+      target_mean, target_scale: 0 and 1 for classification.
+      task: "classification" or "regression".
+      classes: labels in code order, or None.
+      loss: name of the loss.
+      beta: absolute weight decay used.
+      schema: columns of the data file.
+    """
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    target_mean: float
+    target_scale: float
+    task: str
+    classes: tuple[str, ...] | None
+    loss: str
+    beta: float
+    schema: Schema
+
+    def inputs(self, X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        """Standardised inputs."""
+        return (np.asarray(X, np.float64) - np.array(self.mean)) / np.array(self.scale)
+
+    def targets(self, y: np.ndarray) -> np.ndarray:
+        """Targets as the loss wants them: (n, c) +-1 or one-hot, labels for softmax, or scaled reals."""
+        if self.task == "regression":
+            return ((np.asarray(y, np.float64) - self.target_mean) / self.target_scale)[:, None]
+        assert self.classes is not None
+        codes = np.asarray(y, np.int64)
+        if self.loss == "softmax":
+            return codes
+        if len(self.classes) == 2:
+            return (2.0 * codes - 1.0)[:, None]
+        one_hot = np.eye(len(self.classes))[codes]
+        return 2 * one_hot - 1 if self.loss in ("logistic", "hinge") else one_hot
+
+    def decide(self, F: Float[np.ndarray, "n c"]) -> np.ndarray:
+        """Class codes, or values in the target's own units, from network outputs."""
+        F = np.asarray(F)
+        if self.task == "regression":
+            return F[:, 0] * self.target_scale + self.target_mean
+        return (F[:, 0] >= 0).astype(np.int64) if F.shape[1] == 1 else F.argmax(axis=1)
+
+    def metrics(self, F: np.ndarray, y: np.ndarray) -> dict[str, float]:
+        """Accuracy, or root mean squared error and R^2 in the target's own units."""
+        got = self.decide(F)
+        if self.task == "classification":
+            return {"accuracy": float(np.mean(got == y))}
+        error = float(np.mean((got - y) ** 2))
+        spread = float(np.var(y))
+        return {"rmse": error**0.5, "r2": 1 - error / spread if spread > 0 else float("nan")}
+
+
+def save_model(
+    path: str | os.PathLike[str], network: Network, prep: Preprocessing, extra: dict[str, Any]
+) -> None:
+    """Write the model file, atomically."""
+    fields = dataclasses.asdict(prep) | {"schema": prep.schema.to_json()}
+    checkpoint.save(path, network, metadata={"kind": _KIND, "preprocessing": fields, **extra})
+
+
+def load_model(path: str | os.PathLike[str]) -> tuple[Network, Preprocessing, dict[str, Any]]:
+    """Read a model file, or the model.npz in a directory.
+
+    Raises:
+      FileFormatError: missing, corrupt, or not written by `jaxcvx train`.
+    """
+    path = os.path.join(path, "model.npz") if os.path.isdir(path) else path
+    network, metadata = checkpoint.load_with_metadata(path)
+    if not isinstance(network, Network) or metadata.get("kind") != _KIND:
+        raise FileFormatError(
+            f"{os.fspath(path)}: got a jaxcvx file of another kind, expected a model of `jaxcvx train`."
+        )
+    try:
+        fields = dict(metadata["preprocessing"])
+        fields["schema"] = Schema.from_json(fields["schema"])
+        for name in ("mean", "scale", "classes"):
+            fields[name] = None if fields[name] is None else tuple(fields[name])
+        prep = Preprocessing(**fields)
+    except (KeyError, TypeError, ValueError) as err:
+        raise FileFormatError(f"{os.fspath(path)}: its description of the preprocessing is damaged.") from err
+    return network, prep, metadata
+
+
+def outputs(network: Network, prep: Preprocessing, X: np.ndarray) -> np.ndarray:
+    """Network outputs (n, c) for raw inputs."""
+    return np.asarray(network(jnp.asarray(prep.inputs(X))))

@@ -1,0 +1,346 @@
+"""The training pipeline behind `jaxcvx train`: cells, beta, convex program, network, certificate, comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcvx.arrangements.cells import Arrangements, arrangements_of, max_num_cells, merge_arrangements
+from jaxcvx.arrangements.enumerate import enumerate_arrangements
+from jaxcvx.arrangements.sample import sample_arrangements
+from jaxcvx.certificates.certificate import Certificate, bound_scope, make_certificate
+from jaxcvx.certificates.dual import atom_dual_norm, relaxed_dual_norm, scaled_bound
+from jaxcvx.cli.model import Preprocessing
+from jaxcvx.cli.tabular import Schema
+from jaxcvx.datasets import Dataset
+from jaxcvx.errors import invalid
+from jaxcvx.networks.network import Network, network_objective
+from jaxcvx.operators.features import Dense
+from jaxcvx.problems.base import make_problem
+from jaxcvx.problems.relu import Problem
+from jaxcvx.solvers.base import Solution, Status
+from jaxcvx.solvers.cone_admm import ConeADMM
+from jaxcvx.solvers.driver import StepInfo, solve
+from jaxcvx.solvers.gradient_descent import GradientDescent
+from jaxcvx.solvers.polish import polish_problem
+from jaxcvx.solvers.proximal_gradient import ProximalGradient
+
+FEATURES = Dense(bias=True)
+COMPLETE_LIMIT = 5000  # cells, and COMPLETE_WORK numbers in all their constraints
+COMPLETE_WORK = 3e6
+PATH = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the command line asked for."""
+
+    beta: float | str = "auto"
+    cells: int = 256
+    solver: str = "auto"
+    loss: str = "auto"
+    test_fraction: float = 0.2
+    width: int = 64
+    seed: int = 0
+    tol: float = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Standardised training and test rows."""
+
+    X: np.ndarray
+    y: np.ndarray
+    X_test: np.ndarray
+    y_test: np.ndarray
+    prep: Preprocessing
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The Adam-trained network that ours is compared with."""
+
+    network: Network
+    objective: float
+    seconds: float
+    steps: int
+    status: str
+    curve: list[tuple[float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Everything that the report, the table and the pictures need."""
+
+    split: Split
+    problem: Problem
+    solution: Solution
+    network: Network
+    network_source: str
+    certificate: Certificate
+    beta_fraction: float
+    validation: list[tuple[float, float]]
+    comparison: Comparison
+    seconds: float
+    cells: dict[str, int]
+
+
+Report = Callable[[str, float], None]
+"""Called with a stage's name and the fraction of it that is done."""
+
+
+def split_data(data: Dataset, settings: Settings, schema: Schema) -> Split:
+    """Random split (stratified for classes), standardised by the training rows' statistics."""
+    n = len(data.y)
+    if not 0 < settings.test_fraction < 1:
+        raise invalid("--test-fraction", settings.test_fraction, "a number between 0 and 1")
+    rng = np.random.default_rng(settings.seed)
+    order = rng.permutation(n)
+    if data.classes is not None:  # interleave the classes, so that every slice has its share of each
+        rank = np.empty(n)
+        for code in range(len(data.classes)):
+            mine = order[data.y[order] == code]
+            rank[mine] = (np.arange(len(mine)) + rng.random()) / max(len(mine), 1)
+        order = np.argsort(rank, kind="stable")
+    held = np.zeros(n, bool)
+    count = max(1, round(n * settings.test_fraction))
+    if n - count < 2:
+        raise invalid(
+            "--test-fraction", settings.test_fraction, f"a value that leaves 2 of {n} rows to train on"
+        )
+    held[order[np.linspace(0, n - 1, count).round().astype(int)]] = True
+    X, y = data.X[~held], data.y[~held]
+    scale = X.std(axis=0)
+    regression = data.task == "regression"
+    spread = float(y.std()) if regression else 1.0
+    prep = Preprocessing(
+        mean=tuple(X.mean(axis=0).tolist()),
+        scale=tuple(np.where(scale > 1e-12 * (1 + np.abs(X).max(axis=0)), scale, 1.0).tolist()),
+        target_mean=float(y.mean()) if regression else 0.0,
+        target_scale=spread if spread > 0 else 1.0,
+        task=data.task,
+        classes=data.classes,
+        loss="squared" if settings.loss == "auto" else settings.loss,
+        beta=float("nan"),
+        schema=schema,
+    )
+    _check_loss(prep)
+    return Split(prep.inputs(X), y, prep.inputs(data.X[held]), data.y[held], prep)
+
+
+def _check_loss(prep: Preprocessing) -> None:
+    regression = prep.task == "regression"
+    fits = prep.loss in ("squared", "huber") if regression else True
+    if not fits:
+        raise invalid("--loss", prep.loss, "squared or huber for a numeric target")
+
+
+def _adam(problem: Problem, width: int, steps: int, keys: Any) -> Network:
+    """Networks of short Adam runs from several keys, in one vmap."""
+    solver = GradientDescent(
+        width=width, max_steps=steps, schedule="cosine", check_every=max(50, steps // 10)
+    )
+    problem = problem.replace(arrangements=None)
+    return jax.vmap(lambda key: solve(problem, solver, key=key).network)(keys)
+
+
+def choose_beta(
+    split: Split, settings: Settings, key: Any, report: Report
+) -> tuple[float, list[tuple[float, float]]]:
+    """Fraction of beta_max by validation: short Adam runs for all betas at once, a quarter of the rows held out.
+
+    Returns the fraction and the path as pairs (fraction, validation error).
+    """
+    report("choosing beta", 0.0)
+    prep, n = split.prep, len(split.y)
+    held = np.arange(n) % 4 == 0
+    Y = prep.targets(split.y)
+    problem = make_problem(split.X[~held], Y[~held], 1.0, loss=prep.loss, features=FEATURES)
+    top = problem.beta_max("network")
+    solver = GradientDescent(width=settings.width, max_steps=400, schedule="cosine", check_every=50)
+    betas = jnp.asarray(PATH) * top
+    nets = jax.vmap(lambda b: solve(problem.replace(beta=b), solver, key=key).network)(betas)
+    F = np.asarray(jax.vmap(lambda net: net(jnp.asarray(split.X[held])))(nets))
+    errors = []
+    for scores in F:
+        metrics = prep.metrics(scores, split.y[held])
+        errors.append(1 - metrics["accuracy"] if "accuracy" in metrics else metrics["rmse"])
+    best = min(errors)
+    close = best + (0.5 / held.sum() if prep.task == "classification" else 0.005 * best)
+    index = next(i for i, error in enumerate(errors) if error <= close)  # the largest beta that is as good
+    return PATH[index], list(zip(PATH, map(float, errors), strict=True))
+
+
+def choose_cells(
+    problem: Problem, nets: Network | None, settings: Settings, key: Any
+) -> tuple[Arrangements, dict[str, int]]:
+    """All cells where they are few; else those of short Adam runs joined with sampled ones."""
+    rows = np.asarray(problem.rows)
+    count = max_num_cells(len(rows), int(np.linalg.matrix_rank(rows)))
+    if count <= COMPLETE_LIMIT and count * rows.size <= COMPLETE_WORK:
+        cells = enumerate_arrangements(problem.X, features=problem.features, max_cells=COMPLETE_LIMIT)
+        return cells, {"all": cells.num_cells}
+    sampled = sample_arrangements(key, problem.X, settings.cells, features=problem.features)
+    if nets is None:
+        return sampled, {"sampled": sampled.num_cells}
+    flat = Network(
+        nets.hidden.reshape(-1, nets.hidden.shape[2]),
+        nets.output.reshape(-1, nets.output.shape[2]),
+        None,
+        problem.features,
+    )
+    strength = jnp.linalg.norm(flat.hidden, axis=1) * jnp.linalg.norm(flat.output, axis=1)
+    keep = jnp.argsort(-strength)[: max(1, 3 * settings.cells // 4)]
+    strong = Network(flat.hidden[keep], flat.output[keep], None, problem.features)
+    own = arrangements_of(strong, problem.X)
+    room = max(1, settings.cells - own.num_cells)
+    some = Arrangements(sampled.masks[:room], sampled.gates[:room])
+    cells = merge_arrangements(own, some)
+    return cells, {"from short Adam runs": own.num_cells, "sampled": cells.num_cells - own.num_cells}
+
+
+def _pick_solver(settings: Settings, problem: Problem) -> Any:
+    name = settings.solver
+    if name == "auto":
+        name = "cone" if problem.num_outputs == 1 or problem.loss.curvature is None else "gated"
+    if name == "gated":
+        return ProximalGradient(tol=settings.tol, max_steps=5000)
+    if name == "cone":
+        return ConeADMM(tol=1e-3 * settings.tol, max_steps=5000)  # its Newton phase makes digits cheap
+    raise invalid("--solver", settings.solver, "auto, gated or cone")
+
+
+def compare(problem: Problem, width: int, seconds: float, key: Any, report: Report) -> Comparison:
+    """Adam on the training problem: same width, same wall time, cosine decay; its speed is measured first."""
+    problem = problem.replace(arrangements=None)
+    stamps: list[tuple[float, int]] = []
+
+    def stamp(info: StepInfo) -> bool:
+        stamps.append((time.perf_counter(), info.step))
+        return stamps[-1][0] - stamps[0][0] > 1.5
+
+    solve(problem, GradientDescent(width=width, max_steps=100_000, check_every=500), key=key, callback=stamp)
+    (first, start), (last, end) = stamps[0], stamps[-1]  # the first block, left out, compiles
+    steps = int(np.clip(seconds * (end - start) / max(last - first, 1e-9), 400, 10_000_000))
+    solver = GradientDescent(
+        width=width, max_steps=steps, schedule="cosine", check_every=max(50, steps // 200)
+    )
+    curve: list[tuple[float, float]] = []
+    began = time.perf_counter()
+
+    def watch(info: StepInfo) -> bool:
+        elapsed = time.perf_counter() - began
+        curve.append((elapsed, info.objective))
+        report("Adam, same width and wall time", min(1.0, info.step / steps))
+        return False
+
+    solution = solve(problem, solver, key=key, callback=watch)
+    elapsed, status = time.perf_counter() - began, Status(int(solution.status)).name
+    objective, done = float(solution.upper_bound), int(solution.num_steps)
+    return Comparison(solution.network, objective, elapsed, done, status, curve)
+
+
+def train(data: Dataset, schema: Schema, settings: Settings, report: Report) -> Result:
+    """Run the pipeline. Everything random comes from ``settings.seed``."""
+    began = time.perf_counter()
+    split = split_data(data, settings, schema)
+    keys = jax.random.split(jax.random.key(settings.seed), 5)
+    Y = split.prep.targets(split.y)
+    problem = make_problem(split.X, Y, 1.0, loss=split.prep.loss, features=FEATURES)
+    top = float(problem.beta_max("network"))
+    validation: list[tuple[float, float]] = []
+    if settings.beta == "auto":
+        fraction, validation = choose_beta(split, settings, keys[0], report)
+        beta = fraction * top
+    else:
+        beta = float(settings.beta)
+        fraction = beta / top if top > 0 else 0.0
+    problem = problem.replace(
+        beta=make_problem(split.X, Y, beta, loss=split.prep.loss, features=FEATURES).beta
+    )
+    split = dataclasses.replace(split, prep=dataclasses.replace(split.prep, beta=beta))
+
+    report("short Adam runs", 0.0)
+    nets = _adam(problem, settings.width, 600, jax.random.split(keys[1], 4))
+    cells, sources = choose_cells(problem, nets, settings, keys[2])
+    problem = problem.replace(arrangements=cells)
+    singles = [jax.tree.map(lambda a, i=i: a[i], nets) for i in range(4)]
+    best = min(singles, key=lambda net: _value(problem, net))
+
+    solver = _pick_solver(settings, problem)
+    stage = f"convex program, {cells.num_cells} cells"
+
+    def watch(info):
+        wanted, start = np.log10(settings.tol), 0.0
+        gap = np.log10(max(info.residual, 1e-300)) if np.isfinite(info.residual) else start
+        report(stage, float(np.clip((gap - start) / (wanted - start), 0, 1)))
+
+    init = best if isinstance(solver, ConeADMM) else None
+    solution = solve(problem, solver, init=init, callback=watch)
+    report("polishing", 0.0)
+    source, network = "the convex program", solution.network
+    if not isinstance(solver, ConeADMM):
+        # Another class of models, whose rounding is wide: train the best short run on, and polish that.
+        longer = GradientDescent(width=settings.width, max_steps=3000, schedule="cosine", check_every=100)
+        trained = solve(problem.replace(arrangements=None), longer, init=best).network
+        polished = polish_problem(problem, trained)
+        narrow = network.width <= 4 * settings.width
+        if not narrow or _value(problem, polished) < _value(problem, network):
+            source, network = "an Adam run, polished by convex programs", polished
+    spent = time.perf_counter() - began
+
+    comparison = compare(problem, max(network.width, 1), spent, keys[3], report)
+    if _value(problem, network) > comparison.objective:
+        report("polishing the comparison", 0.0)
+        source, network = "the Adam comparison, polished", polish_problem(problem, comparison.network)
+    report("certifying", 0.0)
+    certificate = _certify(problem, network, solution)
+    total = time.perf_counter() - began - comparison.seconds
+    return Result(
+        split,
+        problem,
+        solution,
+        network,
+        source,
+        certificate,
+        fraction,
+        validation,
+        comparison,
+        total,
+        sources,
+    )
+
+
+def _value(problem: Problem, network: Network) -> float:
+    return float(network_objective(network, problem))
+
+
+@jax.jit
+def _bounds(problem: Problem, network: Network, residuals: Any) -> tuple[Any, Any]:
+    def bound(R):
+        norm = jnp.maximum(relaxed_dual_norm(problem.operator, R), atom_dual_norm(network, problem, R))
+        return scaled_bound(problem, R, norm)
+
+    return network_objective(network, problem), jnp.max(jax.lax.map(bound, residuals))
+
+
+def _certify(problem: Problem, network: Network, solution: Solution) -> Certificate:
+    """The better of two bounds over the cells: from the network's own residual, and from the convex solution's."""
+    cells = problem.arrangements
+    assert cells is not None
+    if not cells.complete:
+        cells = merge_arrangements(cells, arrangements_of(network, problem.X))
+    params, loss, Y = solution.params, problem.loss, problem.Y
+    W = params[0] - params[1] if isinstance(params, tuple) else params
+    candidates = [problem.operator.forward(W), network(problem.X)]
+    residuals = jnp.stack([loss.project_dual(-loss.grad(F, Y), Y) for F in candidates])
+    upper, lower = _bounds(problem.replace(arrangements=cells), network, residuals)
+    if cells.complete or network is solution.network:
+        lower = max(float(lower), float(solution.lower_bound))
+    return make_certificate(upper, min(lower, upper), bound_scope(cells, problem.num_outputs))

@@ -1,0 +1,54 @@
+"""Every exception that jaxcvx raises on purpose."""
+
+from __future__ import annotations
+
+
+class JaxcvxError(Exception):
+    """Base class of all exceptions raised on purpose by jaxcvx."""
+
+
+class InvalidInputError(JaxcvxError, ValueError):
+    """An argument has a bad value: the message names it, what was got and what was expected."""
+
+
+class InvalidTypeError(JaxcvxError, TypeError):
+    """An argument has a bad type: the message names it, what was got and what was expected."""
+
+
+class FileFormatError(JaxcvxError, OSError):
+    """A file is missing, corrupt, or not one of ours."""
+
+
+class MissingExtraError(JaxcvxError, ImportError):
+    """An optional dependency is not installed: the message names the pip command."""
+
+
+class TooManyArrangements(JaxcvxError, MemoryError):
+    """Enumeration would produce more cells than ``max_cells`` or than memory holds.
+
+    Raised before anything is allocated.
+
+    Attributes:
+      count: upper bound on the number of cells of the data's rank (exact in general position).
+      max_cells: the limit that it exceeds.
+    """
+
+    def __init__(self, message: str, count: int, max_cells: int):
+        super().__init__(message)
+        self.count = count
+        self.max_cells = max_cells
+
+
+def invalid(argument: str, got: object, expected: str) -> InvalidInputError:
+    """The one way to phrase an input error: argument, what was got, what was expected."""
+    return InvalidInputError(f"{argument}: got {got}, expected {expected}.")
+
+
+def require_extra(module: str, extra: str) -> object:
+    """Import an optional ``module`` or say which extra installs it."""
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as err:
+        raise MissingExtraError(f"{module} is needed here: pip install 'jaxcvx[{extra}]'") from err

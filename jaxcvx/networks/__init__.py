@@ -1,0 +1,1 @@
+"""Two-layer ReLU networks: prediction, training objective, balancing, merging, pruning, recovery."""

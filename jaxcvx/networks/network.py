@@ -1,0 +1,187 @@
+"""The two-layer ReLU network as a pytree, its training objective, and exact simplifications of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxcvx.operators.features import Dense
+from jaxcvx.problems.losses import Loss
+from jaxcvx.problems.relu import Problem
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """``f(X) = relu(Z U^T) V + Z S`` with Z = features.matrix(X).
+
+    Attributes:
+      hidden: (m, p) hidden weights u_j as rows; with a bias its weight is the last entry.
+      output: (m, c) output weights v_j as rows.
+      skip: (p, c) linear skip connection S, or None.
+      features: static; Dense(bias, skip).
+    """
+
+    hidden: Float[Array, "m p"]
+    output: Float[Array, "m c"]
+    skip: Float[Array, "p c"] | None = None
+    features: Dense = dataclasses.field(default=Dense(), metadata={"static": True})
+
+    def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n c"]:
+        """Predictions (n, c) for inputs (n, d)."""
+        Z = self.features.matrix(X)
+        F = jax.nn.relu(Z @ self.hidden.T) @ self.output
+        return F if self.skip is None else F + Z @ self.skip
+
+    @property
+    def width(self) -> int:
+        """Number of hidden neurons m."""
+        return self.hidden.shape[0]
+
+
+def _norms(A: Array) -> Array:
+    square = jnp.sum(A**2, axis=-1)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+def skip_penalty(network: Network) -> Float[Array, ""]:
+    """``||S||_F``, 0 without a skip connection."""
+    zero = jnp.zeros((), network.hidden.dtype)
+    return zero if network.skip is None else _norms(network.skip.reshape(-1))
+
+
+def weight_penalty(network: Network) -> Float[Array, ""]:
+    """``1/2 sum_j (||u_j||^2 + ||v_j||^2) + ||S||_F``, as the weights stand."""
+    return 0.5 * (jnp.sum(network.hidden**2) + jnp.sum(network.output**2)) + skip_penalty(network)
+
+
+def balanced_penalty(network: Network) -> Float[Array, ""]:
+    """``sum_j ||u_j|| ||v_j|| + ||S||_F``: the weight penalty after balancing, never larger."""
+    return jnp.sum(_norms(network.hidden) * _norms(network.output)) + skip_penalty(network)
+
+
+def network_objective(network: Network, problem: Problem) -> Float[Array, ""]:
+    """Training objective of the weights as they stand, without validation (works under jit and grad)."""
+    return problem.loss.value(network(problem.X), problem.Y) + problem.beta * weight_penalty(network)
+
+
+def balance(network: Network) -> Network:
+    """Rescale every neuron so that ||u_j|| = ||v_j||: same function, least weight penalty.
+
+    A neuron with a zero side becomes zero. Works under jit and vmap.
+    """
+    a, b = _norms(network.hidden), _norms(network.output)
+    alive = (a > 0) & (b > 0)
+    scale = jnp.where(alive, jnp.sqrt(jnp.where(alive, b, 1.0) / jnp.where(alive, a, 1.0)), 0.0)
+    inverse = jnp.where(alive, 1 / jnp.where(alive, scale, 1.0), 0.0)
+    return dataclasses.replace(
+        network, hidden=network.hidden * scale[:, None], output=network.output * inverse[:, None]
+    )
+
+
+def prune(network: Network, tol: float = 0.0) -> Network:
+    """Drop neurons with ``||u_j|| ||v_j|| <= tol * max``; with tol 0 only dead ones, so the function is kept.
+
+    The width becomes data-dependent, so this is for use outside jit. At least one (zero) neuron stays.
+    """
+    size = np.asarray(_norms(network.hidden) * _norms(network.output))
+    keep = size > tol * size.max(initial=0.0)
+    if not keep.any():
+        keep[:1] = True
+    return dataclasses.replace(
+        network, hidden=jnp.asarray(network.hidden)[keep], output=jnp.asarray(network.output)[keep]
+    )
+
+
+def merge_parallel(network: Network, tol: float = 1e-12) -> Network:
+    """Merge neurons whose hidden weights are parallel into one: same function to rounding, no larger penalty.
+
+    Two neurons count as parallel if their unit directions differ by at most ``tol``. The width becomes
+    data-dependent, so this is for use outside jit.
+    """
+    net = prune(balance(network))
+    hidden, output = np.asarray(net.hidden), np.asarray(net.output)
+    norms = np.linalg.norm(hidden, axis=1)
+    if not norms.any():
+        return net
+    unit = hidden / norms[:, None]
+    order = np.lexsort(np.round(unit, 6).T)
+    group, count = np.full(len(unit), -1), 0
+    for position, j in enumerate(order):
+        if group[j] >= 0:
+            continue
+        near = order[position : position + 64]
+        same = near[(np.abs(unit[near] - unit[j]).max(axis=1) <= tol) & (group[near] < 0)]
+        group[same] = count
+        count += 1
+    merged = np.zeros((count, output.shape[1]), output.dtype)
+    np.add.at(merged, group, norms[:, None] * output)
+    direction = np.zeros((count, unit.shape[1]), unit.dtype)
+    direction[group[::-1]] = unit[::-1]
+    merged_net = dataclasses.replace(net, hidden=jnp.asarray(direction), output=jnp.asarray(merged))
+    return prune(balance(merged_net))
+
+
+def concatenate(*networks: Network) -> Network:
+    """One network whose function is the sum of the given ones (equal features)."""
+    skips = [n.skip for n in networks if n.skip is not None]
+    return dataclasses.replace(
+        networks[0],
+        hidden=jnp.concatenate([n.hidden for n in networks]),
+        output=jnp.concatenate([n.output for n in networks]),
+        skip=sum(skips[1:], skips[0]) if skips else None,
+    )
+
+
+def zero_network(problem: Problem, width: int = 1) -> Network:
+    """The network that predicts 0, with the shapes that ``problem`` wants."""
+    p, c, dtype = problem.rows.shape[1], problem.num_outputs, problem.X.dtype
+    skip = jnp.zeros((p, c), dtype) if problem.features.skip else None
+    return Network(jnp.zeros((width, p), dtype), jnp.zeros((width, c), dtype), skip, problem.features)
+
+
+def training_objective(
+    network: Network, X: object, Y: object, beta: object, loss: str | Loss = "squared"
+) -> Float[Array, ""]:
+    """Training objective ``loss(f(X), Y) + beta/2 sum_j (||u_j||^2 + ||v_j||^2) (+ beta ||S||_F)``.
+
+    Args:
+      network: its weights are taken as they stand (see ``balance`` for the least penalty).
+      X: (n, d) inputs.
+      Y: targets as in :func:`jaxcvx.make_problem`.
+      beta: absolute weight decay; the loss is a sum over samples.
+      loss: name or Loss.
+
+    Raises:
+      InvalidInputError, InvalidTypeError: for bad data, or shapes that do not fit the network.
+    """
+    return network_objective(network, problem_for(network, X, Y, beta, loss))
+
+
+def problem_for(network: Network, X: object, Y: object, beta: object, loss: str | Loss) -> Problem:
+    """Validated problem with the network's features, whose targets fit the network's outputs."""
+    from jaxcvx.errors import InvalidTypeError, invalid
+    from jaxcvx.problems.base import as_beta, as_real_matrix, as_targets
+    from jaxcvx.problems.losses import resolve_loss
+
+    if not isinstance(network, Network):
+        raise InvalidTypeError(f"network: got {type(network).__name__}, expected jaxcvx.Network.")
+    for name, value in (("network.hidden", network.hidden), ("network.output", network.output)):
+        as_real_matrix(name, value)
+    if network.hidden.shape[0] != network.output.shape[0]:
+        got = f"{network.hidden.shape[0]} hidden and {network.output.shape[0]} output rows"
+        raise invalid("network", got, "as many rows in hidden (m, p) as in output (m, c)")
+    resolved = resolve_loss(loss)
+    X = as_real_matrix("X", X)
+    c = network.output.shape[1]
+    Y = as_targets(resolved, Y, X.shape[0], X.dtype, num_classes=c)
+    if network.features.num_weights(X.shape[1]) != network.hidden.shape[1]:
+        got = f"{X.shape[1]} columns"
+        raise invalid("X", got, f"inputs for hidden weights of length {network.hidden.shape[1]}")
+    if Y.shape[1] != c:
+        raise invalid("Y", f"{Y.shape[1]} outputs", f"{c}, the network's number of outputs")
+    return Problem(X, Y, as_beta(beta, X.dtype), None, resolved, network.features)

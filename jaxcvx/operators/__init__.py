@@ -1,0 +1,1 @@
+"""Linear operators of the convex programs, and the projections and prox that go with them."""

@@ -1,0 +1,171 @@
+"""Projection on polyhedral cones {u : s_k a_k^T u >= 0}, and the least-norm point of shifted ones.
+
+A dual active-set method (Lawson and Hanson's non-negative least squares, 1974, chapter 23, with at most
+dim(u) active rows kept in slots) written with fixed shapes, so that it runs under jit and vmap over cells.
+Whatever the iteration does, the multipliers returned are non-negative, and for any such lambda
+
+    max {g^T u : u in cone, ||u|| <= 1} <= ||g + A^T lambda||,
+
+so bounds built on the result are proved even where the iteration was cut short.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class ActiveRows(NamedTuple):
+    """The constraints that hold a projection in place: up to p rows and their multipliers."""
+
+    index: Array  # type: ignore[assignment]  # (p,) row in each slot
+    value: Array  # (p,) multiplier in each slot, >= 0, for rows of unit norm
+    used: Array  # (p,) bool
+
+
+class _Iteration(NamedTuple):
+    index: Array  # type: ignore[assignment]
+    value: Array
+    used: Array
+    point: Array  # (p,) target + A^T lambda
+    fresh: Array  # bool: the multipliers solve the active equations, so a row may be added
+    done: Array
+    step: Array
+
+
+def no_active_rows(p: int, dtype: Any) -> ActiveRows:
+    """Start of the iteration without any guess."""
+    return ActiveRows(jnp.zeros(p, jnp.int32), jnp.zeros(p, dtype), jnp.zeros(p, bool))
+
+
+def project_cone(
+    rows: Float[Array, "n p"],
+    signs: Float[Array, n],
+    target: Float[Array, p],
+    shift: Float[Array, n] | None = None,
+    *,
+    warm: ActiveRows | None = None,
+    max_steps: int | None = None,
+) -> tuple[Float[Array, p], ActiveRows]:
+    """Projection of ``target`` on the cone of all u with ``signs[k] * (rows[k] @ u) >= 0``.
+
+    With ``shift`` b the constraints are ``signs[k] (rows[k] @ u[:-1]) - b[k] u[-1] >= 0``: one more
+    dimension, used for least-norm points of polyhedra.
+
+    Args:
+      rows: (n, p) constraint normals, shared by all cells; zero rows are vacuous.
+      signs: (n,) +-1, or 0 for a row that does not count.
+      target: (p,) point to project (p+1 with ``shift``).
+      shift: optional (n,) coefficients of the extra dimension.
+      warm: active rows of a similar projection, a start that saves most of the work.
+      max_steps: cap on iterations; default 20 p + 100.
+
+    Returns:
+      The projection, equal to ``target + A^T lambda`` with lambda >= 0 to rounding, and its active rows.
+    """
+    rows, target = jnp.asarray(rows), jnp.asarray(target)
+    p, dtype = target.shape[0], target.dtype
+    eps = jnp.finfo(dtype).eps
+    max_steps = 20 * p + 100 if max_steps is None else max_steps
+    square = jnp.sum(rows**2, axis=1) + (0.0 if shift is None else shift**2)
+    counts = (square > 0) & ((signs != 0) if shift is None else True)
+    inverse = jnp.where(counts, 1 / jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+    def slack(u):
+        value = signs * (rows @ u[: rows.shape[1]])
+        return inverse * (value if shift is None else value - shift * u[-1])
+
+    def gather(index):
+        main = signs[index, None] * rows[index]
+        full = main if shift is None else jnp.concatenate([main, -shift[index, None]], axis=1)
+        return inverse[index, None] * full
+
+    scale = jnp.linalg.norm(target)
+    tolerance = 8 * eps * scale
+
+    def body(state: _Iteration) -> _Iteration:
+        violation = slack(state.point)
+        worst = jnp.argmin(violation).astype(jnp.int32)
+        repeated = jnp.any(state.used & (state.index == worst))
+        finished = state.fresh & ((violation[worst] >= -tolerance) | jnp.all(state.used) | repeated)
+        slot = jnp.argmin(state.used)
+        adding = state.fresh & ~finished
+        index = jnp.where(adding, state.index.at[slot].set(worst), state.index)
+        used = state.used | (adding & (jnp.arange(p) == slot))
+
+        active = jnp.where(used[:, None], gather(index), 0.0)
+        gram = active @ active.T + jnp.diag(jnp.where(used, 0.0, 1.0))
+        gram = gram + 4 * eps * jnp.eye(p, dtype=dtype)
+        factor = jax.scipy.linalg.cho_factor(gram)
+        solved = jax.scipy.linalg.cho_solve(factor, -(active @ target))
+        for _ in range(1):
+            residual = -(active @ (target + active.T @ solved))
+            solved = solved + jax.scipy.linalg.cho_solve(factor, residual)
+        solved = jnp.where(used & jnp.isfinite(solved), solved, 0.0)
+
+        negative = used & (solved <= 0)
+        ratio = jnp.where(negative, state.value / jnp.where(negative, state.value - solved, 1.0), jnp.inf)
+        length = jnp.minimum(1.0, jnp.min(ratio))
+        moved = state.value + length * (solved - state.value)
+        blocked = jnp.any(negative)
+        value = jnp.where(blocked, jnp.maximum(moved, 0.0), solved)
+        leaving = negative & (ratio <= length) & blocked
+        value = jnp.where(leaving, 0.0, value)
+        return _Iteration(
+            index=jnp.where(finished, state.index, index),
+            value=jnp.where(finished, state.value, value),
+            used=jnp.where(finished, state.used, used & ~leaving),
+            point=jnp.where(finished, state.point, target + active.T @ value),
+            fresh=state.fresh & finished | ~blocked,
+            done=finished,
+            step=state.step + 1,
+        )
+
+    warm = no_active_rows(p, dtype) if warm is None else warm
+    start = _Iteration(
+        *warm,
+        point=target,
+        fresh=~jnp.any(warm.used),
+        done=scale == 0,
+        step=jnp.asarray(0),
+    )
+    end = jax.lax.while_loop(lambda s: ~s.done & (s.step < max_steps), body, start)
+    return end.point, ActiveRows(end.index, end.value, end.used)
+
+
+def project_cells(
+    rows: Float[Array, "n p"], signs: Float[Array, "P n"], targets: Float[Array, "P p k"]
+) -> Float[Array, "P p k"]:
+    """Project every column of ``targets[i]`` on the cone of cell i."""
+    one_cell = jax.vmap(lambda s, t: project_cone(rows, s, t)[0], in_axes=(None, 1), out_axes=1)
+    return jax.vmap(one_cell)(signs, targets)
+
+
+def least_norm_shift(
+    rows: Float[Array, "n p"], signs: Float[Array, n], bound: Float[Array, n]
+) -> Float[Array, p]:
+    """Shortest w with ``signs[k] rows[k] @ w >= bound[k]`` (least distance programming, as in the source above).
+
+    The polyhedron must not be empty; for cones of full-dimensional cells it never is.
+    """
+    lifted = jnp.zeros(rows.shape[1] + 1, rows.dtype).at[-1].set(1.0)
+    point, _ = project_cone(rows, signs, lifted, bound)
+    return point[:-1] / jnp.where(point[-1] > 0, point[-1], jnp.inf)
+
+
+def face_projector(
+    rows: Float[Array, "n p"], signs: Float[Array, n], active: ActiveRows
+) -> Float[Array, "p p"]:
+    """Orthogonal projector on the span of the face that the active rows hold: a derivative of the projection."""
+    chosen = signs[active.index, None] * rows[active.index]
+    norms = jnp.linalg.norm(chosen, axis=1, keepdims=True)
+    keep = active.used[:, None] & (norms > 0)
+    unit = jnp.where(keep, chosen / jnp.where(norms > 0, norms, 1.0), 0.0)
+    p = rows.shape[1]
+    gram = (
+        unit @ unit.T + jnp.diag(jnp.where(keep[:, 0], 0.0, 1.0)) + 4 * jnp.finfo(rows.dtype).eps * jnp.eye(p)
+    )
+    return jnp.eye(p, dtype=rows.dtype) - unit.T @ jnp.linalg.solve(gram, unit)

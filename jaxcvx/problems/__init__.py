@@ -1,0 +1,1 @@
+"""Problems: data, targets, loss and regularisation as frozen pytrees."""

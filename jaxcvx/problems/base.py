@@ -1,0 +1,162 @@
+"""make_problem: the one place where data, targets and regularisation are validated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcvx.arrangements.cells import Arrangements, validate_arrangements
+from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.operators.features import Dense, resolve_features
+from jaxcvx.problems.losses import Loss, resolve_loss
+from jaxcvx.problems.relu import Problem
+
+
+def _is_traced(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer)
+
+
+def as_real_matrix(name: str, value: Any, ndim: int = 2) -> jax.Array:
+    """A finite real array of ``ndim`` axes, floating; traced values are checked by shape and type only.
+
+    Raises:
+      InvalidTypeError: not numeric, complex, or not an array at all.
+      InvalidInputError: wrong number of axes, empty, or NaN/inf inside.
+    """
+    if not _is_traced(value):
+        try:
+            value = value if isinstance(value, jax.Array) else np.asarray(value)
+        except (ValueError, TypeError) as err:
+            raise InvalidTypeError(f"{name}: got {type(value).__name__}, expected a real array.") from err
+    dtype = np.dtype(value.dtype)
+    if not (jnp.issubdtype(dtype, jnp.floating) or dtype.kind in "iub"):
+        raise InvalidTypeError(f"{name}: got dtype {dtype}, expected real numbers.")
+    if value.ndim != ndim:
+        raise invalid(name, f"shape {tuple(value.shape)}", f"{ndim} axes")
+    if 0 in value.shape:
+        raise invalid(name, f"shape {tuple(value.shape)}", "at least one row and one column")
+    if not _is_traced(value):
+        host = np.asarray(value).astype(np.float64)
+        finite = np.isfinite(host)
+        if not finite.all():
+            where = tuple(int(i) for i in np.argwhere(~finite)[0])
+            raise invalid(name, f"{host[where]} at index {where}", "finite numbers only")
+    narrow = not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 4
+    result = jnp.asarray(value, jnp.result_type(float) if narrow else None)
+    if not _is_traced(value) and not bool(jnp.all(jnp.isfinite(result))):
+        raise invalid(name, "numbers beyond the range of " + str(result.dtype), "numbers that fit it")
+    return result
+
+
+def as_targets(loss: Loss, Y: Any, num_samples: int, dtype: Any, num_classes: int | None = None) -> jax.Array:
+    """Targets in the shape (n, c) that ``loss`` wants.
+
+    Squared and Huber: floats (n,) or (n, c). Logistic and hinge: +-1, or {0, 1} which become +-1.
+    Softmax: integer labels (n,) in 0..c-1, or one-hot rows (n, c).
+
+    Raises:
+      InvalidTypeError, InvalidInputError: naming Y, what was got and what was expected.
+    """
+    if not _is_traced(Y) and not isinstance(Y, jax.Array):
+        Y = np.asarray(Y)
+    ndim = getattr(Y, "ndim", 0)
+    if ndim not in (1, 2):
+        raise invalid("Y", f"shape {tuple(Y.shape)}", "shape (n,) or (n, c)")
+    Y = as_real_matrix("Y", Y, ndim)
+    if Y.shape[0] != num_samples:
+        raise invalid("Y", f"{Y.shape[0]} rows", f"{num_samples}, the number of rows of X")
+    if loss.kind == "label":
+        return _one_hot(Y, dtype, num_classes)
+    Y = Y.astype(dtype).reshape(num_samples, -1)
+    if loss.kind == "sign" and not _is_traced(Y):
+        values = set(np.unique(np.asarray(Y)).tolist())
+        if values <= {0.0, 1.0}:
+            Y = 2 * Y - 1
+        elif not values <= {-1.0, 1.0}:
+            got = sorted(values)[:5]
+            raise invalid("Y", f"values {got}", f"-1 and +1 (or 0 and 1) for loss={loss.name!r}")
+    return Y
+
+
+def _one_hot(Y: jax.Array, dtype: Any, num_classes: int | None) -> jax.Array:
+    if Y.ndim == 2 and Y.shape[1] > 1:
+        if not _is_traced(Y):
+            host = np.asarray(Y)
+            if not (np.isin(host, (0, 1)).all() and (host.sum(1) == 1).all()):
+                raise invalid(
+                    "Y", "a matrix that is not one-hot", "integer labels (n,) or one-hot rows (n, c)"
+                )
+        return Y.astype(dtype)
+    if _is_traced(Y):
+        raise invalid(
+            "Y", "traced labels", "one-hot rows (n, c) inside jit, where the classes can't be counted"
+        )
+    host = np.asarray(Y, np.float64).reshape(-1)
+    labels = host.astype(np.int64)
+    if (labels != host).any() or labels.min() < 0:
+        raise invalid("Y", f"label {host[(labels != host) | (labels < 0)][0]}", "integers 0..c-1")
+    classes = int(labels.max()) + 1 if num_classes is None else num_classes
+    if labels.max() >= classes:
+        raise invalid("Y", f"label {labels.max()}", f"labels below {classes}, the number of outputs")
+    if classes > 10 * len(labels) + 100:
+        raise invalid("Y", f"label {labels.max()}", "labels 0..c-1 without such gaps")
+    return jax.nn.one_hot(labels, max(classes, 2), dtype=dtype)
+
+
+def as_beta(beta: Any, dtype: Any) -> jax.Array:
+    """beta as a scalar array; must be finite and not negative (traced values pass)."""
+    if not _is_traced(beta):
+        try:
+            number = float(beta)
+        except (TypeError, ValueError) as err:
+            raise InvalidTypeError(f"beta: got {beta!r}, expected a non-negative number.") from err
+        if not np.isfinite(number) or number < 0:
+            raise invalid("beta", number, "a finite number >= 0")
+    if jnp.shape(beta) != ():
+        raise invalid(
+            "beta", f"shape {jnp.shape(beta)}", "a scalar (use jax.vmap over problem.replace(beta=...))"
+        )
+    return jnp.asarray(beta, dtype)
+
+
+def make_problem(
+    X: Any,
+    Y: Any,
+    beta: Any,
+    *,
+    loss: str | Loss = "squared",
+    arrangements: Arrangements | None = None,
+    features: str | Dense = "dense",
+) -> Problem:
+    """Build and validate a training problem.
+
+    Args:
+      X: (n, d) inputs, real and finite. float32 and float64 are kept; other types become jax's default
+        float.
+      Y: (n,) or (n, c) floats; integer labels (n,) for ``"softmax"``; +-1 or {0, 1} for ``"logistic"`` and
+        ``"hinge"``.
+      beta: weight decay >= 0, absolute: the objective is ``loss + beta/2 * (sum of squared weights)``, the
+        loss a sum over samples.
+      loss: ``"squared" | "logistic" | "softmax" | "huber" | "hinge"`` or a Loss such as ``Huber(0.5)``.
+      arrangements: cells for the convex programs, from ``enumerate_arrangements``,
+        ``sample_arrangements`` or ``arrangements_of``.
+      features: ``"dense"`` or ``jaxcvx.Dense(bias=..., skip=...)``.
+
+    Returns:
+      A frozen pytree; ``problem.replace(beta=...)`` gives another.
+
+    Raises:
+      InvalidInputError, InvalidTypeError: naming the argument, what was got and what was expected. Under
+      jit only shapes and types can be checked.
+    """
+    loss, features = resolve_loss(loss), resolve_features(features)
+    X = as_real_matrix("X", X)
+    Y = as_targets(loss, Y, X.shape[0], X.dtype)
+    if arrangements is not None:
+        if not isinstance(arrangements, Arrangements):
+            raise InvalidTypeError(f"arrangements: got {type(arrangements).__name__}, expected Arrangements.")
+        validate_arrangements(arrangements, X.shape[0], features.num_weights(X.shape[1]))
+    return Problem(X, Y, as_beta(beta, X.dtype), arrangements, loss, features)

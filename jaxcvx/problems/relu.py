@@ -1,0 +1,79 @@
+"""The training problem of two-layer ReLU networks, as a frozen pytree.
+
+    min over networks of any width   loss(F, Y) + (beta/2) sum_j (||u_j||^2 + ||v_j||^2),   F = sum_j (Z u_j)_+ v_j^T
+
+with Z = features.matrix(X), sums over samples and no 1/n. By rescaling neurons the penalty equals
+``beta * sum_j ||u_j|| ||v_j||`` at the optimum.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcvx.arrangements.cells import Arrangements
+from jaxcvx.operators.features import Dense
+from jaxcvx.operators.masked import CellOperator
+from jaxcvx.problems.losses import Loss, Squared
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Data, targets, loss and regularisation. Build it with :func:`jaxcvx.make_problem`, which validates.
+
+    Attributes:
+      X: (n, d) inputs.
+      Y: (n, c) targets: reals, +-1, or one-hot rows, as the loss wants them.
+      beta: scalar weight decay, absolute (the objective is a sum over samples).
+      arrangements: cells that the convex programs range over, or None.
+      loss: static.
+      features: static; bias and skip connection live here.
+    """
+
+    X: Float[Array, "n d"]
+    Y: Float[Array, "n c"]
+    beta: Float[Array, ""]
+    arrangements: Arrangements | None = None
+    loss: Loss = dataclasses.field(default=Squared(), metadata={"static": True})
+    features: Dense = dataclasses.field(default=Dense(), metadata={"static": True})
+
+    def replace(self, **changes: Any) -> Problem:
+        """A copy with some fields changed; ``beta`` may be a traced scalar. Nothing is validated again."""
+        if "beta" in changes:
+            changes["beta"] = jnp.asarray(changes["beta"], self.X.dtype)
+        return dataclasses.replace(self, **changes)
+
+    def beta_max(self, program: str | None = None) -> Float[Array, ""]:
+        """Smallest beta whose solution is zero; see :func:`jaxcvx.beta_max`."""
+        from jaxcvx.certificates.beta import beta_max
+
+        return beta_max(self, program)
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples n."""
+        return self.X.shape[0]
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of outputs c."""
+        return self.Y.shape[1]
+
+    @property
+    def rows(self) -> Float[Array, "n p"]:
+        """Feature rows Z (n, p) that hidden weights multiply."""
+        return self.features.matrix(self.X)
+
+    @property
+    def operator(self) -> CellOperator:
+        """The linear map of the convex programs over ``arrangements`` (and the skip connection)."""
+        assert self.arrangements is not None, "checked by solve"
+        masks = self.arrangements.masks
+        if self.features.skip:
+            masks = jnp.concatenate([masks, jnp.ones((1, masks.shape[1]), bool)])
+        return CellOperator(self.rows, masks, linear=self.features.skip)

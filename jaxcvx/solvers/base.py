@@ -1,0 +1,313 @@
+"""The solver protocol, the solution object, and the one loop that runs every solver.
+
+A solver is a frozen dataclass of hyper-parameters with pure methods; the driver owns the loop:
+
+    init(problem, key, params) -> state       step(problem, state) -> state
+    check(problem, state) -> state            (fills residual, objective, bound; once per block of steps)
+    finish(problem, state) -> Outcome         (feasible params and a dual residual)
+    evaluate(problem, outcome) -> Parts       (network, objective and bounds, from the params alone)
+
+A state is a NamedTuple with at least ``params, step, residual, objective, bound``. Solvers that work in
+phases list them in ``run_phases``; each phase starts from the params of the one before.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from jaxcvx.errors import invalid
+from jaxcvx.networks.network import Network
+from jaxcvx.problems.relu import Problem
+
+Scalar = Any  # a jax scalar under jit, a numpy scalar outside
+
+
+class Status(enum.IntEnum):
+    """How a solve ended. ``solution.status`` holds the number, so that it exists inside jit."""
+
+    RUNNING = 0
+    CONVERGED = 1
+    MAX_STEPS = 2
+    DIVERGED = 3
+    INFEASIBLE = 4
+    INVALID_INPUT = 5
+    STOPPED = 6
+
+    @property
+    def advice(self) -> str:
+        """What to do about it, in one sentence."""
+        return {
+            Status.RUNNING: "The solve has not ended.",
+            Status.CONVERGED: "The tolerance was met.",
+            Status.MAX_STEPS: "Raise max_steps or tol; the bounds are valid all the same.",
+            Status.DIVERGED: "Numbers overflowed; rescale X and Y, or use float64.",
+            Status.INFEASIBLE: "The constraints admit no point.",
+            Status.INVALID_INPUT: "X, Y or beta held NaN, inf or a negative beta inside jit.",
+            Status.STOPPED: "The callback asked to stop.",
+        }[self]
+
+
+class History(NamedTuple):
+    """What each check saw; entries from ``count`` on are unused (zeros).
+
+    ``objective`` and ``bound`` belong to the solver's own program.
+    """
+
+    step: Int[Array, H]
+    objective: Float[Array, H]
+    bound: Float[Array, H]
+    count: Int[Array, ""]  # type: ignore[assignment]
+
+
+class Outcome(NamedTuple):
+    """What a solver hands over: its variables and, where it has one, a dual residual R (n, c)."""
+
+    params: Any
+    dual: Float[Array, "n c"] | None
+
+
+class Parts(NamedTuple):
+    """What is computed from the returned params alone."""
+
+    network: Network
+    objective: Float[Array, ""]
+    program_bound: Float[Array, ""]
+    lower_bound: Float[Array, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """Result of :func:`jaxcvx.solve`, a pytree.
+
+    Every number is recomputed from the returned weights (outside jit in float64 on the host).
+
+    Attributes:
+      params: the solver's own variables.
+      network: a real network; its training objective is ``upper_bound``.
+      objective: value of the solver's own program at ``params``.
+      program_gap: ``(objective - the program's own dual value) / max(|objective|, tiny)``; inf for solvers
+        without a program of their own.
+      upper_bound: training objective of ``network``.
+      lower_bound: proved lower bound on the training objective of every network in ``scope``; -inf if none.
+      gap: ``(upper_bound - lower_bound) / max(|upper_bound|, tiny)``.
+      heuristic_bound: estimate of the lower bound that is not proved; -inf if none was made.
+      status: see :class:`Status`.
+      num_steps: steps taken, all phases together.
+      history: what the checks saw.
+      scope: static; "global" (all networks, exact), "relaxation" (all networks, by a relaxation),
+        "sampled-cells" (networks whose neurons lie in the given cells), "heuristic", "none".
+    """
+
+    params: Any
+    network: Network
+    objective: Scalar
+    program_gap: Scalar
+    upper_bound: Scalar
+    lower_bound: Scalar
+    gap: Scalar
+    heuristic_bound: Scalar
+    status: Scalar
+    num_steps: Scalar
+    history: History | None
+    scope: str = dataclasses.field(default="none", metadata={"static": True})
+
+    @property
+    def converged(self) -> Any:
+        """True where the tolerance was met."""
+        return self.status == Status.CONVERGED
+
+
+@dataclasses.dataclass(frozen=True)
+class Solver(abc.ABC):
+    """Base class of all solvers; hyper-parameters common to all.
+
+    Attributes:
+      tol: relative tolerance on the solver's residual; for convex solvers the relative program gap. Taken as
+        256 units of rounding where it is smaller (3e-5 in float32), as no gap below that can be seen.
+      max_steps: limit on steps.
+      check_every: steps between checks of the residual.
+    """
+
+    tol: float = 1e-6
+    max_steps: int = 10_000
+    check_every: int = 20
+
+    needs_arrangements = True
+
+    def run_phases(self, problem: Problem) -> tuple[Solver, ...]:
+        """Solvers to run one after the other; only the shapes in ``problem`` may matter."""
+        return (self,)
+
+    def validate(self, problem: Problem) -> None:
+        """Raise if this solver can't take ``problem``; shapes and static fields only."""
+        return
+
+    @abc.abstractmethod
+    def initial_params(self, problem: Problem, key: PRNGKeyArray | None) -> Any:
+        """Params to start from when the caller gives none."""
+
+    def params_from_network(self, problem: Problem, network: Network) -> Any:
+        """Params that a network given as ``init`` stands for, where that makes sense."""
+        raise invalid("init", "a Network", f"the params of {type(self).__name__}")
+
+    @abc.abstractmethod
+    def init(self, problem: Problem, key: PRNGKeyArray | None, params: Any) -> Any:
+        """State at the start."""
+
+    @abc.abstractmethod
+    def step(self, problem: Problem, state: Any) -> Any:
+        """One iteration."""
+
+    @abc.abstractmethod
+    def check(self, problem: Problem, state: Any) -> Any:
+        """Fill in ``residual``, ``objective`` and ``bound``."""
+
+    @abc.abstractmethod
+    def finish(self, problem: Problem, state: Any) -> Outcome:
+        """Feasible params and a dual residual from the last state."""
+
+    @abc.abstractmethod
+    def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:
+        """Network, objective and bounds, computed from the params."""
+
+    def scope(self, problem: Problem) -> str:
+        """What ``lower_bound`` covers."""
+        return "none"
+
+
+def _where_tree(condition: Array, a: Any, b: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def _finite(tree: Any) -> Array:
+    checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack(checks))
+
+
+def run_block(problem: Problem, solver: Solver, state: Any, status: Array, fresh: Array) -> tuple[Any, Array]:
+    """One block of steps (none if ``fresh``) and a check; the last finite state is kept if numbers blow up."""
+    count = jnp.where(fresh, 0, solver.check_every)
+    after = jax.lax.fori_loop(0, count, lambda _, s: solver.step(problem, s), state)
+    after = solver.check(problem, after)
+    finite = _finite(after.params) & ~jnp.isnan(after.residual)
+    tol = max(solver.tol, 256 * float(jnp.finfo(problem.X.dtype).eps))
+    status = jnp.where(after.residual <= tol, Status.CONVERGED, status)
+    status = jnp.where(
+        (status == Status.RUNNING) & (after.step >= solver.max_steps), Status.MAX_STEPS, status
+    )
+    status = jnp.where(finite, status, Status.DIVERGED)
+    return _where_tree(finite, after, state), status
+
+
+def record(history: History, state: Any, offset: Array) -> History:
+    """Append what a check saw; the last slot is overwritten once the trace is full."""
+    at = jnp.minimum(history.count, history.step.shape[0] - 1)
+    return History(
+        history.step.at[at].set(offset + state.step),
+        history.objective.at[at].set(state.objective),
+        history.bound.at[at].set(state.bound),
+        at + 1,
+    )
+
+
+def new_history(problem: Problem, phases: tuple[Solver, ...], limit: int = 4096) -> History:
+    """An empty trace with room for every check, at most ``limit``."""
+    size = min(limit, sum(-(-phase.max_steps // phase.check_every) + 1 for phase in phases))
+    zeros = jnp.zeros(size, problem.X.dtype)
+    return History(jnp.zeros(size, jnp.int32), zeros, zeros, jnp.asarray(0, jnp.int32))
+
+
+def valid_data(problem: Problem) -> Array:
+    """True if data are finite and beta is not negative: what a traced problem could not be asked before."""
+    finite = _finite((problem.X, problem.Y, problem.beta))
+    return finite & (problem.beta >= 0)
+
+
+class Run(NamedTuple):
+    """Everything a run leaves behind."""
+
+    outcome: Outcome
+    status: Array
+    num_steps: Array
+    history: History
+
+
+def next_status(status: Array, last: Solver | None, solver: Solver) -> Array:
+    """Status at the start of a phase: running, unless the solve has failed or has met its tolerance already."""
+    if last is None:
+        return status
+    done = (status == Status.CONVERGED) if last.tol <= solver.tol else jnp.zeros((), bool)
+    failed = (status == Status.DIVERGED) | (status == Status.INVALID_INPUT) | (status == Status.STOPPED)
+    return jnp.where(failed | done, status, Status.RUNNING)
+
+
+class Best(NamedTuple):
+    """The best that the phases so far have found: params by objective, dual by bound."""
+
+    objective: Array
+    bound: Array
+    params: Any
+    dual: Any
+
+
+def keep_best(best: Best | None, state: Any, outcome: Outcome) -> Best:
+    """Merge a phase's result into the best so far; a phase that went astray then costs only its time."""
+    if best is None:
+        return Best(state.objective, state.bound, outcome.params, outcome.dual)
+    wins = state.objective <= best.objective
+    dual = best.dual
+    if outcome.dual is not None:
+        stronger = state.bound >= best.bound
+        dual = outcome.dual if dual is None else _where_tree(stronger, outcome.dual, dual)
+    return Best(
+        jnp.where(wins, state.objective, best.objective),
+        jnp.maximum(best.bound, state.bound),
+        _where_tree(wins, outcome.params, best.params),
+        dual,
+    )
+
+
+def run(problem: Problem, solver: Solver, params: Any, key: PRNGKeyArray | None) -> Run:
+    """Run all phases; pure, so it works under jit and vmap."""
+    phases = solver.run_phases(problem)
+    history = new_history(problem, phases)
+    status = jnp.where(valid_data(problem), Status.RUNNING, Status.INVALID_INPUT)
+    total, last, best = jnp.asarray(0, jnp.int32), None, None
+    for phase in phases:
+        status = next_status(status, last, solver)
+
+        def body(carry, phase=phase, offset=total):
+            state, status, history, fresh = carry
+            state, status = run_block(problem, phase, state, status, fresh)
+            return state, status, record(history, state, offset), jnp.zeros((), bool)
+
+        begin = (phase.init(problem, key, params), status, history, jnp.ones((), bool))
+        state, status, history, _ = jax.lax.while_loop(lambda carry: carry[1] == Status.RUNNING, body, begin)
+        ran = state.step > 0
+        total, last = total + state.step, phase
+        if best is not None:  # a phase that was skipped has seen nothing
+            state = state._replace(
+                objective=jnp.where(ran, state.objective, jnp.inf),
+                bound=jnp.where(ran, state.bound, -jnp.inf),
+            )
+        best = keep_best(best, state, phase.finish(problem, state))
+        params = best.params
+    assert best is not None
+    return Run(Outcome(best.params, best.dual), status, total, history)
+
+
+def _tiny(x: Array) -> Array:
+    return jnp.asarray(jnp.finfo(x.dtype).tiny, x.dtype)
+
+
+def relative_gap(upper: Array, lower: Array) -> Array:
+    """``(upper - lower) / max(|upper|, tiny)``."""
+    return (upper - lower) / jnp.maximum(jnp.abs(upper), _tiny(upper))

@@ -1,0 +1,138 @@
+"""What the solvers of the cone-constrained ReLU program share: groups, objective, bounds, networks.
+
+    min_{V, W}  loss(sum_i D_i Z (V_i - W_i), Y) + beta sum_i (||V_i|| + ||W_i||)
+    subject to  (2 D_i - I) Z V_i >= 0,  (2 D_i - I) Z W_i >= 0
+
+(Pilanci and Ergen 2020.) With one output, or with groups per output column, every feasible point is a
+network of the same objective. For c > 1 and shared groups (one Frobenius norm per block) the value is
+that of no network and bounds none. Inside the solvers V and W are stacked as Q = [V; W] of shape (2P, p, c).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcvx.certificates.dual import atom_dual_norm, cone_dual_norm, relaxed_dual_norm, scaled_bound
+from jaxcvx.networks.network import Network
+from jaxcvx.networks.recovery import network_from_cone
+from jaxcvx.operators.masked import CellOperator
+from jaxcvx.operators.projections import ActiveRows, no_active_rows, project_cone
+from jaxcvx.operators.prox import shrink_groups
+from jaxcvx.problems.relu import Problem
+from jaxcvx.solvers.base import Outcome, Parts
+from jaxcvx.solvers.gated import gated_from_network, zero_blocks
+
+Stack = Float[Array, "q p c"]
+
+
+class ConeProgram(NamedTuple):
+    """The program's maps on stacked variables, for a given problem."""
+
+    operator: CellOperator
+    signs: Float[Array, "q n"]
+    shared: bool
+
+    def forward(self, Q: Stack) -> Float[Array, "n c"]:
+        """Predictions of stacked blocks."""
+        half = Q.shape[0] // 2
+        return self.operator.forward(Q[:half] - Q[half:])
+
+    def adjoint(self, R: Float[Array, "n c"]) -> Stack:
+        """Adjoint of ``forward``."""
+        blocks = self.operator.adjoint(R)
+        return jnp.concatenate([blocks, -blocks])
+
+    def norms(self, Q: Stack) -> Float[Array, "q 1 g"]:
+        """Group norms, broadcastable: g = 1 for shared groups, c for groups per output."""
+        square = jnp.sum(Q**2, axis=(1, 2) if self.shared else 1, keepdims=True)
+        return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+    def inner(self, Q: Stack, T: Stack) -> Float[Array, "q 1 g"]:
+        """Group inner products, broadcastable."""
+        return jnp.sum(Q * T, axis=(1, 2) if self.shared else 1, keepdims=True)
+
+    def shrink(self, Q: Stack, threshold: Float[Array, ""]) -> Stack:
+        """Group soft-thresholding."""
+        if self.shared:
+            return shrink_groups(Q, threshold)
+        q, p, c = Q.shape
+        columns = jnp.moveaxis(Q, 2, 1).reshape(q * c, p, 1)
+        return jnp.moveaxis(shrink_groups(columns, threshold).reshape(q, c, p), 1, 2)
+
+    def project(self, Q: Stack, warm: ActiveRows) -> tuple[Stack, ActiveRows]:
+        """Column-wise projection on the cones, started from active rows of shape (q, c, ...)."""
+
+        def column(signs, target, start):
+            return project_cone(self.operator.Z, signs, target, warm=start)
+
+        cell = jax.vmap(column, in_axes=(None, 1, 0), out_axes=(1, 0))
+        return jax.vmap(cell)(self.signs, Q, warm)
+
+    def no_rows(self, Q: Stack) -> ActiveRows:
+        """Cold start for ``project``."""
+        q, p, c = Q.shape
+        return jax.tree.map(lambda a: jnp.broadcast_to(a, (q, c, *a.shape)), no_active_rows(p, Q.dtype))
+
+    def objective(self, problem: Problem, Q: Stack) -> Float[Array, ""]:
+        """Value of the program at Q."""
+        return problem.loss.value(self.forward(Q), problem.Y) + problem.beta * jnp.sum(self.norms(Q))
+
+
+def cone_program(problem: Problem, grouping: str) -> ConeProgram:
+    """The maps for ``problem``; one output makes the groupings equal, the cheaper one is taken."""
+    operator = problem.operator
+    shared = grouping == "shared" or problem.num_outputs == 1
+    return ConeProgram(operator, jnp.tile(operator.signs(), (2, 1)), shared)
+
+
+def stack(params: tuple[Array, Array]) -> Stack:
+    """(V, W) as one array."""
+    return jnp.concatenate(params)
+
+
+def unstack(Q: Stack) -> tuple[Array, Array]:
+    """The pair (V, W)."""
+    half = Q.shape[0] // 2
+    return Q[:half], Q[half:]
+
+
+def zero_pair(problem: Problem) -> tuple[Array, Array]:
+    """The zero point of the program."""
+    zero = zero_blocks(problem)
+    return zero, zero
+
+
+def pair_from_network(problem: Problem, network: Network) -> tuple[Array, Array]:
+    """(V, W) that collects a network's neurons by cell, split by the sign of each output weight."""
+    positive = gated_from_network(problem, _with_output(network, jnp.maximum(network.output, 0.0)))
+    negative = gated_from_network(problem, _with_output(network, jnp.maximum(-network.output, 0.0)))
+    if problem.operator.linear:
+        negative = negative.at[-1].set(0.0)
+    return positive, negative
+
+
+def _with_output(network: Network, output: Array) -> Network:
+    return Network(network.hidden, output, network.skip, network.features)
+
+
+def evaluate_cone(problem: Problem, outcome: Outcome, grouping: str) -> Parts:
+    """Objective and bounds at the returned (V, W); R comes from the weights and from the solver."""
+    program = cone_program(problem, grouping)
+    V, W = outcome.params
+    Q = stack((V, W))
+    network = network_from_cone(problem, V, W)
+    residuals = [-problem.loss.grad(program.forward(Q), problem.Y)]
+    if outcome.dual is not None:
+        residuals.append(problem.loss.project_dual(outcome.dual, problem.Y))
+    own, lower = [], []
+    for R in residuals:
+        norm = cone_dual_norm(program.operator, R, "shared" if program.shared else "per-output")
+        own.append(scaled_bound(problem, R, norm))
+        cells = norm if problem.num_outputs == 1 else relaxed_dual_norm(program.operator, R)
+        lower.append(scaled_bound(problem, R, jnp.maximum(cells, atom_dual_norm(network, problem, R))))
+    best, best_lower = (jnp.max(jnp.stack(bounds)) for bounds in (own, lower))
+    return Parts(network, program.objective(problem, Q), best, best_lower)

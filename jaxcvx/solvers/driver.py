@@ -1,0 +1,222 @@
+"""solve: run a solver on a problem and report what can be proved of the result."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcvx.certificates.certificate import double_precision, to_double
+from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.networks.network import Network, network_objective, prune
+from jaxcvx.problems.relu import Problem
+from jaxcvx.solvers.base import (
+    History,
+    Outcome,
+    Parts,
+    Run,
+    Solution,
+    Solver,
+    Status,
+    keep_best,
+    new_history,
+    next_status,
+    record,
+    relative_gap,
+    run,
+    run_block,
+    valid_data,
+)
+
+
+class StepInfo(NamedTuple):
+    """What a callback is told after each block of steps; plain Python numbers.
+
+    ``objective`` and ``bound`` belong to the solver's own program; ``residual`` is what ``tol`` is compared with.
+    """
+
+    solver: str
+    step: int
+    max_steps: int
+    objective: float
+    bound: float
+    residual: float
+    params: Any
+
+
+Callback = Callable[[StepInfo], Any]
+
+
+def solve(
+    problem: Problem,
+    solver: Solver,
+    *,
+    init: Any = None,
+    key: Any = None,
+    callback: Callback | None = None,
+) -> Solution:
+    """Solve a problem and certify the result.
+
+    Outside jit the numbers in the solution are evaluated in float64 on the host from the returned
+    weights, and zero neurons are pruned from the network. Under jit and vmap everything has fixed shapes,
+    so the network keeps its zero neurons, and the numbers are in the problem's precision with bounds
+    rounded down.
+
+    Args:
+      problem: from :func:`jaxcvx.make_problem`.
+      solver: a solver object such as ``ProximalGradient(tol=1e-6)``.
+      init: the solver's own params to start from (``solution.params`` of an earlier solve), or a Network
+        where the solver can use one.
+      key: jax random key, for solvers that draw random numbers.
+      callback: called with a StepInfo after each block of steps; a true return value stops the solve. Not
+        available under jit.
+
+    Returns:
+      A Solution. ``solution.status`` says how it ended; failures inside jit are a status, not an exception.
+
+    Raises:
+      InvalidInputError, InvalidTypeError: the problem does not fit the solver, or init has a wrong shape.
+    """
+    if not isinstance(problem, Problem):
+        raise InvalidTypeError(
+            f"problem: got {type(problem).__name__}, expected one from jaxcvx.make_problem."
+        )
+    if not isinstance(solver, Solver):
+        raise InvalidTypeError(f"solver: got {type(solver).__name__}, expected a solver object.")
+    for name in ("tol", "max_steps", "check_every"):
+        value = getattr(solver, name)
+        if not value >= (0 if name == "tol" else 1):
+            raise invalid(name, value, "a positive number" if name != "tol" else "a number >= 0")
+    if solver.needs_arrangements and problem.arrangements is None:
+        raise invalid(
+            "problem.arrangements",
+            "None",
+            f"cells for {type(solver).__name__}: make_problem(..., arrangements=jaxcvx.enumerate_arrangements(X)) "
+            "or sample_arrangements(key, X, num)",
+        )
+    solver.validate(problem)
+    params = _starting_params(problem, solver, init, key)
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((problem, params, key)))
+    if traced:
+        if callback is not None:
+            raise invalid("callback", "a callback under jit or vmap", "none there: it needs concrete numbers")
+        return _summarise(problem, solver, run(problem, solver, params, key))
+    if callback is None:
+        done = _run_jitted(problem, solver, params, key)
+    else:
+        done = _run_with_callback(problem, solver, params, key, callback)
+    return _summarise_on_host(problem, solver, done)
+
+
+def _starting_params(problem: Problem, solver: Solver, init: Any, key: Any) -> Any:
+    if init is None:
+        return solver.initial_params(problem, key)
+    if isinstance(init, Network):
+        init = solver.params_from_network(problem, init)
+    like = jax.eval_shape(lambda: solver.initial_params(problem, jax.random.key(0)))
+    got, expected = (jax.tree.map(jnp.shape, tree) for tree in (init, like))
+    if got != expected:
+        raise invalid("init", f"shapes {got}", f"shapes {expected}")
+    return jax.tree.map(lambda a: jnp.asarray(a, problem.X.dtype), init)
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+def _run_jitted(problem: Problem, solver: Solver, params: Any, key: Any) -> Run:
+    return run(problem, solver, params, key)
+
+
+_init = jax.jit(lambda problem, solver, key, params: solver.init(problem, key, params), static_argnums=1)
+_run_block = jax.jit(run_block, static_argnames="solver")
+_finish = jax.jit(lambda problem, solver, state: solver.finish(problem, state), static_argnums=1)
+
+
+def _run_with_callback(problem: Problem, solver: Solver, params: Any, key: Any, callback: Callback) -> Run:
+    """The same loop as ``run``, on the host."""
+    phases = solver.run_phases(problem)
+    history = new_history(problem, phases)
+    status = jnp.where(valid_data(problem), Status.RUNNING, Status.INVALID_INPUT)
+    total, last, best = jnp.asarray(0, jnp.int32), None, None
+    for phase in phases:
+        status = next_status(status, last, solver)
+        state, fresh = _init(problem, phase, key, params), True
+        while int(status) == Status.RUNNING:
+            state, status = _run_block(problem, phase, state, status, fresh)
+            history, fresh = record(history, state, total), False
+            objective, bound, residual = map(float, (state.objective, state.bound, state.residual))
+            step = int(total + state.step)
+            name = type(phase).__name__
+            if callback(StepInfo(name, step, phase.max_steps, objective, bound, residual, state.params)):
+                status = jnp.where(status == Status.RUNNING, Status.STOPPED, status)
+        total, last = total + state.step, phase
+        if best is None or int(state.step) > 0:
+            best = keep_best(best, state, _finish(problem, phase, state))
+        params = best.params
+    assert best is not None
+    return Run(Outcome(best.params, best.dual), status, total, history)
+
+
+class _Numbers(NamedTuple):
+    objective: Any
+    program_gap: Any
+    upper_bound: Any
+    lower_bound: Any
+    gap: Any
+
+
+def _numbers(problem: Problem, parts: Parts) -> _Numbers:
+    upper = network_objective(parts.network, problem)
+    lower = jnp.minimum(parts.lower_bound, upper)
+    bound = jnp.minimum(parts.program_bound, parts.objective)
+    return _Numbers(
+        parts.objective, relative_gap(parts.objective, bound), upper, lower, relative_gap(upper, lower)
+    )
+
+
+def _summarise(problem: Problem, solver: Solver, done: Run) -> Solution:
+    parts = solver.evaluate(problem, done.outcome)
+    return Solution(
+        params=done.outcome.params,
+        network=parts.network,
+        heuristic_bound=jnp.full((), -jnp.inf, problem.X.dtype),
+        status=done.status,
+        num_steps=done.num_steps,
+        history=done.history,
+        scope=solver.scope(problem),
+        **_numbers(problem, parts)._asdict(),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+def _evaluate_jitted(problem: Problem, solver: Solver, outcome: Outcome) -> tuple[Parts, _Numbers]:
+    parts = solver.evaluate(problem, outcome)
+    return parts, _numbers(problem, parts)
+
+
+def _summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
+    dtype = problem.X.dtype
+    with double_precision():
+        exact = to_double(problem)
+        parts, numbers = jax.device_get(_evaluate_jitted(exact, solver, to_double(done.outcome)))
+        # The rounded, pruned weights are what the caller gets, so they are what is reported.
+        network = prune(jax.tree.map(lambda a: a.astype(dtype), parts.network))
+        upper = np.float64(network_objective(to_double(network), exact))
+    network = jax.tree.map(jnp.asarray, network)
+    lower = np.minimum(numbers.lower_bound, upper)
+    gap = (upper - lower) / max(abs(upper), np.finfo(np.float64).tiny)
+    numbers = numbers._replace(upper_bound=upper, lower_bound=lower, gap=gap)
+    history = jax.device_get(done.history)
+    used = int(history.count)
+    return Solution(
+        params=done.outcome.params,
+        network=network,
+        heuristic_bound=np.float64(-np.inf),
+        status=np.int32(done.status),
+        num_steps=np.int32(done.num_steps),
+        history=History(history.step[:used], history.objective[:used], history.bound[:used], history.count),
+        scope=solver.scope(problem),
+        **{name: np.float64(value) for name, value in numbers._asdict().items()},
+    )

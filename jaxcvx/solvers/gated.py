@@ -1,0 +1,79 @@
+"""What every solver of the gated ReLU program shares: objective, dual value, network.
+
+    min_W  loss(sum_i D_i Z W_i, Y) + beta sum_i ||W_i||_F
+
+(Mishkin, Sahiner and Pilanci 2022.) Its dual value at a residual R scaled to ``max_i ||Z^T D_i R||_F <= beta``
+bounds the gated optimum, and the training objective of every ReLU network whose neurons lie in the
+cells: with V_i = sum_j u_j v_j^T over a cell's neurons, ``||V_i||_F <= sum_j ||u_j|| ||v_j||``.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcvx.certificates.dual import atom_dual_norm, gated_dual_norm, scaled_bound
+from jaxcvx.networks.network import Network
+from jaxcvx.operators.prox import group_norms
+from jaxcvx.problems.relu import Problem
+from jaxcvx.solvers.base import Outcome, Parts
+from jaxcvx.solvers.refit import round_gated
+
+Blocks = Float[Array, "P p c"]
+
+
+def gated_objective(problem: Problem, W: Blocks, F: Float[Array, "n c"]) -> Float[Array, ""]:
+    """Value of the gated program at W, whose predictions are F."""
+    return problem.loss.value(F, problem.Y) + problem.beta * jnp.sum(group_norms(W))
+
+
+def gated_bound(problem: Problem, R: Float[Array, "n c"]) -> Float[Array, ""]:
+    """Dual value of the gated program at the best multiple of R."""
+    return scaled_bound(problem, R, gated_dual_norm(problem.operator, R))
+
+
+def evaluate_gated(problem: Problem, outcome: Outcome) -> Parts:
+    """Objective and bounds at the returned weights; R comes from the weights or from the solver's dual."""
+    operator = problem.operator
+    F = operator.forward(outcome.params)
+    candidates = [-problem.loss.grad(F, problem.Y)]
+    if outcome.dual is not None:
+        candidates.append(problem.loss.project_dual(outcome.dual, problem.Y))
+    network = round_gated(problem, outcome.params)
+    bounds, lower = [], []
+    for R in candidates:
+        norm = gated_dual_norm(operator, R)
+        bounds.append(scaled_bound(problem, R, norm))
+        lower.append(scaled_bound(problem, R, jnp.maximum(norm, atom_dual_norm(network, problem, R))))
+    best, best_lower = (jnp.max(jnp.stack(b)) for b in (bounds, lower))
+    return Parts(network, gated_objective(problem, outcome.params, F), best, best_lower)
+
+
+def zero_blocks(problem: Problem) -> Blocks:
+    """The zero point of the program."""
+    operator = problem.operator
+    return jnp.zeros((operator.num_blocks, operator.Z.shape[1], problem.num_outputs), problem.X.dtype)
+
+
+def gated_from_network(problem: Problem, network: Network) -> Blocks:
+    """Blocks that collect a network's neurons by the cell whose mask equals theirs, others dropped: a warm start."""
+    operator = problem.operator
+    masks = (network.hidden @ operator.Z.T) >= 0
+    cells = operator.cone_masks
+    agree = (
+        jnp.sum(masks[:, None, :] == cells[None, :, :], axis=2)
+        if masks.size * cells.shape[0] < 2**28
+        else None
+    )
+    if agree is None:
+        agree = jax.lax.map(lambda m: jnp.sum(m[None, :] == cells, axis=1), masks)
+    exact = jnp.max(agree, axis=1) == masks.shape[1]
+    product = network.hidden[:, :, None] * network.output[:, None, :]
+    blocks = jax.ops.segment_sum(
+        jnp.where(exact[:, None, None], product, 0.0), jnp.argmax(agree, axis=1), cells.shape[0]
+    )
+    if not operator.linear:
+        return blocks
+    skip = network.skip if network.skip is not None else jnp.zeros_like(blocks[0])
+    return jnp.concatenate([blocks, skip[None]])

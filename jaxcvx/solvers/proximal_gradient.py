@@ -1,0 +1,120 @@
+"""ProximalGradient: the gated ReLU group lasso, by accelerated proximal gradient and a Newton finish."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcvx.errors import invalid
+from jaxcvx.operators.prox import shrink_groups
+from jaxcvx.problems.losses import Squared
+from jaxcvx.problems.relu import Problem
+from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
+from jaxcvx.solvers.fista import Acceleration, LinearMap, accelerated_step, refresh, start
+from jaxcvx.solvers.gated import evaluate_gated, gated_bound, gated_objective, zero_blocks
+from jaxcvx.solvers.gated_newton import GatedNewton
+
+_NEWTON_MAX_ROWS = 4096
+_FIRST_STEPS = 300  # of the accelerated method, before Newton is tried at any gap
+
+
+class _State(NamedTuple):
+    params: Array  # (P, p, c)
+    fista: Acceleration
+    step: Array
+    residual: Array
+    objective: Array
+    bound: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class ProximalGradient(Solver):
+    """Solves the gated ReLU program with Frobenius groups, for any smooth loss, scalar or vector output.
+
+    Accelerated proximal gradient (Beck and Teboulle 2009) with gradient-based restarts (O'Donoghue and
+    Candes 2015). The step comes from a power iteration and adapts to the local curvature; the test for
+    it compares squared norms of differences, not objective values, so that it works in float32. With
+    ``phases="auto"`` and the squared loss the last digits come from a semismooth Newton method, which is
+    tried once the accelerated method is within ``switch_gap`` or has taken 300 steps (up to 4096 samples).
+
+    ``solution.params`` is (P, p, c), one block per cell (and a last one for a skip connection);
+    ``program_gap`` is the gated program's own; ``lower_bound`` is the gated dual value, so it never exceeds
+    the gated optimum on the same cells. Gated networks are another class of models: ``solution.network``
+    is a ReLU network rounded from the gated one (its directions, with output weights fitted anew by a
+    convex program), and ``upper_bound`` is its own objective. :func:`jaxcvx.gated_to_relu` gives the network
+    with the same predictions on X instead.
+
+    Works under jit and vmap (over beta, Y, X), in float32 and float64.
+
+    Attributes:
+      tol: relative program gap to reach.
+      max_steps: limit per phase.
+      check_every: iterations between evaluations of the gap.
+      phases: "auto", or "accelerated" for the accelerated method alone.
+      switch_gap: relative gap at which the Newton phase takes over.
+    """
+
+    tol: float = 1e-6
+    max_steps: int = 20_000
+    check_every: int = 20
+    phases: str = "auto"
+    switch_gap: float = 3e-3
+
+    def run_phases(self, problem: Problem) -> tuple[Solver, ...]:
+        if self.phases == "accelerated" or self.tol >= self.switch_gap:
+            return (self,)
+        if not isinstance(problem.loss, Squared) or problem.num_samples > _NEWTON_MAX_ROWS:
+            return (self,)
+        first = dataclasses.replace(self, tol=self.switch_gap, max_steps=min(self.max_steps, _FIRST_STEPS))
+        return (first, GatedNewton(tol=self.tol), self)
+
+    def validate(self, problem: Problem) -> None:
+        if self.phases not in ("auto", "accelerated"):
+            raise invalid("phases", repr(self.phases), "'auto' or 'accelerated'")
+        if problem.loss.curvature is None:
+            raise invalid(
+                "loss",
+                repr(problem.loss.name),
+                "a smooth loss for ProximalGradient (use ConeADMM for the hinge)",
+            )
+
+    def initial_params(self, problem: Problem, key: Any) -> Float[Array, "P p c"]:
+        return zero_blocks(problem)
+
+    def init(self, problem: Problem, key: Any, params: Float[Array, "P p c"]) -> _State:
+        operator = problem.operator
+        one = jnp.ones((), problem.X.dtype)
+        curvature = operator.max_curvature() * (problem.loss.curvature or 1.0)
+        fista = start(LinearMap(operator.forward, operator.adjoint), params, curvature)
+        return _State(params, fista, jnp.asarray(0, jnp.int32), jnp.inf * one, one, one)
+
+    def step(self, problem: Problem, state: _State) -> _State:
+        operator = problem.operator
+
+        def prox(A, step, carry):
+            return shrink_groups(A, problem.beta * step), carry
+
+        linear = LinearMap(operator.forward, operator.adjoint)
+        fista = accelerated_step(problem.loss, problem.Y, linear, prox, state.fista)
+        return state._replace(params=fista.params, fista=fista, step=state.step + 1)
+
+    def check(self, problem: Problem, state: _State) -> _State:
+        operator = problem.operator
+        fista = refresh(LinearMap(operator.forward, operator.adjoint), state.fista)
+        objective = gated_objective(problem, fista.params, fista.F)
+        bound = gated_bound(problem, -problem.loss.grad(fista.F, problem.Y))
+        residual = relative_gap(objective, bound)
+        return state._replace(fista=fista, objective=objective, bound=bound, residual=residual)
+
+    def finish(self, problem: Problem, state: _State) -> Outcome:
+        return Outcome(state.params, None)
+
+    def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:
+        return evaluate_gated(problem, outcome)
+
+    def scope(self, problem: Problem) -> str:
+        assert problem.arrangements is not None
+        return "relaxation" if problem.arrangements.complete else "sampled-cells"

@@ -1,0 +1,104 @@
+"""Fit the output weights of given neurons: a group lasso over their activations, convex and small.
+
+    min_V  loss(relu(Z U^T) V (+ Z S), Y) + beta sum_j ||u_j|| ||v_j||
+
+Used to round relaxations to real networks and to polish networks. Never returns a worse network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcvx.certificates.dual import scaled_bound
+from jaxcvx.networks.network import Network, balance, network_objective
+from jaxcvx.networks.recovery import push_inside
+from jaxcvx.operators.masked import CellOperator
+from jaxcvx.operators.prox import group_norms, shrink_groups
+from jaxcvx.problems.losses import Squared
+from jaxcvx.problems.relu import Problem
+from jaxcvx.solvers.base import relative_gap
+from jaxcvx.solvers.fista import LinearMap, accelerated_step, refresh, start
+
+
+def refit_outputs(problem: Problem, network: Network, *, tol: float = 1e-6, max_steps: int = 500) -> Network:
+    """The network with its output weights fitted anew, hidden directions and skip connection kept.
+
+    Smooth losses only (others come back unchanged), and with a skip connection the squared loss only.
+    Works under jit and vmap.
+
+    Args:
+      problem: data, loss, beta.
+      network: its zero neurons stay zero unless their hidden weights are not.
+      tol: relative gap of this group lasso to stop at.
+      max_steps: limit on iterations.
+
+    Returns:
+      A balanced network of the same width, not worse than the given one.
+    """
+    loss, squared = problem.loss, isinstance(problem.loss, Squared)
+    if loss.curvature is None or (network.skip is not None and not squared):
+        return balance(network)
+    Z = problem.rows
+    norms = jnp.linalg.norm(network.hidden, axis=1)
+    unit = network.hidden / jnp.where(norms > 0, norms, 1.0)[:, None]
+    atoms = jax.nn.relu(Z @ unit.T)
+    Y = problem.Y if network.skip is None else problem.Y - Z @ network.skip
+    local = problem.replace(Y=Y)
+    linear = LinearMap(lambda W: atoms @ W[:, 0, :], lambda R: (atoms.T @ R)[:, None, :])
+
+    def prox(A, step, carry):
+        return shrink_groups(A, problem.beta * step), carry
+
+    def gap(F, W):
+        R = -loss.grad(F, Y)
+        bound = scaled_bound(local, R, jnp.max(group_norms(linear.adjoint(R))))
+        return relative_gap(loss.value(F, Y) + problem.beta * jnp.sum(group_norms(W)), bound)
+
+    def block(carry):
+        state, _, step = carry
+        state = jax.lax.fori_loop(0, 20, lambda _, s: accelerated_step(loss, Y, linear, prox, s), state)
+        state = refresh(linear, state)
+        return state, gap(state.F, state.params), step + 20
+
+    first = (norms[:, None] * network.output)[:, None, :]
+    bound = jnp.sum(atoms**2) * (loss.curvature or 1.0)  # trace: an upper bound that the step shrinks from
+    begin = (start(linear, first, 0.05 * bound), jnp.full((), jnp.inf, Z.dtype), 0)
+    state, _, _ = jax.lax.while_loop(lambda c: (c[1] > tol) & (c[2] < max_steps), block, begin)
+    fitted = balance(dataclasses.replace(network, hidden=unit, output=state.params[:, 0, :]))
+    return better(problem, fitted, balance(network))
+
+
+def better(problem: Problem, a: Network, b: Network) -> Network:
+    """The one of two equally shaped networks with the lower training objective; b on ties or NaN."""
+    wins = network_objective(a, problem) < network_objective(b, problem)
+    return jax.tree.map(lambda x, y: jnp.where(wins, x, y), a, b)
+
+
+def round_gated(problem: Problem, V: Float[Array, "P p c"]) -> Network:
+    """A ReLU network from the gated solution, with neurons in the same cells and output weights refitted.
+
+    Candidates in each cell: its gate, and both signs of the block's singular directions (for c = 1 of the
+    block itself), pushed along the gate until they lie in the cell. So every bound over the cells
+    covers the result. Width P + 2 P min(p, c), many of the neurons zero.
+    """
+    operator, arrangements = problem.operator, problem.arrangements
+    assert arrangements is not None
+    blocks, gates = V[: operator.num_cells], arrangements.gates.astype(V.dtype)
+    if V.shape[2] > 1:
+        left, size, _ = jnp.linalg.svd(blocks, full_matrices=False)
+        blocks = left * size[:, None, :]
+    cells = CellOperator(operator.Z, operator.cone_masks)
+    inside = push_inside(cells, jnp.concatenate([blocks, -blocks], axis=2), gates)
+    alive = jnp.any(blocks != 0, axis=(1, 2))
+    candidates = jnp.concatenate([gates[:, :, None], inside], axis=2) * alive[:, None, None]
+    hidden = jnp.moveaxis(candidates, 2, 1).reshape(-1, V.shape[1])
+    skip = V[-1] if operator.linear else None
+    output = jnp.zeros((hidden.shape[0], V.shape[2]), V.dtype)
+    zero = Network(hidden, output, skip, problem.features)
+    fitted = refit_outputs(problem, zero, tol=1e-4, max_steps=400)
+    nothing = jax.tree.map(jnp.zeros_like, zero)
+    return better(problem, fitted, nothing)

@@ -1,0 +1,95 @@
+"""The benchmarks run, and judge answers rightly, on a tiny size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import common, gated_vs_celer, gated_vs_fista
+
+TINY = (60, 4, 8)
+
+
+@pytest.fixture(scope="module")
+def fista() -> dict[str, Any]:
+    return gated_vs_fista.run(quick=True, size=TINY, fractions=(0.1,))
+
+
+def test_instance() -> None:
+    a, b = common.planted_instance(*TINY), common.planted_instance(*TINY)
+    assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    np.testing.assert_allclose([a.X.mean(axis=0), a.X.std(axis=0)], [[0] * 4, [1] * 4], atol=1e-12)
+    assert a.y.mean() == pytest.approx(0, abs=1e-12) and a.y.std() == pytest.approx(1)
+    np.testing.assert_array_equal(a.masks, (a.gates @ a.X.T) >= 0)
+    with jax.enable_x64(True):
+        assert float(common.make_problem(a, 1.0).beta_max()) == pytest.approx(a.beta_max, rel=1e-12)
+
+
+def test_explicit_matrix_is_the_same_problem() -> None:
+    instance = common.planted_instance(*TINY)
+    A = gated_vs_celer.explicit_matrix(instance)
+    assert A.flags.f_contiguous
+    W = np.random.default_rng(0).standard_normal((len(instance.masks), 4))
+    R = A @ W.reshape(-1) - instance.y
+    objective = 0.5 * R @ R + 0.3 * np.linalg.norm(W, axis=1).sum()
+    assert common.judge(instance, W, 0.3)[0] == pytest.approx(objective, rel=1e-12)
+
+
+def test_zero_is_optimal_at_beta_max() -> None:
+    instance = common.planted_instance(*TINY)
+    objective, bound = common.judge(instance, np.zeros((len(instance.masks), 4)), instance.beta_max)
+    assert objective == pytest.approx(bound, rel=1e-12)
+
+
+def test_fista(fista: dict[str, Any]) -> None:
+    cases = {case["method"]: case for case in fista["cases"]}
+    assert len(cases) == 5
+    for case in cases.values():
+        assert -1e-12 <= case["true_gap"] <= 2e-6
+        assert case["true_gap"] <= case["own_gap"] + 1e-12
+        assert 0 < case["seconds"]["min"] <= case["seconds"]["median"] <= case["seconds"]["max"]
+    assert cases["plain FISTA"]["own_gap"] <= 1e-6 and cases["FISTA with restarts"]["own_gap"] <= 1e-6
+
+
+def test_celer() -> None:
+    pytest.importorskip("celer")
+    result = gated_vs_celer.run(quick=True, size=TINY, fraction=0.1)
+    assert result["jaxcvx_status"] == "CONVERGED" and result["jaxcvx_program_gap"] <= 1e-8
+    answers = result["answers"]
+    assert answers["jaxcvx"]["true_gap"] <= 1.1e-8 and answers["celer"]["true_gap"] <= 1e-3
+    assert answers["celer"]["objective"] == pytest.approx(answers["jaxcvx"]["objective"], rel=1e-3)
+    gated_vs_celer.show(result)
+
+
+def test_table_and_json(
+    fista: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(gated_vs_fista, "run", lambda quick: fista)
+    assert command.main(["gated_vs_fista", "--quick", "--out", str(tmp_path / "new")]) == 0
+    assert "FISTA with restarts" in capsys.readouterr().out
+    (file,) = (tmp_path / "new").iterdir()
+    assert json.loads(file.read_text()) == fista
+
+
+def test_missing_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def run(quick: bool) -> dict[str, Any]:
+        raise ImportError("No module named 'celer'")
+
+    monkeypatch.setattr(gated_vs_celer, "run", run)
+    assert command.main(["gated_vs_celer", "--out", str(tmp_path)]) == 2
+    assert "[bench]" in capsys.readouterr().err
+
+
+def test_unknown_name(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command.main(["nothing"])
+    assert caught.value.code == 2
+    assert "gated_vs_celer" in capsys.readouterr().err

@@ -1,0 +1,183 @@
+"""Dual norms against brute force, and bounds that stay below the optimum whatever the residual."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import nnls
+
+from jaxcvx import Dense, Network, enumerate_arrangements, make_problem
+from jaxcvx.certificates import dual
+from jaxcvx.problems.losses import LOSSES
+from tests.helpers import distinct_cells, gated_optimum, gaussian_data, neurons_in_the_plane, targets_for
+
+seeds = st.integers(0, 10**6)
+gated_norm = jax.jit(dual.gated_dual_norm)
+cone_norm = jax.jit(dual.cone_dual_norm, static_argnames="grouping")
+relaxed_norm = jax.jit(dual.relaxed_dual_norm)
+free_norm = jax.jit(dual.all_networks_dual_norm)
+atom_norm = jax.jit(dual.atom_dual_norm)
+scaled_bound = jax.jit(dual.scaled_bound)
+
+
+def in_cone(rows: np.ndarray, signs: np.ndarray, target: np.ndarray) -> float:
+    """Largest ``target @ u`` over unit u (or 0) with ``signs * (rows @ u) >= 0``, by NNLS on the polar."""
+    A = signs[:, None] * rows
+    multipliers, _ = nnls(A.T, -target, maxiter=1000)
+    return float(np.linalg.norm(target + A.T @ multipliers))
+
+
+def brute_force(Z: np.ndarray, R: np.ndarray) -> float:
+    """``max_u ||R^T (Z u)_+||`` over many unit u in the plane: a bound from below, tight to 1e-7 or so."""
+    return float(np.linalg.norm(R.T @ neurons_in_the_plane(Z), axis=0).max())
+
+
+def plane(seed: int, n: int = 7, c: int = 1, features: Dense = Dense()):
+    """All cells of points in the plane (14 of them in general position), and a random residual."""
+    X, R = gaussian_data(seed, n, 2, c)
+    problem = make_problem(X, R, 0.1, arrangements=enumerate_arrangements(X), features=features)
+    return problem, X, jnp.asarray(R)
+
+
+@settings(max_examples=25)
+@given(seeds)
+def test_cone_norm_of_one_output_is_the_maximum_over_neurons(seed):
+    problem, X, R = plane(seed)
+    exact = float(cone_norm(problem.operator, R))
+    grid = brute_force(X, np.asarray(R))
+    assert grid <= exact * (1 + 1e-12)
+    assert exact == pytest.approx(grid, rel=1e-6)
+    assert float(relaxed_norm(problem.operator, R)) == pytest.approx(exact, rel=1e-13)
+
+
+@settings(max_examples=15)
+@given(seeds)
+def test_norms_of_many_cells_are_those_of_each(seed):
+    # 100 cells: more than one chunk of the pruned search.
+    X, R = gaussian_data(seed, 12, 3, 2)
+    cells = distinct_cells(seed, X, 100)
+    operator = make_problem(X, R, 0.1, arrangements=cells).operator
+    masks = np.asarray(cells.masks, float)
+    G = np.einsum("qn,np,nc->qpc", masks, X, R)
+    sides = np.array(
+        [
+            [[in_cone(X, 2 * mask - 1, sign * g) for g in block.T] for sign in (1, -1)]
+            for mask, block in zip(masks, G, strict=True)
+        ]
+    )  # (cells, signs, outputs)
+    assert float(gated_norm(operator, R)) == pytest.approx(np.sqrt((G**2).sum((1, 2))).max(), rel=1e-13)
+    assert float(cone_norm(operator, R, "per-output")) == pytest.approx(sides.max(), rel=1e-9)
+    assert float(cone_norm(operator, R, "shared")) == pytest.approx(
+        np.linalg.norm(sides, axis=2).max(), rel=1e-9
+    )
+    decoupled = np.linalg.norm(sides.max(axis=1), axis=1)
+    spectral = np.linalg.norm(G, ord=2, axis=(1, 2))
+    assert float(relaxed_norm(operator, R)) == pytest.approx(np.minimum(decoupled, spectral).max(), rel=1e-9)
+
+
+@settings(max_examples=25)
+@given(seeds)
+def test_relaxed_norms_are_never_too_small(seed):
+    for c in (1, 3):
+        problem, X, R = plane(seed, c=c)
+        true = brute_force(X, np.asarray(R))
+        relaxed = float(relaxed_norm(problem.operator, R))
+        without_cells = float(free_norm(problem.replace(arrangements=None), R))
+        assert true <= relaxed * (1 + 1e-12) <= without_cells * (1 + 1e-9)
+        assert without_cells <= np.linalg.norm(X, 2) * np.linalg.norm(
+            np.asarray(R)
+        )  # no cruder than Cauchy-Schwarz
+        assert relaxed <= float(gated_norm(problem.operator, R)) * (1 + 1e-10)
+
+
+@settings(max_examples=25)
+@given(seeds)
+def test_norm_of_the_networks_own_neurons(seed):
+    problem, X, R = plane(seed, c=3)
+    rng = np.random.default_rng(seed)
+    hidden = rng.standard_normal((6, 2)) * 10.0 ** rng.uniform(-3, 3, (6, 1))
+    hidden[1] = 0
+    own = float(atom_norm(Network(jnp.asarray(hidden), jnp.ones((6, 3))), problem, R))
+    values = np.linalg.norm(np.maximum(X @ hidden.T, 0).T @ R, axis=1)
+    sizes = np.linalg.norm(hidden, axis=1)
+    assert own == pytest.approx(np.max(values[sizes > 0] / sizes[sizes > 0]), rel=1e-12)
+    assert own <= float(relaxed_norm(problem.operator, R)) * (1 + 1e-12)
+
+
+def test_a_skip_connection_enters_every_norm():
+    problem, X, R = plane(0, c=2, features=Dense(skip=True))
+    R = R + 10 * jnp.sign(jnp.asarray(X)[:, :1])  # so that Z^T R is large
+    skip = np.linalg.norm(X.T @ R)
+    network = Network(jnp.zeros((1, 2)), jnp.zeros((1, 2)), jnp.zeros((2, 2)), Dense(skip=True))
+    norms = [cone_norm(problem.operator, R, "shared"), relaxed_norm(problem.operator, R)]
+    norms += [gated_norm(problem.operator, R), free_norm(problem.replace(arrangements=None), R)]
+    norms.append(atom_norm(network, problem, R))
+    assert all(float(norm) >= skip * (1 - 1e-12) for norm in norms)
+    columns = np.linalg.norm(X.T @ R, axis=0).max()
+    assert float(cone_norm(problem.operator, R, "per-output")) >= columns * (1 - 1e-12)
+    assert float(dual.skip_dual_norm(problem.operator, R)) == pytest.approx(skip, rel=1e-12)
+    assert float(dual.skip_dual_norm(plane(0)[0].operator, R)) == 0
+
+
+OPTIMA: dict[str, tuple] = {}
+
+
+def gated_case(loss: str):
+    """A small gated problem of this loss and its optimum by Clarabel."""
+    if loss not in OPTIMA:
+        X, raw = gaussian_data(5, 10, 2, 3 if loss == "softmax" else 1)
+        Y = targets_for(loss, raw)
+        cells = distinct_cells(0, X, 8)
+        problem = make_problem(X, Y, 0.3, loss=loss, arrangements=cells)
+        OPTIMA[loss] = problem, gated_optimum(X, cells.masks, Y, 0.3, loss=loss)
+    return OPTIMA[loss]
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+@settings(max_examples=40)
+@given(seed=seeds, log_size=st.floats(-3, 3))
+def test_scaled_bounds_never_exceed_the_optimum(loss, seed, log_size):
+    problem, optimum = gated_case(loss)
+    rng = np.random.default_rng(seed)
+    F = jnp.asarray(10.0**log_size * rng.standard_normal(problem.Y.shape))
+    for R in problem.loss.dual_candidates(F, problem.Y):
+        bound = float(scaled_bound(problem, R, gated_norm(problem.operator, R)))
+        assert 0 <= bound <= optimum * (1 + 1e-8)
+    R = problem.loss.project_dual(F, problem.Y)  # whatever a solver hands over
+    assert 0 <= float(scaled_bound(problem, R, gated_norm(problem.operator, R))) <= optimum * (1 + 1e-8)
+
+
+def test_scaled_bound_of_the_squared_loss_is_the_formula():
+    problem, X, R = plane(3)
+    rng = np.random.default_rng(0)
+    for size in (0.01, 1.0, 100.0):
+        R = size * rng.standard_normal((7, 1))
+        for sign in (1, -1):  # <R, Y> of both signs
+            norm = float(cone_norm(problem.operator, jnp.asarray(sign * R)))
+            Y = np.asarray(problem.Y)
+            s = np.clip(np.sum(sign * R * Y) / np.sum(R**2), -0.1 / norm, 0.1 / norm)
+            expected = s * np.sum(sign * R * Y) - 0.5 * s**2 * np.sum(R**2)
+            found = float(scaled_bound(problem, jnp.asarray(sign * R), norm))
+            assert found == pytest.approx(expected, rel=1e-12) and found > 0
+
+
+def test_degenerate_bounds():
+    problem, X, R = plane(3)
+    assert float(scaled_bound(problem, 0 * R, 0.0)) == 0
+    assert float(scaled_bound(problem.replace(beta=0.0), R, gated_norm(problem.operator, R))) == 0
+    assert float(scaled_bound(problem, problem.Y, 0.0)) == pytest.approx(0.5 * float(jnp.sum(problem.Y**2)))
+
+
+@pytest.mark.float32
+def test_bounds_are_rounded_down_in_float32():
+    problem, optimum = gated_case("squared")
+    single = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype != bool else a, problem)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        R = jnp.asarray(rng.standard_normal((10, 1)) + 0.3 * np.asarray(problem.Y), jnp.float32)
+        bound = scaled_bound(single, R, gated_norm(single.operator, R))
+        assert bound.dtype == jnp.float32 and float(bound) <= optimum
