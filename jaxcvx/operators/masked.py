@@ -1,7 +1,8 @@
-"""The linear map W -> sum_i D_i Z W_i over arrangement cells, without the n x (p P) matrix.
+"""The linear map W -> lower(sum_i D_i Z W_i) over arrangement cells, without the N x (p P) matrix.
 
-Z (n, p) holds the feature rows, D_i = diag(masks[i]) the gates of cell i, W (P, p, c) one block of
-weights per cell. Both products contract the masks first, which was measured to be the fastest order
+Z (N, p) holds the feature rows (N = n K for K rows per sample, see :mod:`jaxcvx.operators.readout`), D_i =
+diag(masks[i]) the gates of cell i, W (P, p, q) one block of weights per cell; ``lower`` takes rows to
+samples and is the identity for dense networks. Both products contract the masks first, which was measured to be the fastest order
 on CPUs while p <= P; for few cells and many features the order with Z first is used.
 """
 
@@ -13,21 +14,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxcvx.operators.readout import Readout
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class CellOperator:
-    """The dense triple (B_i, A_i, phi) of all cells: B_i = D_i Z, A_i = (2 D_i - I) Z, phi(u) = (Z u)_+.
+    """The triple (B_i, A_i, phi) of all cells: B_i = lower D_i Z, A_i = (2 D_i - I) Z, phi(u) = (Z u)_+.
 
     Attributes:
-      Z: (n, p) feature rows.
-      masks: (P, n) bool, gate patterns.
+      Z: (N, p) feature rows.
+      masks: (P, N) bool, gate patterns.
       linear: static; True if the last block is a skip connection: all gates open and no cone.
+      readout: static; how N rows become n samples.
     """
 
-    Z: Float[Array, "n p"]
-    masks: Bool[Array, "P n"]
+    Z: Float[Array, "N p"]
+    masks: Bool[Array, "P N"]
     linear: bool = dataclasses.field(default=False, metadata={"static": True})
+    readout: Readout = dataclasses.field(default=Readout(), metadata={"static": True})
 
     @property
     def num_blocks(self) -> int:
@@ -49,22 +54,38 @@ class CellOperator:
         signs = 2 * self.masks.astype(self.Z.dtype) - 1
         return signs.at[-1].set(0.0) if self.linear else signs
 
-    def forward(self, W: Float[Array, "P p c"]) -> Float[Array, "n c"]:
-        """Predictions sum_i D_i Z W_i."""
-        blocks, p, c = W.shape
+    def forward(self, W: Float[Array, "P p q"]) -> Float[Array, "n c"]:
+        """Predictions lower(sum_i D_i Z W_i)."""
+        blocks, p, q = W.shape
         masks = self.masks.astype(W.dtype)
-        if p <= blocks or c == 1:
-            mixed = jnp.tensordot(masks, W.reshape(blocks, p * c), axes=((0,), (0,)))
-            return jnp.einsum("npc,np->nc", mixed.reshape(-1, p, c), self.Z)
-        return jnp.einsum("qnc,qn->nc", jnp.einsum("np,qpc->qnc", self.Z, W), masks)
+        if p <= blocks or q == 1:
+            mixed = jnp.tensordot(masks, W.reshape(blocks, p * q), axes=((0,), (0,)))
+            return self.readout.lower(jnp.einsum("npc,np->nc", mixed.reshape(-1, p, q), self.Z))
+        hidden = jnp.einsum("np,qpc->qnc", self.Z, W)
+        return self.readout.lower(jnp.einsum("qnc,qn->nc", hidden, masks))
 
-    def adjoint(self, R: Float[Array, "n c"]) -> Float[Array, "P p c"]:
-        """Adjoint of ``forward``: the blocks Z^T D_i R."""
-        n, p = self.Z.shape
-        outer = self.Z[:, :, None] * R[:, None, :]
-        return (self.masks.astype(R.dtype) @ outer.reshape(n, -1)).reshape(-1, p, R.shape[1])
+    def adjoint(self, R: Float[Array, "n c"]) -> Float[Array, "P p q"]:
+        """Adjoint of ``forward``: the blocks Z^T D_i lift(R)."""
+        lifted = self.readout.lift(R)
+        N, p = self.Z.shape
+        outer = self.Z[:, :, None] * lifted[:, None, :]
+        return (self.masks.astype(R.dtype) @ outer.reshape(N, -1)).reshape(-1, p, lifted.shape[1])
 
-    def phi(self, U: Float[Array, "m p"]) -> Float[Array, "n m"]:
+    def gram(
+        self, inner: Float[Array, "p p"] | None = None, weights: Float[Array, P] | None = None
+    ) -> Float[Array, "n n"]:
+        """The n x n matrix of ``R -> forward(weights_i * inner @ adjoint(R)_i)``, the same for every output.
+
+        Args:
+          inner: symmetric p x p matrix applied to every block; None is the identity.
+          weights: a factor for each block; None is ones.
+        """
+        masks = self.masks.astype(self.Z.dtype)
+        weighted = masks.T if weights is None else masks.T * weights
+        left = self.Z if inner is None else self.Z @ inner
+        return self.readout.lower_gram((weighted @ masks) * (left @ self.Z.T))
+
+    def phi(self, U: Float[Array, "m p"]) -> Float[Array, "N m"]:
         """Hidden activations (Z u)_+ of neurons u."""
         return jax.nn.relu(self.Z @ U.T)
 
@@ -77,7 +98,7 @@ class CellOperator:
 
     def max_curvature(self, num_steps: int = 30) -> Float[Array, ""]:
         """Estimate from below of the largest eigenvalue of the map's normal matrix, by power iteration."""
-        first = 1 + 1e-2 * jnp.cos(jnp.arange(self.Z.shape[0], dtype=self.Z.dtype))[:, None]
+        first = 1 + 1e-2 * jnp.cos(jnp.arange(self.Z.shape[0] // self.readout.positions, dtype=self.Z.dtype))[:, None]
 
         def power(_, carry):
             w = self.forward(self.adjoint(carry[0]))

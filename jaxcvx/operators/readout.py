@@ -1,0 +1,74 @@
+"""Readouts: how activations of stacked rows become predictions.
+
+A dense network has one row per sample. A convolutional one has K rows per sample, its patches, stacked
+sample-major: row ``i * K + k`` is patch k of sample i. All convex programs of this library are written on
+rows, and a readout carries them over: with A the (n K, q) sum over neurons of activation times output weight,
+
+    "plain"    K = 1, F = A                                                 q = c
+    "pool"     F_i = weight * sum_k A_(i,k)      (weight 1/K: the mean)     q = c
+    "flatten"  F_i = sum_k A_(i,k),block k       (one output weight per     q = K c
+               position: column k * c + l feeds output l from position k)
+
+``lower`` is that linear map, ``lift`` its adjoint. A dual residual R of shape (n, c) prices a neuron u by
+``||lift(R)^T (Z u)_+||``, the same formula for all architectures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@dataclasses.dataclass(frozen=True)
+class Readout:
+    """The linear map from stacked rows to samples; hashable and static under jit.
+
+    Attributes:
+      kind: "plain", "pool" or "flatten".
+      positions: K, rows per sample.
+      weight: factor of every row.
+    """
+
+    kind: str = "plain"
+    positions: int = 1
+    weight: float = 1.0
+
+    def columns(self, num_outputs: int) -> int:
+        """Output weights q of one neuron, for c outputs."""
+        return num_outputs * (self.positions if self.kind == "flatten" else 1)
+
+    def outputs(self, columns: int) -> int:
+        """Number of outputs c, given q output weights per neuron."""
+        return columns // (self.positions if self.kind == "flatten" else 1)
+
+    def lower(self, A: Float[Array, "rows q"]) -> Float[Array, "n c"]:
+        """Predictions of n samples from n K rows."""
+        if self.kind == "plain":
+            return A
+        K = self.positions
+        if self.kind == "pool":
+            return self.weight * A.reshape(-1, K, A.shape[1]).sum(axis=1)
+        blocks = A.reshape(-1, K, K, A.shape[1] // K)
+        return self.weight * jnp.einsum("nkkc->nc", blocks)
+
+    def lift(self, R: Float[Array, "n c"]) -> Float[Array, "rows q"]:
+        """Adjoint of ``lower``."""
+        if self.kind == "plain":
+            return R
+        K, (n, c) = self.positions, R.shape
+        if self.kind == "pool":
+            return self.weight * jnp.repeat(R, K, axis=0)
+        blocks = jnp.eye(K, dtype=R.dtype)[None, :, :, None] * R[:, None, None, :]
+        return self.weight * blocks.reshape(n * K, K * c)
+
+    def lower_gram(self, G: Float[Array, "rows rows"]) -> Float[Array, "n n"]:
+        """The n x n matrix of ``R -> lower(G lift(R))``, the same for every output."""
+        if self.kind == "plain":
+            return G
+        K = self.positions
+        blocks = G.reshape(-1, K, G.shape[0] // K, K)
+        if self.kind == "pool":
+            return self.weight**2 * blocks.sum(axis=(1, 3))
+        return self.weight**2 * jnp.einsum("nkmk->nm", blocks)
