@@ -38,6 +38,9 @@ class TooManyArrangements(JaxcvxError, MemoryError):
         self.count = count
         self.max_cells = max_cells
 
+    def __reduce__(self):
+        return type(self), (str(self), self.count, self.max_cells)
+
 
 def invalid(argument: str, got: object, expected: str) -> InvalidInputError:
     """The one way to phrase an input error: argument, what was got, what was expected."""

@@ -36,6 +36,6 @@ def reference_gated(problem: Any, max_steps: int = 5000, tol: float = 1e-10) -> 
     def prox(W, beta, scaling=1.0):
         return shrink_groups(W, beta * scaling)
 
-    solver = _jaxopt().ProximalGradient(smooth, prox, stepsize=1 / L, maxiter=max_steps, tol=tol)
+    solver = _jaxopt().ProximalGradient(smooth, prox, stepsize=float(1 / L), maxiter=max_steps, tol=tol)
     start = jax.numpy.zeros((operator.num_blocks, operator.Z.shape[1], problem.num_outputs), problem.X.dtype)
     return solver.run(start, hyperparams_prox=problem.beta).params

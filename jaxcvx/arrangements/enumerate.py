@@ -19,13 +19,14 @@ import itertools
 import math
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcvx.arrangements.cells import Arrangements, host_rows, mask_keys, max_num_cells, unit_rows
+from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
 from jaxcvx.errors import JaxcvxError, TooManyArrangements, invalid
 from jaxcvx.operators.features import Dense
 
@@ -67,7 +68,7 @@ def enumerate_arrangements(
     alive = np.flatnonzero(np.any(rows != 0, axis=1))
     columns = _column_scales(rows)
     unit = unit_rows(rows[alive] / columns)
-    lines = _merge_parallel(unit, tol)
+    lines = merge_parallel_rows(unit, tol)
     reduced, basis = _reduce_rank(unit[lines.first], data.eps)
     bound = max_num_cells(*reduced.shape)
     _refuse_if_too_many(bound, int(max_cells), num_rows, width, reduced.shape)
@@ -90,40 +91,6 @@ def _column_scales(rows: np.ndarray) -> np.ndarray:
     """Powers of two near the columns' sizes: dividing by them is exact and keeps the arrangement."""
     size = np.abs(rows).max(axis=0)
     return np.exp2(np.floor(np.log2(np.where(size > 0, size, 1.0))))
-
-
-class _Lines(NamedTuple):
-    """Hyperplanes that unit rows define: row i is +-row first[owner[i]], with minus where flip[i]."""
-
-    first: np.ndarray
-    owner: np.ndarray
-    flip: np.ndarray
-
-
-def _merge_parallel(unit: np.ndarray, tol: float) -> _Lines:
-    """Group unit rows (n, p) that are parallel, of either sign, up to ``tol``.
-
-    Parallel rows have the same absolute projection on any direction, so only neighbours in that order are
-    compared: n log n instead of n^2.
-    """
-    num, width = unit.shape
-    probe = np.random.default_rng(0).standard_normal(width)
-    key = np.abs(unit @ (probe / np.linalg.norm(probe)))
-    order = np.argsort(key, kind="stable")
-    parent = np.arange(num)
-    starts = np.flatnonzero(np.diff(key[order], prepend=-np.inf) > tol + 4 * _EPS)
-    sizes = np.diff(starts, append=num)
-    for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
-        group = np.sort(order[start : start + size])
-        while len(group):
-            lead = unit[group[0]]
-            gap = np.minimum(np.abs(unit[group] - lead).max(1), np.abs(unit[group] + lead).max(1))
-            same = gap <= tol
-            same[0] = True
-            parent[group[same]] = group[0]
-            group = group[~same]
-    first, owner = np.unique(parent, return_inverse=True)
-    return _Lines(first, owner.reshape(-1), np.einsum("np,np->n", unit, unit[parent]) < 0)
 
 
 def _reduce_rank(unit: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
@@ -309,7 +276,7 @@ def _cells_at_flat(unit: np.ndarray, zero: np.ndarray, tol: float) -> tuple[np.n
     """
     _, _, v = np.linalg.svd(unit[zero])
     rows = unit_rows(unit[zero] @ v[:-1].T)
-    lines = _merge_parallel(rows, tol)
+    lines = merge_parallel_rows(rows, tol)
     inner, _ = _cells(rows[lines.first], tol)
     signs = np.repeat((unit @ v[-1] > 0)[None], len(inner), axis=0)
     signs[:, zero] = inner[:, lines.owner] ^ lines.flip

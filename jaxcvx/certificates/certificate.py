@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from jaxcvx.arrangements.cells import (
     Arrangements,
     arrangements_of,
+    is_traced,
     max_num_cells,
     merge_arrangements,
     validate_arrangements,
@@ -129,8 +130,10 @@ def certify(
     """
     if method not in ("auto", "exact", "relaxed"):
         raise invalid("method", repr(method), "'auto', 'exact' or 'relaxed'")
-    if isinstance(X, jax.core.Tracer):
+    if is_traced(*jax.tree.leaves((network, X, Y, beta, arrangements))):
         raise InvalidTypeError("certify: got traced arrays, expected concrete ones (solve works under jit).")
+    if not isinstance(arrangements, Arrangements | None):
+        raise InvalidTypeError(f"arrangements: got {type(arrangements).__name__}, expected Arrangements.")
     with double_precision():
         network, X, Y, beta = (to_double(a) for a in (network, X, Y, beta))
         problem = problem_for(network, X, Y, beta, loss)
@@ -152,7 +155,11 @@ def certify(
 
 
 def make_certificate(upper: Any, lower: Any, scope: str) -> Certificate:
-    """Assemble a certificate from its two bounds, as float64 numbers."""
+    """Assemble a certificate from its two bounds, as float64 numbers; NaN (invalid data) claims nothing."""
     upper, lower = np.float64(upper), np.float64(lower)
-    gap = (upper - lower) / max(abs(upper), np.finfo(np.float64).tiny)
+    upper = np.float64(np.inf) if np.isnan(upper) else upper
+    lower = np.float64(-np.inf) if np.isnan(lower) else np.minimum(lower, upper)
+    gap = np.float64(np.inf)
+    if np.isfinite(upper):
+        gap = (upper - lower) / max(abs(upper), np.finfo(np.float64).tiny)
     return Certificate(upper, lower, gap, np.float64(-np.inf), scope)

@@ -37,9 +37,9 @@ def scaled_bound(problem: Problem, R: Float[Array, "n c"], dual_norm: Scalar) ->
     scale = loss.best_scaling(R, Y, limit)
     value = loss.dual_value(scale * R, Y)
     slack = eps * (jnp.abs(value) + jnp.abs(scale) * jnp.sum(jnp.abs(R * Y)))
-    # 0 <= loss means 0 is a bound too: R = 0 is always feasible.
+    # R = 0 is always feasible, so its value is a bound too; fmax, since NaN in the data must claim nothing.
     bound = jnp.where(jnp.isfinite(value), value - slack, -jnp.inf)
-    return jnp.maximum(bound, loss.dual_value(jnp.zeros_like(R), Y))
+    return jnp.fmax(bound, loss.dual_value(jnp.zeros_like(R), Y))
 
 
 def best_bound(problem: Problem, F: Float[Array, "n c"], dual_norm: Callable[[Array], Scalar]) -> Scalar:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
 from jaxcvx.operators.features import Dense
 from jaxcvx.problems.losses import Loss
 from jaxcvx.problems.relu import Problem
@@ -100,29 +101,22 @@ def prune(network: Network, tol: float = 0.0) -> Network:
 def merge_parallel(network: Network, tol: float = 1e-12) -> Network:
     """Merge neurons whose hidden weights are parallel into one: same function to rounding, no larger penalty.
 
-    Two neurons count as parallel if their unit directions differ by at most ``tol``. The width becomes
-    data-dependent, so this is for use outside jit.
+    Two neurons count as parallel if their unit directions differ by at most ``tol``, or by rounding in the
+    weights' precision where that is more. The width becomes data-dependent, so this is for use outside jit.
     """
     net = prune(balance(network))
-    hidden, output = np.asarray(net.hidden), np.asarray(net.output)
+    hidden, output = np.asarray(net.hidden, np.float64), np.asarray(net.output, np.float64)
     norms = np.linalg.norm(hidden, axis=1)
     if not norms.any():
         return net
     unit = hidden / norms[:, None]
-    order = np.lexsort(np.round(unit, 6).T)
-    group, count = np.full(len(unit), -1), 0
-    for position, j in enumerate(order):
-        if group[j] >= 0:
-            continue
-        near = order[position : position + 64]
-        same = near[(np.abs(unit[near] - unit[j]).max(axis=1) <= tol) & (group[near] < 0)]
-        group[same] = count
-        count += 1
-    merged = np.zeros((count, output.shape[1]), output.dtype)
-    np.add.at(merged, group, norms[:, None] * output)
-    direction = np.zeros((count, unit.shape[1]), unit.dtype)
-    direction[group[::-1]] = unit[::-1]
-    merged_net = dataclasses.replace(net, hidden=jnp.asarray(direction), output=jnp.asarray(merged))
+    groups = merge_parallel_rows(unit, max(tol, 4 * float(jnp.finfo(net.hidden.dtype).eps)), oriented=True)
+    merged = np.zeros((len(groups.first), output.shape[1]))
+    np.add.at(merged, groups.owner, norms[:, None] * output)
+    dtype = net.hidden.dtype
+    merged_net = dataclasses.replace(
+        net, hidden=jnp.asarray(unit[groups.first], dtype), output=jnp.asarray(merged, dtype)
+    )
     return prune(balance(merged_net))
 
 
@@ -175,6 +169,11 @@ def problem_for(network: Network, X: object, Y: object, beta: object, loss: str 
     if network.hidden.shape[0] != network.output.shape[0]:
         got = f"{network.hidden.shape[0]} hidden and {network.output.shape[0]} output rows"
         raise invalid("network", got, "as many rows in hidden (m, p) as in output (m, c)")
+    if network.skip is not None:
+        as_real_matrix("network.skip", network.skip)
+        fitting = (network.hidden.shape[1], network.output.shape[1])
+        if network.skip.shape != fitting:
+            raise invalid("network.skip", f"shape {network.skip.shape}", f"{fitting}, inputs by outputs")
     resolved = resolve_loss(loss)
     X = as_real_matrix("X", X)
     c = network.output.shape[1]

@@ -2,8 +2,8 @@
 
 Z (N, p) holds the feature rows (N = n K for K rows per sample, see :mod:`jaxcvx.operators.readout`), D_i =
 diag(masks[i]) the gates of cell i, W (P, p, q) one block of weights per cell; ``lower`` takes rows to
-samples and is the identity for dense networks. Both products contract the masks first, which was measured to be the fastest order
-on CPUs while p <= P; for few cells and many features the order with Z first is used.
+samples and is the identity for dense networks. Both products contract the masks first, which was measured
+to be the fastest order on CPUs while p <= P; for few cells and many features the order with Z first is used.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class CellOperator:
 
     def max_curvature(self, num_steps: int = 30) -> Float[Array, ""]:
         """Estimate from below of the largest eigenvalue of the map's normal matrix, by power iteration."""
-        first = 1 + 1e-2 * jnp.cos(jnp.arange(self.Z.shape[0] // self.readout.positions, dtype=self.Z.dtype))[:, None]
+        samples = jnp.arange(self.Z.shape[0] // self.readout.positions, dtype=self.Z.dtype)
+        first = 1 + 1e-2 * jnp.cos(samples)[:, None]
 
         def power(_, carry):
             w = self.forward(self.adjoint(carry[0]))

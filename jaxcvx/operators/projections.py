@@ -66,7 +66,8 @@ def project_cone(
     Returns:
       The projection, equal to ``target + A^T lambda`` with lambda >= 0 to rounding, and its active rows.
     """
-    rows, target = jnp.asarray(rows), jnp.asarray(target)
+    rows, signs, target = jnp.asarray(rows), jnp.asarray(signs), jnp.asarray(target)
+    shift = None if shift is None else jnp.asarray(shift)
     p, dtype = target.shape[0], target.dtype
     eps = jnp.finfo(dtype).eps
     max_steps = 20 * p + 100 if max_steps is None else max_steps

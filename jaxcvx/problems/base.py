@@ -8,15 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.arrangements.cells import Arrangements, validate_arrangements
+from jaxcvx.arrangements.cells import Arrangements, is_traced, validate_arrangements
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.operators.features import Dense, resolve_features
 from jaxcvx.problems.losses import Loss, resolve_loss
 from jaxcvx.problems.relu import Problem
-
-
-def _is_traced(value: Any) -> bool:
-    return isinstance(value, jax.core.Tracer)
 
 
 def as_real_matrix(name: str, value: Any, ndim: int = 2) -> jax.Array:
@@ -26,7 +22,7 @@ def as_real_matrix(name: str, value: Any, ndim: int = 2) -> jax.Array:
       InvalidTypeError: not numeric, complex, or not an array at all.
       InvalidInputError: wrong number of axes, empty, or NaN/inf inside.
     """
-    if not _is_traced(value):
+    if not is_traced(value):
         try:
             value = value if isinstance(value, jax.Array) else np.asarray(value)
         except (ValueError, TypeError) as err:
@@ -38,17 +34,18 @@ def as_real_matrix(name: str, value: Any, ndim: int = 2) -> jax.Array:
         raise invalid(name, f"shape {tuple(value.shape)}", f"{ndim} axes")
     if 0 in value.shape:
         raise invalid(name, f"shape {tuple(value.shape)}", "at least one row and one column")
-    if not _is_traced(value):
-        host = np.asarray(value).astype(np.float64)
-        finite = np.isfinite(host)
-        if not finite.all():
-            where = tuple(int(i) for i in np.argwhere(~finite)[0])
-            raise invalid(name, f"{host[where]} at index {where}", "finite numbers only")
     narrow = not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 4
-    result = jnp.asarray(value, jnp.result_type(float) if narrow else None)
-    if not _is_traced(value) and not bool(jnp.all(jnp.isfinite(result))):
-        raise invalid(name, "numbers beyond the range of " + str(result.dtype), "numbers that fit it")
-    return result
+    target = jax.dtypes.canonicalize_dtype(jnp.result_type(float) if narrow else dtype)
+    if is_traced(value):
+        return value.astype(target)
+    host = np.asarray(value).astype(np.float64)
+    finite = np.isfinite(host)
+    if not finite.all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise invalid(name, f"{host[where]} at index {where}", "finite numbers only")
+    if np.abs(host).max() > float(jnp.finfo(target).max):
+        raise invalid(name, f"numbers beyond the range of {target}", "numbers that fit it")
+    return jnp.asarray(value, target)
 
 
 def as_targets(loss: Loss, Y: Any, num_samples: int, dtype: Any, num_classes: int | None = None) -> jax.Array:
@@ -60,19 +57,20 @@ def as_targets(loss: Loss, Y: Any, num_samples: int, dtype: Any, num_classes: in
     Raises:
       InvalidTypeError, InvalidInputError: naming Y, what was got and what was expected.
     """
-    if not _is_traced(Y) and not isinstance(Y, jax.Array):
+    if not is_traced(Y) and not isinstance(Y, jax.Array):
         Y = np.asarray(Y)
     ndim = getattr(Y, "ndim", 0)
     if ndim not in (1, 2):
         raise invalid("Y", f"shape {tuple(Y.shape)}", "shape (n,) or (n, c)")
+    host = None if is_traced(Y) else np.asarray(Y)
     Y = as_real_matrix("Y", Y, ndim)
     if Y.shape[0] != num_samples:
         raise invalid("Y", f"{Y.shape[0]} rows", f"{num_samples}, the number of rows of X")
     if loss.kind == "label":
-        return _one_hot(Y, dtype, num_classes)
+        return _one_hot(Y, host, dtype, num_classes)
     Y = Y.astype(dtype).reshape(num_samples, -1)
-    if loss.kind == "sign" and not _is_traced(Y):
-        values = set(np.unique(np.asarray(Y)).tolist())
+    if loss.kind == "sign" and host is not None:
+        values = set(np.unique(host.astype(np.float64)).tolist())
         if values <= {0.0, 1.0}:
             Y = 2 * Y - 1
         elif not values <= {-1.0, 1.0}:
@@ -81,23 +79,24 @@ def as_targets(loss: Loss, Y: Any, num_samples: int, dtype: Any, num_classes: in
     return Y
 
 
-def _one_hot(Y: jax.Array, dtype: Any, num_classes: int | None) -> jax.Array:
+def _one_hot(Y: jax.Array, host: np.ndarray | None, dtype: Any, num_classes: int | None) -> jax.Array:
+    """One-hot rows; ``host`` holds the values of Y where they are known."""
     if Y.ndim == 2 and Y.shape[1] > 1:
-        if not _is_traced(Y):
-            host = np.asarray(Y)
+        if host is not None:
             if not (np.isin(host, (0, 1)).all() and (host.sum(1) == 1).all()):
                 raise invalid(
                     "Y", "a matrix that is not one-hot", "integer labels (n,) or one-hot rows (n, c)"
                 )
         return Y.astype(dtype)
-    if _is_traced(Y):
+    if host is None:
         raise invalid(
             "Y", "traced labels", "one-hot rows (n, c) inside jit, where the classes can't be counted"
         )
-    host = np.asarray(Y, np.float64).reshape(-1)
-    labels = host.astype(np.int64)
-    if (labels != host).any() or labels.min() < 0:
-        raise invalid("Y", f"label {host[(labels != host) | (labels < 0)][0]}", "integers 0..c-1")
+    given = host.astype(np.float64).reshape(-1)
+    wrong = (given != np.round(given)) | (given < 0) | (given > 2**31)
+    if wrong.any():
+        raise invalid("Y", f"label {given[wrong][0]:g}", "integers 0..c-1")
+    labels = given.astype(np.int64)
     classes = int(labels.max()) + 1 if num_classes is None else num_classes
     if labels.max() >= classes:
         raise invalid("Y", f"label {labels.max()}", f"labels below {classes}, the number of outputs")
@@ -108,13 +107,13 @@ def _one_hot(Y: jax.Array, dtype: Any, num_classes: int | None) -> jax.Array:
 
 def as_beta(beta: Any, dtype: Any) -> jax.Array:
     """beta as a scalar array; must be finite and not negative (traced values pass)."""
-    if not _is_traced(beta):
+    if not is_traced(beta):
         try:
             number = float(beta)
         except (TypeError, ValueError) as err:
             raise InvalidTypeError(f"beta: got {beta!r}, expected a non-negative number.") from err
-        if not np.isfinite(number) or number < 0:
-            raise invalid("beta", number, "a finite number >= 0")
+        if not 0 <= number <= float(jnp.finfo(dtype).max):
+            raise invalid("beta", number, f"a number >= 0 in the range of {np.dtype(dtype)}")
     if jnp.shape(beta) != ():
         raise invalid(
             "beta", f"shape {jnp.shape(beta)}", "a scalar (use jax.vmap over problem.replace(beta=...))"

@@ -139,6 +139,10 @@ class Huber(Loss):
     name = "huber"
     curvature = 1.0
 
+    def __post_init__(self):
+        if not 0 < self.delta < float("inf"):
+            raise invalid("delta", self.delta, "a positive finite number")
+
     def value(self, F, Y):
         e = jnp.abs(F - Y)
         inside = jnp.minimum(e, self.delta)
@@ -212,7 +216,7 @@ class Logistic(_SignLoss):
             slope = (m - start) / step - p
             low, high = jnp.where(slope < 0, m, low), jnp.where(slope < 0, high, m)
             m_next = m - slope / (1 / step + p * (1 - p))
-            return jnp.where((m_next > low) & (m_next < high), m_next, 0.5 * (low + high)), low, high
+            return jnp.where((m_next >= low) & (m_next <= high), m_next, 0.5 * (low + high)), low, high
 
         begin = (start + 0.5 * jnp.minimum(step, 1.0), start, start + step)
         return Y * jax.lax.fori_loop(0, 30, newton, jax.tree.map(lambda a: a + 0 * start, begin))[0]

@@ -309,5 +309,7 @@ def _tiny(x: Array) -> Array:
 
 
 def relative_gap(upper: Array, lower: Array) -> Array:
-    """``(upper - lower) / max(|upper|, tiny)``."""
-    return (upper - lower) / jnp.maximum(jnp.abs(upper), _tiny(upper))
+    """``(upper - lower) / max(|upper|, tiny)``; inf where upper is not finite."""
+    finite = jnp.isfinite(upper)
+    safe = jnp.where(finite, upper, 1.0)
+    return jnp.where(finite, (safe - lower) / jnp.maximum(jnp.abs(safe), _tiny(safe)), jnp.inf)

@@ -117,6 +117,8 @@ class ConeADMM(Solver):
             raise invalid("phases", repr(self.phases), "'auto' or 'admm'")
         if not 0 < self.relaxation < 2:
             raise invalid("relaxation", self.relaxation, "a number between 0 and 2")
+        if not 0 < self.cone_weight < float("inf"):
+            raise invalid("cone_weight", self.cone_weight, "a positive number")
 
     def initial_params(self, problem: Problem, key: Any) -> tuple[Array, Array]:
         return zero_pair(problem)

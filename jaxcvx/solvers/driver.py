@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.certificates.certificate import double_precision, to_double
+from jaxcvx.arrangements.cells import is_traced
+from jaxcvx.certificates.certificate import double_precision, make_certificate, to_double
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, network_objective, prune
 from jaxcvx.problems.relu import Problem
@@ -100,8 +101,8 @@ def solve(
         )
     solver.validate(problem)
     params = _starting_params(problem, solver, init, key)
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((problem, params, key)))
-    if traced:
+    # Inside jit even operations on concrete numbers are traced, which the fresh array tells.
+    if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, params, key))):
         if callback is not None:
             raise invalid("callback", "a callback under jit or vmap", "none there: it needs concrete numbers")
         return _summarise(problem, solver, run(problem, solver, params, key))
@@ -118,9 +119,14 @@ def _starting_params(problem: Problem, solver: Solver, init: Any, key: Any) -> A
     if isinstance(init, Network):
         init = solver.params_from_network(problem, init)
     like = jax.eval_shape(lambda: solver.initial_params(problem, jax.random.key(0)))
+    if not all(is_traced(leaf) or np.asarray(leaf).dtype.kind in "iufb" for leaf in jax.tree.leaves(init)):
+        raise InvalidTypeError(f"init: got {type(init).__name__}, expected arrays of numbers.")
     got, expected = (jax.tree.map(jnp.shape, tree) for tree in (init, like))
     if got != expected:
         raise invalid("init", f"shapes {got}", f"shapes {expected}")
+    for leaf in jax.tree.leaves(init):
+        if not is_traced(leaf) and not np.isfinite(leaf).all():
+            raise invalid("init", np.asarray(leaf)[~np.isfinite(leaf)].flat[0], "finite numbers")
     return jax.tree.map(lambda a: jnp.asarray(a, problem.X.dtype), init)
 
 
@@ -169,6 +175,7 @@ class _Numbers(NamedTuple):
 
 def _numbers(problem: Problem, parts: Parts) -> _Numbers:
     upper = network_objective(parts.network, problem)
+    upper = jnp.where(jnp.isnan(upper), jnp.inf, upper)  # of invalid data: nothing is claimed
     lower = jnp.minimum(parts.lower_bound, upper)
     bound = jnp.minimum(parts.program_bound, parts.objective)
     return _Numbers(
@@ -205,9 +212,8 @@ def _summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
         network = prune(jax.tree.map(lambda a: a.astype(dtype), parts.network))
         upper = np.float64(network_objective(to_double(network), exact))
     network = jax.tree.map(jnp.asarray, network)
-    lower = np.minimum(numbers.lower_bound, upper)
-    gap = (upper - lower) / max(abs(upper), np.finfo(np.float64).tiny)
-    numbers = numbers._replace(upper_bound=upper, lower_bound=lower, gap=gap)
+    certificate = make_certificate(upper, numbers.lower_bound, solver.scope(problem))
+    numbers = numbers._replace(upper_bound=certificate.upper, lower_bound=certificate.lower, gap=certificate.gap)
     history = jax.device_get(done.history)
     used = int(history.count)
     return Solution(

@@ -1,0 +1,62 @@
+"""Readouts against loops over samples and positions, and the operator built on them."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcvx.operators.masked import CellOperator
+from jaxcvx.operators.readout import Readout
+
+N, K, C, P, D = 5, 3, 2, 7, 4
+READOUTS = [Readout(), Readout("pool", K, 1 / K), Readout("pool", K), Readout("flatten", K)]
+EACH = pytest.mark.parametrize("readout", READOUTS, ids=["plain", "mean", "sum", "flatten"])
+
+
+def rows_of(readout: Readout) -> int:
+    return N * readout.positions
+
+
+@EACH
+def test_lower_is_what_the_docstring_says(readout):
+    A = np.random.default_rng(0).standard_normal((rows_of(readout), readout.columns(C)))
+    expected = np.zeros((N, C))
+    for i in range(N):
+        for k in range(readout.positions):
+            row = A[i * readout.positions + k]
+            block = row[k * C : (k + 1) * C] if readout.kind == "flatten" else row
+            expected[i] += readout.weight * block
+    np.testing.assert_allclose(readout.lower(jnp.asarray(A)), expected, atol=1e-14)
+    assert readout.outputs(readout.columns(C)) == C
+
+
+@EACH
+def test_lift_is_the_adjoint(readout):
+    rng = np.random.default_rng(1)
+    A = jnp.asarray(rng.standard_normal((rows_of(readout), readout.columns(C))))
+    R = jnp.asarray(rng.standard_normal((N, C)))
+    assert float(jnp.sum(readout.lower(A) * R)) == pytest.approx(float(jnp.sum(A * readout.lift(R))))
+
+
+@EACH
+def test_operator_adjoint_and_gram(readout):
+    rng = np.random.default_rng(2)
+    Z = jnp.asarray(rng.standard_normal((rows_of(readout), D)))
+    masks = jnp.asarray(rng.random((P, rows_of(readout))) < 0.5)
+    operator = CellOperator(Z, masks, readout=readout)
+    q = readout.columns(C)
+    W, R = jnp.asarray(rng.standard_normal((P, D, q))), jnp.asarray(rng.standard_normal((N, C)))
+    blocks = sum(masks[i][:, None] * (Z @ W[i]) for i in range(P))
+    np.testing.assert_allclose(operator.forward(W), readout.lower(blocks), atol=1e-12)
+    assert float(jnp.sum(operator.forward(W) * R)) == pytest.approx(float(jnp.sum(W * operator.adjoint(R))))
+    inner = rng.standard_normal((D, D))
+    inner = jnp.asarray(inner + inner.T)
+    weights = jnp.asarray(rng.random(P))
+    expected = operator.forward(
+        weights[:, None, None] * jnp.einsum("pr,qrc->qpc", inner, operator.adjoint(R))
+    )
+    np.testing.assert_allclose(operator.gram(inner, weights) @ R, expected, atol=1e-12)
+    np.testing.assert_allclose(operator.gram() @ R, operator.forward(operator.adjoint(R)), atol=1e-12)
+    top = np.linalg.eigvalsh(np.asarray(operator.gram()))[-1]
+    assert float(operator.max_curvature(500)) == pytest.approx(top, rel=1e-6)
