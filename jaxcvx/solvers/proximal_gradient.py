@@ -87,7 +87,7 @@ class ProximalGradient(Solver):
     def init(self, problem: Problem, key: Any, params: Float[Array, "P p c"]) -> _State:
         operator = problem.operator
         one = jnp.ones((), problem.X.dtype)
-        curvature = operator.max_curvature() * (problem.loss.curvature or 1.0)
+        curvature = operator.max_curvature(10) * (problem.loss.curvature or 1.0)
         fista = start(LinearMap(operator.forward, operator.adjoint), params, curvature)
         return _State(params, fista, jnp.asarray(0, jnp.int32), jnp.inf * one, one, one)
 

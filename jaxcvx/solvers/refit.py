@@ -99,6 +99,6 @@ def round_gated(problem: Problem, V: Float[Array, "P p c"]) -> Network:
     skip = V[-1] if operator.linear else None
     output = jnp.zeros((hidden.shape[0], V.shape[2]), V.dtype)
     zero = Network(hidden, output, skip, problem.features)
-    fitted = refit_outputs(problem, zero, tol=1e-4, max_steps=400)
+    fitted = refit_outputs(problem, zero, tol=1e-3, max_steps=200)
     nothing = jax.tree.map(jnp.zeros_like, zero)
     return better(problem, fitted, nothing)
