@@ -21,7 +21,6 @@ from jaxcvx.operators.readout import Readout
 from jaxcvx.problems.losses import Squared
 from jaxcvx.solvers.lasso_newton import LassoProgram, lasso_start, lasso_step
 
-
 _PLAIN = Readout()
 
 
