@@ -19,6 +19,7 @@ from jaxcvx.solvers.base import Solution, Status
 from jaxcvx.solvers.cone_admm import ConeADMM
 from jaxcvx.solvers.driver import StepInfo, solve
 from jaxcvx.solvers.gradient_descent import GradientDescent
+from jaxcvx.solvers.nuclear import NuclearProximalGradient
 from jaxcvx.solvers.polish import polish
 from jaxcvx.solvers.proximal_gradient import ProximalGradient
 
@@ -35,6 +36,7 @@ __all__ = [
     "JaxcvxError",
     "Logistic",
     "Network",
+    "NuclearProximalGradient",
     "Problem",
     "ProximalGradient",
     "SoftmaxCrossEntropy",

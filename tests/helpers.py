@@ -111,6 +111,14 @@ def gated_optimum(
     return _minimise(_cvxpy_loss(loss, F, Y) + beta * _groups(blocks, "shared"), [])
 
 
+def nuclear_optimum(Z: np.ndarray, masks: Any, Y: np.ndarray, beta: float, loss: str = "squared") -> float:
+    """Optimum of the gated program with nuclear norms by CVXPY and Clarabel, written from its definition."""
+    masks = np.asarray(masks, float)
+    blocks = [cp.Variable((Z.shape[1], _outputs(loss, Y))) for _ in masks]
+    F = sum((gate[:, None] * Z) @ B for gate, B in zip(masks, blocks, strict=True))
+    return _minimise(_cvxpy_loss(loss, F, Y) + beta * sum(cp.normNuc(B) for B in blocks), [])
+
+
 def cone_optimum(
     Z: np.ndarray,
     masks: Any,

@@ -9,12 +9,15 @@ cells: with V_i = sum_j u_j v_j^T over a cell's neurons, ``||V_i||_F <= sum_j ||
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import atom_dual_norm, gated_dual_norm, scaled_bound
 from jaxcvx.networks.network import Network
+from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.prox import group_norms
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts
@@ -33,8 +36,20 @@ def gated_bound(problem: Problem, R: Float[Array, "n c"]) -> Float[Array, ""]:
     return scaled_bound(problem, R, gated_dual_norm(problem.operator, R))
 
 
-def evaluate_gated(problem: Problem, outcome: Outcome) -> Parts:
-    """Objective and bounds at the returned weights; R comes from the weights or from the solver's dual."""
+def evaluate_gated(
+    problem: Problem,
+    outcome: Outcome,
+    objective: Callable[[Problem, Array, Array], Array] = gated_objective,
+    dual_norm: Callable[[CellOperator, Array], Array] = gated_dual_norm,
+) -> Parts:
+    """Objective and bounds at the returned weights; R comes from the weights or from the solver's dual.
+
+    Args:
+      problem: the problem.
+      outcome: weights (P, p, q) and a dual residual or None.
+      objective: value of the program at (problem, weights, predictions).
+      dual_norm: dual norm of the program's penalty, at least ``max_u ||R^T (Z u)_+||`` over unit u in the cells.
+    """
     operator = problem.operator
     F = operator.forward(outcome.params)
     candidates = [-problem.loss.grad(F, problem.Y)]
@@ -43,17 +58,18 @@ def evaluate_gated(problem: Problem, outcome: Outcome) -> Parts:
     network = round_gated(problem, outcome.params)
     bounds, lower = [], []
     for R in candidates:
-        norm = gated_dual_norm(operator, R)
+        norm = dual_norm(operator, R)
         bounds.append(scaled_bound(problem, R, norm))
         lower.append(scaled_bound(problem, R, jnp.maximum(norm, atom_dual_norm(network, problem, R))))
     best, best_lower = (jnp.max(jnp.stack(b)) for b in (bounds, lower))
-    return Parts(network, gated_objective(problem, outcome.params, F), best, best_lower)
+    return Parts(network, objective(problem, outcome.params, F), best, best_lower)
 
 
 def zero_blocks(problem: Problem) -> Blocks:
     """The zero point of the program."""
     operator = problem.operator
-    return jnp.zeros((operator.num_blocks, operator.Z.shape[1], problem.num_outputs), problem.X.dtype)
+    columns = operator.readout.columns(problem.num_outputs)
+    return jnp.zeros((operator.num_blocks, operator.Z.shape[1], columns), problem.X.dtype)
 
 
 def gated_from_network(problem: Problem, network: Network) -> Blocks:

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxcvx.operators.prox import group_norms, shrink_groups, shrink_in_cones
+from jaxcvx.operators.prox import (
+    group_norms,
+    nuclear_norms,
+    shrink_groups,
+    shrink_in_cones,
+    shrink_singular_values,
+)
 
 shrink = jax.jit(shrink_groups)
 
@@ -75,3 +81,38 @@ def test_shrinking_in_cones_against_a_cone_program(threshold):
 def test_float32_is_kept():
     W = jnp.asarray(blocks(0), jnp.float32)
     assert shrink(W, jnp.float32(0.1)).dtype == group_norms(W).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 2), (5, 2, 3), (5, 3, 3), (5, 3, 1)], ids=str)
+def test_singular_value_shrinking_is_the_prox(shape):
+    """W - V is threshold times a subgradient of the nuclear norm: spectral norm <= threshold, inner product ||V||_*."""
+    W = np.random.default_rng(0).standard_normal(shape)
+    V = np.asarray(shrink_singular_values(W, 0.8))
+    rest = W - V
+    assert np.linalg.norm(rest, ord=2, axis=(1, 2)).max() <= 0.8 * (1 + 1e-12)
+    nuclear = np.linalg.norm(V, ord="nuc", axis=(1, 2))
+    np.testing.assert_allclose(np.sum(rest * V, axis=(1, 2)), 0.8 * nuclear, atol=1e-12)
+    np.testing.assert_allclose(nuclear_norms(V), nuclear, atol=1e-12)
+    if shape[2] == 1:
+        np.testing.assert_allclose(V, shrink_groups(W, 0.8), atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 2), (5, 2, 3), (5, 3, 3)], ids=str)
+def test_derivative_of_singular_value_shrinking(shape):
+    rng = np.random.default_rng(1)
+    W, E = rng.standard_normal((2, *shape))
+    for direction in ((E, 0.0), (np.zeros(shape), 1.0)):
+        tangent = jax.jvp(shrink_singular_values, (W, 0.8), direction)[1]
+        plus, minus = (
+            shrink_singular_values(W + h * direction[0], 0.8 + h * direction[1]) for h in (1e-6, -1e-6)
+        )
+        np.testing.assert_allclose(tangent, (plus - minus) / 2e-6, atol=1e-8)
+
+
+def test_derivative_of_singular_value_shrinking_at_repeated_values():
+    E = jnp.asarray(np.random.default_rng(2).standard_normal((1, 3, 3)))
+    for W, expected in ((jnp.zeros((1, 3, 3)), 0 * E), (0.5 * jnp.eye(3)[None], 0 * E)):
+        np.testing.assert_allclose(jax.jvp(lambda W: shrink_singular_values(W, 0.8), (W,), (E,))[1], expected)
+    symmetric, skew = 0.5 * (E + E.swapaxes(1, 2)), 0.5 * (E - E.swapaxes(1, 2))
+    tangent = jax.jvp(lambda W: shrink_singular_values(W, 0.5), (2 * jnp.eye(3)[None],), (E,))[1]
+    np.testing.assert_allclose(tangent, symmetric + 0.75 * skew, atol=1e-13)
