@@ -15,9 +15,9 @@ from jaxcvx.operators.features import Dense
 from jaxcvx.problems.base import make_problem
 from jaxcvx.problems.losses import Hinge, Huber, Logistic, SoftmaxCrossEntropy, Squared
 from jaxcvx.problems.relu import Problem
-from jaxcvx.solvers.base import Solution, Status
+from jaxcvx.solvers.base import Solution, Status, StepInfo
 from jaxcvx.solvers.cone_admm import ConeADMM
-from jaxcvx.solvers.driver import StepInfo, solve
+from jaxcvx.solvers.driver import solve
 from jaxcvx.solvers.gradient_descent import GradientDescent
 from jaxcvx.solvers.nuclear import NuclearProximalGradient
 from jaxcvx.solvers.polish import polish

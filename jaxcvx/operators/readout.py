@@ -72,3 +72,15 @@ class Readout:
         if self.kind == "pool":
             return self.weight**2 * blocks.sum(axis=(1, 3))
         return self.weight**2 * jnp.einsum("nkmk->nm", blocks)
+
+    def design(self, A: Float[Array, "rows m"]) -> Float[Array, "n m k"]:
+        """The readout of each of m activations, k = K for "flatten" and 1 else.
+
+        ``lower(A @ W) = einsum("nmk,mkc->nc", design(A), W.reshape(m, k, c))``.
+        """
+        if self.kind == "plain":
+            return A[:, :, None]
+        blocks = A.reshape(-1, self.positions, A.shape[1])
+        if self.kind == "pool":
+            return self.weight * blocks.sum(axis=1)[:, :, None]
+        return self.weight * jnp.swapaxes(blocks, 1, 2)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.operators.features import Dense
 from jaxcvx.operators.masked import CellOperator
+from jaxcvx.operators.readout import Readout
 from jaxcvx.problems.losses import Loss, Squared
 
 
@@ -63,6 +64,16 @@ class Problem:
     def num_outputs(self) -> int:
         """Number of outputs c."""
         return self.Y.shape[1]
+
+    @property
+    def readout(self) -> Readout:
+        """How rows become samples."""
+        return Readout()
+
+    @property
+    def num_columns(self) -> int:
+        """Output weights q of one neuron."""
+        return self.readout.columns(self.num_outputs)
 
     @property
     def rows(self) -> Float[Array, "n p"]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -125,9 +126,27 @@ class Solution:
         return self.status == Status.CONVERGED
 
 
+class StepInfo(NamedTuple):
+    """What a callback is told after each block of steps; plain Python numbers.
+
+    ``objective`` and ``bound`` belong to the solver's own program; ``residual`` is what ``tol`` is compared with.
+    """
+
+    solver: str
+    step: int
+    max_steps: int
+    objective: float
+    bound: float
+    residual: float
+    params: Any
+
+
+Callback = Callable[[StepInfo], Any]
+
+
 @dataclasses.dataclass(frozen=True)
-class Solver(abc.ABC):
-    """Base class of all solvers; hyper-parameters common to all.
+class AnySolver:
+    """What all solvers have in common.
 
     Attributes:
       tol: relative tolerance on the solver's residual; for convex solvers the relative program gap. Taken as
@@ -142,13 +161,34 @@ class Solver(abc.ABC):
 
     needs_arrangements = True
 
-    def run_phases(self, problem: Problem) -> tuple[Solver, ...]:
-        """Solvers to run one after the other; only the shapes in ``problem`` may matter."""
-        return (self,)
-
     def validate(self, problem: Problem) -> None:
         """Raise if this solver can't take ``problem``; shapes and static fields only."""
         return
+
+    def scope(self, problem: Problem) -> str:
+        """What ``lower_bound`` covers."""
+        return "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class HostSolver(AnySolver, abc.ABC):
+    """A solver whose loop runs on the host, because the sizes of what it works on depend on the values.
+
+    Its pieces are compiled, but ``solve`` with it works neither under jit nor under vmap.
+    """
+
+    @abc.abstractmethod
+    def solve_on_host(self, problem: Problem, init: Any, key: Any, callback: Callback | None) -> Solution:
+        """The whole solve."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Solver(AnySolver, abc.ABC):
+    """Base class of the solvers that run as one compiled program."""
+
+    def run_phases(self, problem: Problem) -> tuple[Solver, ...]:
+        """Solvers to run one after the other; only the shapes in ``problem`` may matter."""
+        return (self,)
 
     @abc.abstractmethod
     def initial_params(self, problem: Problem, key: PRNGKeyArray | None) -> Any:
@@ -177,10 +217,6 @@ class Solver(abc.ABC):
     @abc.abstractmethod
     def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:
         """Network, objective and bounds, computed from the params."""
-
-    def scope(self, problem: Problem) -> str:
-        """What ``lower_bound`` covers."""
-        return "none"
 
 
 def _where_tree(condition: Array, a: Any, b: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,13 +15,17 @@ from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, network_objective, prune
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import (
+    AnySolver,
+    Callback,
     History,
+    HostSolver,
     Outcome,
     Parts,
     Run,
     Solution,
     Solver,
     Status,
+    StepInfo,
     keep_best,
     new_history,
     next_status,
@@ -34,27 +37,9 @@ from jaxcvx.solvers.base import (
 )
 
 
-class StepInfo(NamedTuple):
-    """What a callback is told after each block of steps; plain Python numbers.
-
-    ``objective`` and ``bound`` belong to the solver's own program; ``residual`` is what ``tol`` is compared with.
-    """
-
-    solver: str
-    step: int
-    max_steps: int
-    objective: float
-    bound: float
-    residual: float
-    params: Any
-
-
-Callback = Callable[[StepInfo], Any]
-
-
 def solve(
     problem: Problem,
-    solver: Solver,
+    solver: AnySolver,
     *,
     init: Any = None,
     key: Any = None,
@@ -86,7 +71,7 @@ def solve(
         raise InvalidTypeError(
             f"problem: got {type(problem).__name__}, expected one from jaxcvx.make_problem."
         )
-    if not isinstance(solver, Solver):
+    if not isinstance(solver, AnySolver):
         raise InvalidTypeError(f"solver: got {type(solver).__name__}, expected a solver object.")
     for name in ("tol", "max_steps", "check_every"):
         value = getattr(solver, name)
@@ -100,6 +85,14 @@ def solve(
             "or sample_arrangements(key, X, num)",
         )
     solver.validate(problem)
+    if isinstance(solver, HostSolver):
+        if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, init, key))):
+            raise InvalidTypeError(
+                f"problem: got traced arrays, expected concrete ones: {type(solver).__name__} runs on the host, "
+                "outside jit, vmap and grad."
+            )
+        return solver.solve_on_host(problem, init, key, callback)
+    assert isinstance(solver, Solver)
     params = _starting_params(problem, solver, init, key)
     # Inside jit even operations on concrete numbers are traced, which the fresh array tells.
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, params, key))):

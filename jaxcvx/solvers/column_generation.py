@@ -1,0 +1,269 @@
+"""ColumnGeneration: the global solver. Price neurons, add them, reweight and move all, until none pays."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxcvx.certificates.certificate import double_precision, make_certificate, to_double
+from jaxcvx.certificates.dual import atom_dual_norm, scaled_bound
+from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.networks.network import Network, network_objective, prune
+from jaxcvx.networks.width import reduce_width
+from jaxcvx.problems.losses import Squared
+from jaxcvx.problems.relu import Problem
+from jaxcvx.solvers.atoms import fit_atoms
+from jaxcvx.solvers.base import Callback, History, HostSolver, Solution, Status, StepInfo
+from jaxcvx.solvers.pool import (
+    Pool,
+    dual_residual,
+    insert,
+    move,
+    pool_network,
+    pool_objective,
+    pool_of,
+    resize,
+    reweight,
+)
+from jaxcvx.solvers.pricers import ExactPricer, choose_pricer, heuristic_norm
+from jaxcvx.solvers.scaling import Scaling, scaled_problem
+
+
+@dataclasses.dataclass(frozen=True)
+class ColumnGeneration(HostSolver):
+    """Trains to the global optimum over networks of any width: fully corrective Frank-Wolfe on the penalised problem.
+
+    Each round prices the residual R: which unit neurons u have ``||R^T (Z u)_+|| > beta``? They are added, the
+    output weights of all neurons are fitted by a group lasso, and all neurons are moved by a short Adam run
+    (pricing finds the cells, gradients turn the directions within them). Neurons without weight leave.
+
+    Pricing is exact where all cells are known (given, or few enough to enumerate): then every round has a
+    proved bound and the result is the global optimum to ``tol``, for one output or several, with at most n c + 1
+    neurons. Elsewhere it starts a difference-of-convex ascent from many points: a heuristic, so
+    ``lower_bound`` is -inf and the estimate is ``solution.heuristic_bound``, made at the end from at least
+    ``final_starts`` fresh starts at the final network's residual. ``tol`` is compared with the gap, or with the
+    heuristic gap.
+
+    ``solution.params`` is the network. ``init`` may be a Network (an Adam run, say), or several in a list, whose
+    neurons are joined; without it a short Adam run begins. Smooth losses; no skip connection. Runs on the host
+    with compiled pieces: not under jit or vmap. The same key gives the same result (default ``jax.random.key(0)``),
+    unless ``max_seconds`` cuts it short.
+
+    Attributes:
+      tol: relative gap to reach.
+      max_steps: limit on rounds.
+      pricing: "auto", "exact" or "multistart".
+      max_seconds: limit on wall time, looked at between rounds, the final certificate not counted; or None.
+      width: neurons of the first Adam run; the pool holds four times as many and grows where needed.
+      new_neurons: neurons added in a round, at most.
+      num_starts: random starts of multi-start pricing, besides the neurons at hand.
+      final_starts: fresh starts of the final heuristic bound.
+      move_steps: Adam steps in a round.
+      rate: Adam's first learning rate, for data of unit scale (they are scaled inside).
+
+    Source: A. Sahiner, T. Ergen, J. Pauly and M. Pilanci, "Vector-output ReLU neural network problems are
+    copositive programs" (2021), whose Frank-Wolfe method this corrects fully; the pricing problem is the constraint
+    of their semi-infinite dual.
+    """
+
+    tol: float = 1e-6
+    max_steps: int = 200
+    check_every: int = 1
+    pricing: str = "auto"
+    max_seconds: float | None = None
+    width: int = 100
+    new_neurons: int = 100
+    num_starts: int = 128
+    final_starts: int = 5000
+    move_steps: int = 1000
+    rate: float = 2e-3
+
+    needs_arrangements = False
+
+    def validate(self, problem: Problem) -> None:
+        if problem.loss.curvature is None:
+            raise invalid("loss", repr(problem.loss.name), "a smooth loss for ColumnGeneration")
+        if problem.features.skip:
+            raise invalid("features", "a skip connection", "none for ColumnGeneration")
+        for name in ("width", "new_neurons", "num_starts", "final_starts"):
+            if getattr(self, name) < 1:
+                raise invalid(name, getattr(self, name), "a positive integer")
+        if self.move_steps < 0:
+            raise invalid("move_steps", self.move_steps, "an integer >= 0")
+        if self.max_seconds is not None and not self.max_seconds >= 0:
+            raise invalid("max_seconds", self.max_seconds, "None or a number >= 0")
+
+    def solve_on_host(self, problem: Problem, init: Any, key: Any, callback: Callback | None) -> Solution:
+        began = time.perf_counter()
+        pricer = choose_pricer(problem, self.pricing, self.num_starts)
+        exact = isinstance(pricer, ExactPricer)
+        work, scaling = scaled_problem(problem, None if exact else jnp.float32)
+        keys = jax.random.split(jax.random.key(0) if key is None else key, self.max_steps + 2)
+        pool = self._start(work, init, keys[0], scaling)
+        trace: list[tuple[int, float, float]] = []
+        best, status, steps, tol = np.inf, Status.MAX_STEPS, 0, max(self.tol, 2e-14 if exact else 1e-5)
+        bound, dual = -np.inf, None
+        for steps in range(self.max_steps + 1):
+            R = dual_residual(work, pool)
+            if exact:
+                pool, R = _fit(work, pool)
+            priced = pricer(work, R, keys[steps + 1], pool.directions, self.new_neurons)
+            norm = priced.upper if exact else jnp.maximum(priced.values[0], work.beta)
+            value, low = float(pool_objective(work, pool)), float(scaled_bound(work, R, norm))
+            best = min(best, value)
+            if low > bound or dual is None:
+                bound, dual = low, R
+            shown = max(bound, -np.inf) if exact else low
+            gap = (value - shown) / max(abs(value), np.finfo(float).tiny)
+            trace.append((steps, scaling.objective(value), scaling.objective(shown)))
+            stop = callback is not None and callback(
+                StepInfo("ColumnGeneration", steps, self.max_steps, *trace[-1][1:], gap, pool.directions)
+            )
+            late = self.max_seconds is not None and time.perf_counter() - began > self.max_seconds
+            if gap <= tol or stop or late:
+                status = Status.CONVERGED if gap <= tol else Status.STOPPED if stop else Status.MAX_STEPS
+                break
+            wanted = priced.values > work.beta * (1 + (1e-12 if exact else 5e-4))
+            pool = self._round(work, pool, priced.directions, wanted, exact)
+        network = scaling.network(pool_network(work, pool), problem)
+        return self._finish(problem, pricer, network, scaling.residual(dual), keys[-1], status, steps, trace)
+
+    def _start(self, work: Problem, init: Any, key: Any, scaling: Scaling) -> Pool:
+        """The first pool: given networks, or a short Adam run."""
+        if init is None:
+            p, q = work.rows.shape[1], work.num_columns
+            first, second = jax.random.split(key)
+            network = Network(
+                jax.random.normal(first, (self.width, p), work.X.dtype) / p**0.5,
+                jax.random.normal(second, (self.width, q), work.X.dtype) / self.width**0.5,
+                None,
+                work.features,
+            )
+            pool = move(work, pool_of(network), 2 * self.move_steps, jnp.asarray(5 * self.rate, work.X.dtype))
+        else:
+            networks = [init] if isinstance(init, Network) else init
+            if not networks or not all(isinstance(net, Network) for net in networks):
+                raise InvalidTypeError(f"init: got {type(init).__name__}, expected a Network or a list of them.")
+            shape = (work.rows.shape[1], work.num_columns)
+            pools = []
+            for net in networks:
+                got = (net.hidden.shape[1], net.output.shape[1])
+                if got != shape:
+                    raise invalid("init", f"weights of lengths {got}", f"{shape} for this problem")
+                pools.append(pool_of(scaling.scale_network(net)))
+            share = 1.0 / len(pools)
+            pool = Pool(
+                jnp.concatenate([a.directions for a in pools]),
+                jnp.concatenate([a.weights * share for a in pools]),
+            )
+            pool = jax.tree.map(lambda a: a.astype(work.X.dtype), pool)
+        used = int(np.any(np.asarray(pool.weights) != 0, axis=1).sum())
+        capacity = 64
+        while capacity < max(4 * self.width, used + self.new_neurons):
+            capacity *= 2
+        return resize(pool, capacity)
+
+    def _round(self, work: Problem, pool: Pool, directions: Array, wanted: Array, exact: bool) -> Pool:
+        """Add neurons, reweight, move."""
+        free = int(np.all(np.asarray(pool.weights) == 0, axis=1).sum())
+        if free < min(int(wanted.sum()), self.new_neurons // 2):
+            pool = resize(pool, 2 * pool.weights.shape[0])
+        pool = insert(pool, directions, wanted)
+        if exact:
+            return pool  # the next round begins with the exact fit
+        pool = reweight(work, pool, 800)
+        if self.move_steps:
+            pool = move(work, pool, self.move_steps, jnp.asarray(self.rate, work.X.dtype))
+        return pool
+
+    def _finish(
+        self,
+        problem: Problem,
+        pricer: Any,
+        network: Network,
+        dual: Float[Array, "n c"],
+        key: Any,
+        status: Status,
+        steps: int,
+        trace: list[tuple[int, float, float]],
+    ) -> Solution:
+        """Everything that is reported, from the network that is returned, in float64."""
+        dtype = problem.X.dtype
+        with double_precision():
+            exact = to_double(problem)
+            network = to_double(network)
+            network = _refit_exactly(exact, network)
+            network = reduce_width(exact, prune(network))
+            network = prune(jax.tree.map(lambda a: a.astype(dtype), network))
+            returned = to_double(network)
+            upper = float(network_objective(returned, exact))
+            residuals = [-exact.loss.grad(returned(exact.X), exact.Y)]
+            lower, heuristic = -np.inf, -np.inf
+            own = returned.hidden / jnp.linalg.norm(returned.hidden, axis=1, keepdims=True)
+            if isinstance(pricer, ExactPricer):
+                residuals.append(exact.loss.project_dual(to_double(dual), exact.Y))
+                pricer = to_double(pricer) if False else pricer
+                for R in residuals:
+                    norm = pricer_norm(pricer, exact, R)
+                    norm = jnp.maximum(norm, atom_dual_norm(returned, exact, R))
+                    lower = max(lower, float(scaled_bound(exact, R, norm)))
+            else:
+                R = residuals[0]
+                norm = max(
+                    heuristic_norm(exact, R, key, own, self.final_starts),
+                    float(atom_dual_norm(returned, exact, R)),
+                )
+                heuristic = float(scaled_bound(exact, R, jnp.asarray(norm)))
+        certificate = make_certificate(upper, lower, pricer.scope)
+        history = History(
+            np.array([t[0] for t in trace], np.int32),
+            np.array([t[1] for t in trace]),
+            np.array([t[2] for t in trace]),
+            np.int32(len(trace)),
+        )
+        return Solution(
+            params=network,
+            network=network,
+            objective=certificate.upper,
+            program_gap=certificate.gap,
+            upper_bound=certificate.upper,
+            lower_bound=certificate.lower,
+            gap=certificate.gap,
+            heuristic_bound=np.float64(min(heuristic, upper)),
+            status=np.int32(status),
+            num_steps=np.int32(steps),
+            history=history,
+            scope=pricer.scope,
+        )
+
+
+@jax.jit
+def _fit(work: Problem, pool: Pool) -> tuple[Pool, Float[Array, "n c"]]:
+    """Exact output weights and the dual residual of the pool."""
+    if not isinstance(work.loss, Squared):
+        pool = reweight(work, pool, 5000)
+        return pool, dual_residual(work, pool)
+    atoms = jax.nn.relu(work.rows @ pool.directions.T)
+    fit = fit_atoms(atoms, work.Y, work.beta, work.readout, init=pool.weights, tol=1e-12, max_steps=100)
+    better = fit.objective <= pool_objective(work, pool)
+    weights = jnp.where(better, fit.output, pool.weights)
+    used = jnp.any(weights != 0, axis=1, keepdims=True)
+    return Pool(jnp.where(used, pool.directions, 0.0), weights), fit.R
+
+
+@functools.partial(jax.jit)
+def _refit_exactly(problem: Problem, network: Network) -> Network:
+    pool, _ = _fit(problem, pool_of(network))
+    return pool_network(problem, pool)
+
+
+def pricer_norm(pricer: ExactPricer, problem: Problem, R: Float[Array, "n c"]) -> Float[Array, ""]:
+    """Proved bound on the price of every neuron in the pricer's cells."""
+    return pricer(problem, R, None, None, 1).upper
