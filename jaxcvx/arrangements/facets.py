@@ -23,7 +23,8 @@ from scipy.optimize import nnls
 from scipy.spatial import ConvexHull, QhullError
 
 from jaxcvx.arrangements.cells import unit_rows
-from jaxcvx.arrangements.enumerate import _column_scales, _merge_parallel, _reduce_rank
+from jaxcvx.arrangements.enumerate import _column_scales, _reduce_rank
+from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
 from jaxcvx.errors import InvalidTypeError, invalid
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -91,7 +92,7 @@ def facet_index(rows: Any, masks: Any, gates: Any) -> np.ndarray:
     alive = np.flatnonzero(np.any(Z != 0, axis=1))
     scales = _column_scales(Z)
     unit = unit_rows(Z[alive] / scales)
-    lines = _merge_parallel(unit, 2 * eps + 64 * _EPS)
+    lines = merge_parallel_rows(unit, 2 * eps + 64 * _EPS)
     reduced, basis = _reduce_rank(unit[lines.first], eps)
     num, rank = reduced.shape
     chosen = alive[lines.first]
