@@ -1,7 +1,11 @@
 """jaxcvx: two-layer ReLU networks trained to certified global optimality."""
 
 from jaxcvx import errors as errors
+from jaxcvx.analysis.closed_forms import rank_one_solution
 from jaxcvx.analysis.path import regularization_path
+from jaxcvx.analysis.semi_nmf import semi_nmf
+from jaxcvx.analysis.spike_free import is_spike_free
+from jaxcvx.analysis.whitening import fit_whitening
 from jaxcvx.arrangements.cells import Arrangements, arrangements_of, merge_arrangements
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.arrangements.sample import sample_arrangements
@@ -22,6 +26,7 @@ from jaxcvx.solvers.gradient_descent import GradientDescent
 from jaxcvx.solvers.nuclear import NuclearProximalGradient
 from jaxcvx.solvers.polish import polish
 from jaxcvx.solvers.proximal_gradient import ProximalGradient
+from jaxcvx.solvers.soft_svd import SoftThresholdedSVD
 
 __all__ = [
     "Arrangements",
@@ -39,6 +44,7 @@ __all__ = [
     "NuclearProximalGradient",
     "Problem",
     "ProximalGradient",
+    "SoftThresholdedSVD",
     "SoftmaxCrossEntropy",
     "Solution",
     "Squared",
@@ -51,16 +57,20 @@ __all__ = [
     "certify",
     "enumerate_arrangements",
     "errors",
+    "fit_whitening",
     "gated_to_relu",
+    "is_spike_free",
     "load",
     "make_problem",
     "merge_arrangements",
     "merge_parallel",
     "polish",
     "prune",
+    "rank_one_solution",
     "regularization_path",
     "sample_arrangements",
     "save",
+    "semi_nmf",
     "solve",
     "training_objective",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from jaxcvx.arrangements.cells import (
 )
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.certificates.dual import all_networks_dual_norm, atom_dual_norm, best_bound, relaxed_dual_norm
+from jaxcvx.certificates.relaxed import MAX_ORDER, relaxation_order, semidefinite_dual_norm
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, balance, network_objective, problem_for
 from jaxcvx.problems.losses import Loss
@@ -76,23 +78,34 @@ def bound_scope(arrangements: Arrangements | None, num_outputs: int) -> str:
     return "global" if num_outputs == 1 else "relaxation"
 
 
-def network_bound(problem: Problem, network: Network) -> Float[Array, ""]:
-    """Lower bound from the network's own residual, over the problem's cells (all networks if it has none)."""
+def network_bound(problem: Problem, network: Network, semidefinite: bool = False) -> Float[Array, ""]:
+    """Lower bound from the network's own residual, over the problem's cells (all networks if it has none).
+
+    Args:
+      problem: data, loss, beta, and perhaps cells.
+      network: its predictions give the dual points.
+      semidefinite: static; where all networks are ranged over, price by the semidefinite relaxation as well
+        and take the smaller bound.
+    """
+    cells = problem.arrangements
 
     def dual_norm(R):
         own = atom_dual_norm(network, problem, R)
-        if problem.arrangements is None:
-            return jnp.maximum(own, all_networks_dual_norm(problem, R))
-        return jnp.maximum(own, relaxed_dual_norm(problem.operator, R))
+        norm = all_networks_dual_norm(problem, R) if cells is None else relaxed_dual_norm(problem.operator, R)
+        if semidefinite and (cells is None or cells.complete):
+            neurons = semidefinite_dual_norm(problem.rows, R, floor=own)
+            skip = jnp.linalg.norm(problem.rows.T @ R) if problem.features.skip else 0.0
+            norm = jnp.minimum(norm, jnp.maximum(neurons, skip))
+        return jnp.maximum(own, norm)
 
     return best_bound(problem, network(problem.X), dual_norm)
 
 
-@jax.jit
-def _evaluate(problem: Problem, network: Network) -> tuple[Array, Array]:
+@functools.partial(jax.jit, static_argnames="semidefinite")
+def _evaluate(problem: Problem, network: Network, semidefinite: bool) -> tuple[Array, Array]:
     network = balance(network)
     upper = network_objective(network, problem)
-    return upper, jnp.minimum(network_bound(problem, network), upper)
+    return upper, jnp.minimum(network_bound(problem, network, semidefinite), upper)
 
 
 def certify(
@@ -117,9 +130,10 @@ def certify(
       X, Y, beta, loss: as in :func:`jaxcvx.make_problem`.
       arrangements: cells to range over. If they are not complete, the network's own cells are added.
       method: "exact": neurons are priced exactly in every cell (one output only); without arrangements all
-        cells are enumerated. "relaxed": with arrangements, cells are priced exactly or, for several
-        outputs, by an upper bound; without, a cruder bound that needs no cells holds for all networks.
-        "auto": the cells if given; else all cells if there are at most 20000; else "relaxed".
+        cells are enumerated. "relaxed": neurons are priced by a semidefinite relaxation that needs no cells
+        and holds for all networks, on data with n + min(n, d) up to 220 (seconds to a minute; beyond, by a
+        crude closed form). Given cells that are not complete are priced one by one instead.
+        "auto": the cells if given; else all cells if there are at most 20000; else the crude closed form.
 
     Returns:
       A Certificate. Its scope is "global" only for one output and complete arrangements.
@@ -150,7 +164,9 @@ def certify(
         if arrangements is not None and not arrangements.complete:
             own = arrangements_of(network, problem.X)
             arrangements = merge_arrangements(arrangements, own) if own.num_cells else arrangements
-        upper, lower = _evaluate(problem.replace(arrangements=arrangements), network)
+        exact = arrangements is not None and problem.num_outputs == 1
+        semidefinite = method == "relaxed" and not exact and relaxation_order(*rows.shape) <= MAX_ORDER
+        upper, lower = _evaluate(problem.replace(arrangements=arrangements), network, semidefinite)
         return make_certificate(upper, lower, bound_scope(arrangements, problem.num_outputs))
 
 

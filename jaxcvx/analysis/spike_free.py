@@ -1,0 +1,113 @@
+"""Spike-freeness: whether {(X u)_+ : ||u|| <= 1} lies within {X u : ||u|| <= 1} (Ergen and Pilanci, JMLR 2021).
+
+On spike-free data every neuron can be replaced by one that is active on all samples, at no cost, so the training
+problem reduces to the cell D = I. An exact test: rows that are positive multiples of one another count once, and
+zero rows not at all, as neither changes the inclusion. If the remaining rows are linearly dependent the data are
+not spike-free: their rectified values have kinks in different places and obey no linear relation. Otherwise,
+with G = X X^T and s = X u, the inclusion reads s_+^T G^-1 s_+ <= s^T G^-1 s for all s, that is
+
+    2 s_+^T G^-1 s_- <= s_-^T G^-1 s_-,
+
+and since s_- may be scaled down it holds if and only if no off-diagonal entry of G^-1 is positive: G is an
+inverse M-matrix. Orthogonal rows (whitened data) and rank one with coefficients of one sign are the known cases.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.problems.base import as_real_matrix
+
+
+def _distinct_rays(X: np.ndarray, tol: float) -> np.ndarray:
+    """One unit row for each ray spanned by the rows of X."""
+    norms = np.linalg.norm(X, axis=1)
+    alive = norms > tol * norms.max(initial=0.0)
+    unit = X[alive] / norms[alive, None]
+    kept: list[int] = []
+    for i in range(len(unit)):
+        if all(np.linalg.norm(unit[i] - unit[j]) > tol for j in kept):
+            kept.append(i)
+    return unit[kept]
+
+
+@functools.partial(jax.jit, static_argnames=("num_starts", "num_steps"))
+def spike_free_statistic(
+    X: Float[Array, "n d"], key: PRNGKeyArray, *, num_starts: int = 256, num_steps: int = 500
+) -> Float[Array, ""]:
+    """``max_{||u|| <= 1} ||X^+ (X u)_+||``, estimated from below by projected ascent from many starts.
+
+    At most 1 for spike-free data of full row rank. For Gaussian data it falls to 1 from above as d grows, so
+    it never says that such data are spike-free exactly.
+
+    Args:
+      X: (n, d) rows, linearly independent.
+      key: random key of the starts.
+      num_starts, num_steps: effort.
+    """
+    inverse = jnp.linalg.pinv(X)
+
+    def value(u):
+        return jnp.linalg.norm(inverse @ jax.nn.relu(X @ u))
+
+    def normalise(u):
+        size = jnp.linalg.norm(u)
+        return u / jnp.where(size > 0, size, 1.0)
+
+    def ascend(u):
+        def body(i, carry):
+            u, best = carry
+            size, gradient = jax.value_and_grad(value)(u)
+            step = normalise(jnp.where(size > 0, gradient, 0.0)) / (1 + i / 20)
+            return normalise(u + step), jnp.maximum(best, size)
+
+        return jax.lax.fori_loop(0, num_steps, body, (normalise(u), jnp.zeros((), X.dtype)))[1]
+
+    random = jax.random.normal(key, (num_starts, X.shape[1]), X.dtype) @ (X.T @ inverse.T)
+    return jnp.max(jax.vmap(ascend)(random))
+
+
+def is_spike_free(X: object, tolerance: float = 0.0, *, key: PRNGKeyArray | None = None) -> bool:
+    """Whether data are spike-free: exactly, or up to a tolerance on the statistic.
+
+    Args:
+      X: (n, d) feature rows (with their column of ones, if there is a bias).
+      tolerance: 0 gives the exact test, which holds up to rounding. Otherwise data that fail it pass all the
+        same if the statistic found by :func:`spike_free_statistic` is at most ``1 + tolerance``: a
+        heuristic, as the ascent can miss the maximum. Gaussian data want a tolerance of order sqrt(n / d).
+      key: random key for the statistic; default ``jax.random.key(0)``.
+
+    Returns:
+      A bool; for use outside jit.
+
+    Raises:
+      InvalidInputError, InvalidTypeError: X is not a finite matrix; tolerance is negative.
+    """
+    if isinstance(X, jax.core.Tracer):
+        raise InvalidTypeError("is_spike_free: got traced arrays, expected concrete ones.")
+    if not tolerance >= 0:
+        raise invalid("tolerance", tolerance, "a number >= 0")
+    X = as_real_matrix("X", X)
+    eps = max(X.shape) * float(jnp.finfo(X.dtype).eps)
+    rows = _distinct_rays(np.asarray(X, np.float64), eps)
+    if not len(rows):
+        return True
+    size = np.linalg.svd(rows, compute_uv=False)
+    if len(rows) > rows.shape[1] or size[-1] <= eps * size[0]:
+        return False
+    inverse = np.linalg.inv(rows @ rows.T)
+    diagonal = np.sqrt(np.diag(inverse))
+    correlation = inverse / np.outer(diagonal, diagonal)
+    np.fill_diagonal(correlation, 0.0)
+    if correlation.max() <= 8 * eps * (size[0] / size[-1]) ** 2:
+        return True
+    if tolerance == 0:
+        return False
+    key = jax.random.key(0) if key is None else key
+    return float(spike_free_statistic(jnp.asarray(rows, X.dtype), key)) <= 1 + tolerance

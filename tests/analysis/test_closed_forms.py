@@ -1,0 +1,56 @@
+"""Formulas against the cone program by Clarabel, against Adam, and against their reference values."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcvx import InvalidInputError, InvalidTypeError, make_problem, rank_one_solution
+from jaxcvx.analysis.closed_forms import whitened_value
+from tests.helpers import adam_objectives, cone_optimum, network_value
+
+
+def rank_one_data(seed: int, c: int, sign: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    left = rng.standard_normal((9, 1))
+    left = sign * np.abs(left) if sign else left
+    return left @ rng.standard_normal((1, 4)), rng.standard_normal((9, c))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 3.0])
+def test_rank_one_is_the_cone_programs_optimum(beta):
+    for seed in range(5):
+        X, Y = rank_one_data(seed, 1)
+        network, value = rank_one_solution(make_problem(X, Y, beta))
+        masks = np.stack([X @ X[0] >= 0, X @ X[0] <= 0])
+        assert float(value) == pytest.approx(cone_optimum(X, masks, Y, beta), rel=1e-6)
+        weights = np.asarray(network.hidden), np.asarray(network.output)
+        assert network_value(*weights, X, Y, beta) == pytest.approx(float(value), rel=1e-12)
+
+
+@pytest.mark.parametrize(("c", "sign"), [(1, 0.0), (3, 0.0), (2, 1.0), (2, -1.0)])
+def test_adam_comes_down_to_rank_one(c, sign):
+    X, Y = rank_one_data(7, c, sign)
+    network, value = rank_one_solution(make_problem(X, Y, 0.5))
+    runs = adam_objectives(X, Y, 0.5, runs=5, width=10)
+    assert float(value) == pytest.approx(runs.min(), rel=1e-6) and runs.min() >= float(value) * (1 - 1e-12)
+    weights = np.asarray(network.hidden), np.asarray(network.output)
+    assert network_value(*weights, X, Y, 0.5) == pytest.approx(float(value), rel=1e-12)
+
+
+def test_other_data_are_refused():
+    X, Y = rank_one_data(0, 1)
+    with pytest.raises(InvalidInputError, match="^problem.X: got feature rows of rank 2, expected rank one"):
+        rank_one_solution(make_problem(X + np.eye(9, 4)[:, :1] @ np.ones((1, 4)), Y, 0.1))
+    with pytest.raises(InvalidInputError, match="rank 0"):
+        rank_one_solution(make_problem(0 * X, Y, 0.1))
+    with pytest.raises(InvalidInputError, match="^problem: got loss 'huber'"):
+        rank_one_solution(make_problem(X, Y, 0.1, loss="huber"))
+    with pytest.raises(InvalidTypeError, match="rank_one_solution: got traced"):
+        jax.jit(lambda X: rank_one_solution(make_problem(X, Y, 0.1))[1])(X)
+
+
+def test_value_on_whitened_data():
+    assert float(whitened_value(np.sqrt([7.0, 9.0, 14.0]), 1.0)) == pytest.approx(7.8874087, abs=5e-8)
+    assert float(whitened_value(np.asarray([2.0, 0.5]), 1.0)) == pytest.approx(2 - 0.5 + 0.125)
