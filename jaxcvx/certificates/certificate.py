@@ -67,13 +67,13 @@ def to_double(tree: Any) -> Any:
     return jax.tree.map(convert, tree)
 
 
-def bound_scope(arrangements: Arrangements | None, num_outputs: int) -> str:
-    """Scope of the bound that :func:`network_bound` proves."""
+def bound_scope(arrangements: Arrangements | None, num_columns: int) -> str:
+    """Scope of the bound that :func:`network_bound` proves for q = num_columns output weights per neuron."""
     if arrangements is None:
         return "relaxation"
     if not arrangements.complete:
         return "sampled-cells"
-    return "global" if num_outputs == 1 else "relaxation"
+    return "global" if num_columns == 1 else "relaxation"
 
 
 def network_bound(problem: Problem, network: Network) -> Float[Array, ""]:
@@ -137,8 +137,9 @@ def certify(
     with double_precision():
         network, X, Y, beta = (to_double(a) for a in (network, X, Y, beta))
         problem = problem_for(network, X, Y, beta, loss)
-        if method == "exact" and problem.num_outputs > 1:
-            raise invalid("method", "'exact' with several outputs", "'auto' or 'relaxed' for several outputs")
+        if method == "exact" and problem.num_columns > 1:
+            got = f"'exact' with {problem.num_columns} output weights per neuron"
+            raise invalid("method", got, "'auto' or 'relaxed' for several outputs")
         rows = np.asarray(problem.rows)
         if arrangements is not None:
             arrangements = to_double(arrangements)
@@ -151,7 +152,7 @@ def certify(
             own = arrangements_of(network, problem.X)
             arrangements = merge_arrangements(arrangements, own) if own.num_cells else arrangements
         upper, lower = _evaluate(problem.replace(arrangements=arrangements), network)
-        return make_certificate(upper, lower, bound_scope(arrangements, problem.num_outputs))
+        return make_certificate(upper, lower, bound_scope(arrangements, problem.num_columns))
 
 
 def make_certificate(upper: Any, lower: Any, scope: str) -> Certificate:

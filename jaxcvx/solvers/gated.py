@@ -53,7 +53,8 @@ def evaluate_gated(problem: Problem, outcome: Outcome) -> Parts:
 def zero_blocks(problem: Problem) -> Blocks:
     """The zero point of the program."""
     operator = problem.operator
-    return jnp.zeros((operator.num_blocks, operator.Z.shape[1], problem.num_outputs), problem.X.dtype)
+    columns = operator.readout.columns(problem.num_outputs)
+    return jnp.zeros((operator.num_blocks, operator.Z.shape[1], columns), problem.X.dtype)
 
 
 def gated_from_network(problem: Problem, network: Network) -> Blocks:
