@@ -8,6 +8,7 @@ from jaxcvx.analysis.spike_free import is_spike_free
 from jaxcvx.analysis.whitening import fit_whitening
 from jaxcvx.arrangements.cells import Arrangements, arrangements_of, merge_arrangements
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
+from jaxcvx.arrangements.filters import restrict_filters
 from jaxcvx.arrangements.sample import sample_arrangements
 from jaxcvx.certificates.beta import beta_max
 from jaxcvx.certificates.certificate import Certificate, certify
@@ -15,7 +16,8 @@ from jaxcvx.checkpoint import load, save
 from jaxcvx.errors import InvalidInputError, InvalidTypeError, JaxcvxError, TooManyArrangements
 from jaxcvx.networks.network import Network, balance, merge_parallel, prune, training_objective
 from jaxcvx.networks.recovery import gated_to_relu
-from jaxcvx.operators.features import Dense
+from jaxcvx.operators.convolution import ConvFlatten, ConvPool
+from jaxcvx.operators.features import Dense, Features
 from jaxcvx.problems.base import make_problem
 from jaxcvx.problems.losses import Hinge, Huber, Logistic, SoftmaxCrossEntropy, Squared
 from jaxcvx.problems.relu import Problem
@@ -32,7 +34,10 @@ __all__ = [
     "Arrangements",
     "Certificate",
     "ConeADMM",
+    "ConvFlatten",
+    "ConvPool",
     "Dense",
+    "Features",
     "GradientDescent",
     "Hinge",
     "Huber",
@@ -68,6 +73,7 @@ __all__ = [
     "prune",
     "rank_one_solution",
     "regularization_path",
+    "restrict_filters",
     "sample_arrangements",
     "save",
     "semi_nmf",

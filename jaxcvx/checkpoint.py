@@ -39,10 +39,18 @@ _CHECKSUM_BYTES = 64
 _MODULES: dict[str, str] = {
     "Arrangements": "jaxcvx.arrangements.cells",
     "Certificate": "jaxcvx.certificates.certificate",
+    "ConvFlatten": "jaxcvx.operators.convolution",
+    "ConvPool": "jaxcvx.operators.convolution",
     "Dense": "jaxcvx.operators.features",
+    "Hinge": "jaxcvx.problems.losses",
     "History": "jaxcvx.solvers.base",
+    "Huber": "jaxcvx.problems.losses",
+    "Logistic": "jaxcvx.problems.losses",
     "Network": "jaxcvx.networks.network",
+    "Problem": "jaxcvx.problems.relu",
+    "SoftmaxCrossEntropy": "jaxcvx.problems.losses",
     "Solution": "jaxcvx.solvers.base",
+    "Squared": "jaxcvx.problems.losses",
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.operators.features import resolve_features
+from jaxcvx.operators.features import Features, resolve_features
 
 if TYPE_CHECKING:
     from jaxcvx.networks.network import Network
@@ -22,20 +22,22 @@ _CHUNK = 1 << 22  # entries of a temporary (cells x rows) block
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Arrangements:
-    """Cells of the hyperplane arrangement that the rows of X cut out of weight space.
+    """Cells of the hyperplane arrangement that the rows Z of X cut out of weight space.
+
+    A dense network has one row per sample, a convolutional one K (its patches): N = n K.
 
     A cell is the set of directions u with a given activation pattern D = diag(1[X u >= 0]). It is
     stored by that pattern and by one direction inside it, its gate.
 
     Attributes:
-      masks: (P, n) bool, ``masks[i] = 1[X gates[i] >= 0]``. Zero rows of X are True.
-      gates: (P, d) directions, one in each cell (unit norm when made by this library).
+      masks: (P, N) bool, ``masks[i] = 1[Z gates[i] >= 0]``. Zero rows are True.
+      gates: (P, p) directions, one in each cell (unit norm when made by this library).
       complete: static; True only where every cell of the data is present, so that statements about
         these cells are statements about all networks.
     """
 
-    masks: Bool[Array, "P n"]
-    gates: Float[Array, "P d"]
+    masks: Bool[Array, "P N"]
+    gates: Float[Array, "P p"]
     complete: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @property
@@ -51,7 +53,7 @@ class HostRows(NamedTuple):
     """Rows that the hidden weights multiply, on the host.
 
     Attributes:
-      rows: (n, p) float64, ``features.matrix(X)``.
+      rows: (N, p) float64, ``features.matrix(X)``.
       dtype: dtype for gates: that of X if floating (at least float32), else float64.
       eps: resolution of the numbers in X: machine epsilon of its dtype (float64's for integers).
     """
@@ -70,7 +72,7 @@ def host_rows(X: Any, features: Any = "dense") -> HostRows:
     """Validate X and return ``features.matrix(X)`` in float64 on the host.
 
     Args:
-      X: (n, d) real, finite, at least one row and one column; not traced.
+      X: (n, d) or the shape that ``features`` wants; real, finite, not empty; not traced.
       features: ``"dense"`` or a features object.
 
     Raises:
@@ -90,18 +92,24 @@ def host_rows(X: Any, features: Any = "dense") -> HostRows:
     floating = bool(jnp.issubdtype(host.dtype, jnp.floating))
     if not floating and host.dtype.kind not in "iub":
         raise InvalidTypeError(f"X: got dtype {host.dtype}, expected real numbers.")
-    if host.ndim != 2:
-        raise invalid("X", f"shape {host.shape}", "2 axes (n, d)")
+    _check_axes(host.shape, features)
     if 0 in host.shape:
         raise invalid("X", f"shape {host.shape}", "at least one row and one column")
     eps = float(jnp.finfo(host.dtype).eps) if floating else float(np.finfo(np.float64).eps)
     dtype = np.dtype(np.float32) if floating and host.dtype.itemsize <= 4 else np.dtype(np.float64)
     host = host.astype(np.float64)
     if not np.isfinite(host).all():
-        i, j = (int(k) for k in np.argwhere(~np.isfinite(host))[0])
-        raise invalid("X", f"{host[i, j]} at index ({i}, {j})", "finite numbers only")
+        where = tuple(int(k) for k in np.argwhere(~np.isfinite(host))[0])
+        raise invalid("X", f"{host[where]} at index {where}", "finite numbers only")
     rows = np.asarray(features.matrix(host), np.float64)
     return HostRows(rows, dtype, max(eps, float(np.finfo(np.float64).eps)))
+
+
+def _check_axes(shape: tuple[int, ...], features: Features) -> None:
+    if len(shape) not in features.ndims:
+        raise invalid(
+            "X", f"shape {shape}", f"{' or '.join(map(str, features.ndims))} axes for these features"
+        )
 
 
 def host_masks(rows: np.ndarray, gates: np.ndarray) -> np.ndarray:
@@ -157,7 +165,7 @@ def max_num_cells(num_rows: int, rank: int) -> int:
     return 2 * total
 
 
-def arrangements_of(network: Network, X: Float[Array, "n d"]) -> Arrangements:
+def arrangements_of(network: Network, X: Float[Array, "n ..."]) -> Arrangements:
     """Cells in which the neurons of ``network`` lie: masks ``1[Z u_j >= 0]`` with Z = features.matrix(X).
 
     Neurons with zero weights are dropped and equal cells merged (first neuron kept), so the number of cells
@@ -166,7 +174,7 @@ def arrangements_of(network: Network, X: Float[Array, "n d"]) -> Arrangements:
 
     Args:
       network: anything with ``hidden`` (m, p) and ``features``.
-      X: (n, d) inputs.
+      X: inputs, (n, d) or as the features want them.
 
     Returns:
       At most m cells with unit gates ``u_j / ||u_j||``, ``complete=False``; none if no neuron is left.
@@ -176,8 +184,7 @@ def arrangements_of(network: Network, X: Float[Array, "n d"]) -> Arrangements:
     """
     hidden = network.hidden
     if is_traced(X, hidden):
-        if jnp.ndim(X) != 2:
-            raise invalid("X", f"shape {jnp.shape(X)}", "2 axes (n, d)")
+        _check_axes(jnp.shape(X), network.features)
         Z = network.features.matrix(X)
         _check_width(hidden, Z.shape[1])
         values = jnp.matmul(hidden, Z.T, precision=jax.lax.Precision.HIGHEST)
@@ -248,7 +255,7 @@ def validate_arrangements(arrangements: Arrangements, num_rows: int, num_weights
 
     Args:
       arrangements: the cells.
-      num_rows: n, the length that masks must have.
+      num_rows: N, the length that masks must have.
       num_weights: p, the length that gates must have.
 
     Raises:

@@ -28,14 +28,14 @@ from jaxtyping import Array, Float
 from jaxcvx.arrangements.cells import Arrangements, host_rows, mask_keys, max_num_cells, unit_rows
 from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
 from jaxcvx.errors import JaxcvxError, TooManyArrangements, invalid
-from jaxcvx.operators.features import Dense
+from jaxcvx.operators.features import Features
 
 _EPS = float(np.finfo(np.float64).eps)
 _CHUNK = 1 << 23  # bytes of a temporary block
 
 
 def enumerate_arrangements(
-    X: Float[Array, "n d"], *, features: str | Dense = "dense", max_cells: int = 100_000
+    X: Float[Array, "n ..."], *, features: str | Features = "dense", max_cells: int = 100_000
 ) -> Arrangements:
     """All cells of the data, exact for its rank, whatever the dimension.
 
@@ -45,12 +45,13 @@ def enumerate_arrangements(
     told from degenerate positions and are left out: give float64 data where that matters.
 
     Args:
-      X: (n, d) inputs, real and finite.
-      features: ``"dense"`` or ``jaxcvx.Dense(bias=...)``.
+      X: (n, d) inputs, real and finite, or the shape that ``features`` wants.
+      features: ``"dense"``, ``jaxcvx.Dense(bias=...)``, or a convolution, whose cells are those of all patches (see
+        :func:`jaxcvx.restrict_filters` for lowering their rank).
       max_cells: largest number of cells allowed.
 
     Returns:
-      ``Arrangements(masks (P, n), gates (P, p), complete=True)`` in a deterministic order, each gate of unit
+      ``Arrangements(masks (P, N), gates (P, p), complete=True)`` in a deterministic order, each gate of unit
       norm and strictly inside its cell. Gates have the dtype of X if that is floating (float64 only if jax
       has it enabled).
 

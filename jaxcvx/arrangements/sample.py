@@ -20,18 +20,18 @@ from jaxcvx.arrangements.cells import (
     unit_rows,
 )
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.operators.features import Dense, resolve_features
+from jaxcvx.operators.features import Features, resolve_features
 
-METHODS = ("gaussian", "data")
+METHODS = ("gaussian", "data", "conv")
 
 
 def sample_arrangements(
     key: PRNGKeyArray,
-    X: Float[Array, "n d"],
+    X: Float[Array, "n ..."],
     num: int,
     *,
     method: str = "gaussian",
-    features: str | Dense = "dense",
+    features: str | Features = "dense",
 ) -> Arrangements:
     """Distinct cells hit by ``num`` random gates.
 
@@ -39,14 +39,17 @@ def sample_arrangements(
 
     Args:
       key: a jax random key.
-      X: (n, d) inputs, real and finite.
+      X: (n, d) inputs, real and finite, or the shape that ``features`` wants.
       num: number of gates drawn; at most so many distinct cells come back.
       method: ``"gaussian"``: directions uniform on the sphere, so that a cell is drawn in proportion to its
         solid angle. ``"data"``: hyperplanes that separate random pairs of data points halfway,
         ``x_i/|x_i| - x_j/|x_j|``, or with a bias the perpendicular bisector of the two points, each tilted a
         little so that it passes through no point: thin cells between nearby points are reached, and no
-        gate wastes itself on directions without data.
-      features: ``"dense"`` or ``jaxcvx.Dense(bias=...)``.
+        gate wastes itself on directions without data. (Of a convolution the points are its patches.) ``"conv"``:
+        filters that answer to contrast and not to brightness, by turns a random patch and a Gaussian
+        direction, both without their component along the mean row, tilted a little: patches of images are nearly
+        constant, so filters with a mean switch most of them on, or off, together.
+      features: ``"dense"``, ``jaxcvx.Dense(bias=...)``, ``jaxcvx.ConvPool(...)`` or ``jaxcvx.ConvFlatten(...)``.
 
     Returns:
       Cells in the order drawn, the first gate of each cell kept, unit norm. ``complete=True`` only if their
@@ -66,8 +69,10 @@ def sample_arrangements(
         raise InvalidTypeError("key: got a traced key, expected a concrete one: sample outside jit and vmap.")
     if method == "gaussian":
         gates = _normal(key, (int(num), data.rows.shape[1]))
+    elif method == "data":
+        gates = _pair_gates(key, data, int(num), features.bias)
     else:
-        gates = _pair_gates(key, np.asarray(X).astype(np.float64), data, int(num), features)
+        gates = _contrast_gates(key, data.rows, int(num))
     # Round first: masks are those of the gates as stored.
     gates = np.asarray(jnp.asarray(unit_rows(gates).astype(data.dtype)))
     exact = gates.astype(np.float64)
@@ -101,18 +106,32 @@ def _bound(data: HostRows) -> int:
     return max_num_cells(len(rows), rank)
 
 
-def _pair_gates(key: Any, X: np.ndarray, data: HostRows, num: int, features: Dense) -> np.ndarray:
+def _contrast_gates(key: Any, rows: np.ndarray, num: int) -> np.ndarray:
+    """Gates (num, p): random rows and Gaussian directions by turns, orthogonal to the mean row up to a tilt."""
+    alive = rows[np.any(rows != 0, axis=1)]
+    draw_key, choice_key, tilt_key = jax.random.split(key, 3)
+    gates = _normal(draw_key, (num, rows.shape[1]))
+    if len(alive):
+        chosen = np.asarray(jax.random.randint(choice_key, (num,), 0, len(alive)))
+        gates[::2] = alive[chosen[::2]]
+    mean = unit_rows(rows.mean(axis=0, keepdims=True))
+    gates = unit_rows(gates - (gates @ mean.T) * mean)
+    return gates + 1e-4 * unit_rows(_normal(tilt_key, gates.shape))
+
+
+def _pair_gates(key: Any, data: HostRows, num: int, bias: bool) -> np.ndarray:
     """Gates (num, p) halfway between random pairs of points, slightly tilted; random for equal points."""
     pair_key, tilt_key = jax.random.split(key)
     tilt = unit_rows(_normal(tilt_key, (num, data.rows.shape[1])))
-    points = X if features.bias else unit_rows(X[np.any(X != 0, axis=1)])
+    rows = data.rows
+    points = rows[:, :-1] if bias else unit_rows(rows[np.any(rows != 0, axis=1)])
     if len(points) < 2:
         return tilt
     first_key, gap_key = jax.random.split(pair_key)
     i = np.asarray(jax.random.randint(first_key, (num,), 0, len(points)))
     j = (i + np.asarray(jax.random.randint(gap_key, (num,), 1, len(points)))) % len(points)
     gates = points[i] - points[j]
-    if features.bias:
+    if bias:
         middle = (points[i] + points[j]) / 2
         gates = np.concatenate([gates, -(gates * middle).sum(axis=1, keepdims=True)], axis=1)
         left, right = (np.concatenate([points[k], np.ones((num, 1))], axis=1) for k in (i, j))

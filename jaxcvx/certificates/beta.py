@@ -38,6 +38,6 @@ def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
         return gated_dual_norm(problem.operator, R)
     if problem.arrangements is None:
         return all_networks_dual_norm(problem, R)
-    if problem.num_outputs > 1:
+    if problem.num_columns > 1:
         raise invalid("program", "'network' for several outputs", "one output, or program='gated'")
     return cone_dual_norm(problem.operator, R)

@@ -69,13 +69,13 @@ def to_double(tree: Any) -> Any:
     return jax.tree.map(convert, tree)
 
 
-def bound_scope(arrangements: Arrangements | None, num_outputs: int) -> str:
-    """Scope of the bound that :func:`network_bound` proves."""
+def bound_scope(arrangements: Arrangements | None, num_columns: int) -> str:
+    """Scope of the bound that :func:`network_bound` proves for q = num_columns output weights per neuron."""
     if arrangements is None:
         return "relaxation"
     if not arrangements.complete:
         return "sampled-cells"
-    return "global" if num_outputs == 1 else "relaxation"
+    return "global" if num_columns == 1 else "relaxation"
 
 
 def network_bound(problem: Problem, network: Network, semidefinite: bool = False) -> Float[Array, ""]:
@@ -151,8 +151,9 @@ def certify(
     with double_precision():
         network, X, Y, beta = (to_double(a) for a in (network, X, Y, beta))
         problem = problem_for(network, X, Y, beta, loss)
-        if method == "exact" and problem.num_outputs > 1:
-            raise invalid("method", "'exact' with several outputs", "'auto' or 'relaxed' for several outputs")
+        if method == "exact" and problem.num_columns > 1:
+            got = f"'exact' with {problem.num_columns} output weights per neuron"
+            raise invalid("method", got, "'auto' or 'relaxed' for several outputs")
         rows = np.asarray(problem.rows)
         if arrangements is not None:
             arrangements = to_double(arrangements)
@@ -164,10 +165,10 @@ def certify(
         if arrangements is not None and not arrangements.complete:
             own = arrangements_of(network, problem.X)
             arrangements = merge_arrangements(arrangements, own) if own.num_cells else arrangements
-        exact = arrangements is not None and problem.num_outputs == 1
+        exact = arrangements is not None and problem.num_columns == 1
         semidefinite = method == "relaxed" and not exact and relaxation_order(*rows.shape) <= MAX_ORDER
         upper, lower = _evaluate(problem.replace(arrangements=arrangements), network, semidefinite)
-        return make_certificate(upper, lower, bound_scope(arrangements, problem.num_outputs))
+        return make_certificate(upper, lower, bound_scope(arrangements, problem.num_columns))
 
 
 def make_certificate(upper: Any, lower: Any, scope: str) -> Certificate:

@@ -1,7 +1,8 @@
 """Dual bounds: scale a residual until it is dual feasible, evaluate the dual objective there.
 
-The training problem's dual is ``max_R -loss*(-R)`` subject to ``||R^T (Z u)_+|| <= beta`` for all ||u|| <= 1
-(and ``||Z^T R||_F <= beta`` with a skip connection). For any R and any upper bound M on the left-hand
+The training problem's dual is ``max_R -loss*(-R)`` subject to ``||lift(R)^T (Z u)_+|| <= beta`` for all ||u|| <= 1
+(and ``||Z^T lift(R)||_F <= beta`` with a skip connection), where ``lift`` takes samples to rows (the identity for
+dense networks; docstrings below leave it out). For any R and any upper bound M on the left-hand
 side over a set of neurons, s R with |s| <= beta / M is feasible for the problem restricted to those
 neurons, so its dual value bounds from below every network made of them.
 """
@@ -56,7 +57,7 @@ def gated_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Scalar:
 def skip_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Scalar:
     """``||Z^T R||_F`` if there is a skip connection, else 0."""
     zero = jnp.zeros((), R.dtype)
-    return jnp.linalg.norm(operator.Z.T @ R) if operator.linear else zero
+    return jnp.linalg.norm(operator.readout.price(operator.Z, R)) if operator.linear else zero
 
 
 def _max_over_cells(bounds: Float[Array, P], exact: Callable[[Array], Array], chunk: int = 64) -> Scalar:
@@ -88,9 +89,9 @@ def cone_column_norms(
 
 
 def cone_dual_norm(operator: CellOperator, R: Float[Array, "n c"], grouping: str = "shared") -> Scalar:
-    """Dual norm of the cone program: with c = 1 exactly ``max_u |R^T (Z u)_+|`` over unit u in the cells.
+    """Dual norm of the cone program: with q = 1 exactly ``max_u |R^T (Z u)_+|`` over unit u in the cells.
 
-    For c > 1 the groups are Frobenius ("shared") or columns ("per-output").
+    For q > 1 columns the groups are Frobenius ("shared") or columns ("per-output").
     """
     G = operator.adjoint(R)
     cells = G[: operator.num_cells]
@@ -110,13 +111,14 @@ def cone_dual_norm(operator: CellOperator, R: Float[Array, "n c"], grouping: str
 
 
 def relaxed_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Scalar:
-    """Upper bound on ``max_u ||R^T (Z u)_+||`` over the cells, exact for c = 1.
+    """Upper bound on ``max_u ||R^T (Z u)_+||`` over the cells, exact for q = 1.
 
     Per cell the smaller of the spectral norm of Z^T D_i R (cones dropped) and the root of the summed
-    squares of each output's exact value (outputs decoupled). For several outputs on large problems (more
+    squares of each column's exact value (columns decoupled). For several columns on large problems (more
     than 2e7 numbers in all cells' constraints) only the first, which needs no projections.
     """
-    if R.shape[1] == 1:
+    columns = operator.readout.columns(R.shape[1])
+    if columns == 1:
         return cone_dual_norm(operator, R)
     cells = operator.adjoint(R)[: operator.num_cells]
     small = jnp.einsum("qpc,qpe->qce", cells, cells)
@@ -125,7 +127,7 @@ def relaxed_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Scalar:
     spectral = jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(small)[:, -1], 0.0))
     spectral = spectral * (1 + 64 * jnp.finfo(R.dtype).eps)
 
-    if cells.shape[0] * operator.Z.size * R.shape[1] > _MAX_PROJECTION_WORK:
+    if cells.shape[0] * operator.Z.size * columns > _MAX_PROJECTION_WORK:
         return jnp.maximum(jnp.max(spectral), skip_dual_norm(operator, R))
 
     def exact(index):
@@ -137,11 +139,11 @@ def relaxed_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Scalar:
 
 def atom_dual_norm(network: Network, problem: Problem, R: Float[Array, "n c"]) -> Scalar:
     """``max_j ||R^T (Z u_j)_+|| / ||u_j||`` over the network's own neurons (and its skip connection)."""
-    Z = problem.rows
+    Z, readout = problem.rows, problem.readout
     size = jnp.linalg.norm(network.hidden, axis=1)
-    value = jnp.linalg.norm(jax.nn.relu(network.hidden @ Z.T) @ R, axis=1)
+    value = jnp.linalg.norm(readout.price(jax.nn.relu(Z @ network.hidden.T), R), axis=1)
     best = jnp.max(jnp.where(size > 0, value / jnp.where(size > 0, size, 1.0), 0.0))
-    return best if network.skip is None else jnp.maximum(best, jnp.linalg.norm(Z.T @ R))
+    return best if network.skip is None else jnp.maximum(best, jnp.linalg.norm(readout.price(Z, R)))
 
 
 def all_networks_dual_norm(problem: Problem, R: Float[Array, "n c"]) -> Scalar:
@@ -150,7 +152,7 @@ def all_networks_dual_norm(problem: Problem, R: Float[Array, "n c"]) -> Scalar:
     From (t)_+ = (t + |t|)/2 and Cauchy-Schwarz: ``sum_i r_i |z_i u| <= sqrt(sum r+ * lambda_max(Z^T diag(r+) Z))``
     and ``<= ||r+|| ||Z||_2`` for one output, ``<= ||R||_2 ||Z||_2`` for all together.
     """
-    Z = problem.rows
+    Z, R = problem.rows, problem.readout.lift(R)
     top = jnp.linalg.norm(Z, ord=2)
 
     def one_sided(r):

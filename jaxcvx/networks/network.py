@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
-from jaxcvx.operators.features import Dense
+from jaxcvx.operators.features import Dense, Features
 from jaxcvx.problems.losses import Loss
 from jaxcvx.problems.relu import Problem
 
@@ -18,25 +18,27 @@ from jaxcvx.problems.relu import Problem
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """``f(X) = relu(Z U^T) V + Z S`` with Z = features.matrix(X).
+    """``f(X) = lower(relu(Z U^T) V + Z S)`` with Z = features.matrix(X), ``lower`` the features' readout.
+
+    Dense networks have one row per sample, q = c and ``lower`` the identity.
 
     Attributes:
       hidden: (m, p) hidden weights u_j as rows; with a bias its weight is the last entry.
-      output: (m, c) output weights v_j as rows.
-      skip: (p, c) linear skip connection S, or None.
-      features: static; Dense(bias, skip).
+      output: (m, q) output weights v_j as rows; q = c, or K c where each of K positions has its own.
+      skip: (p, q) linear skip connection S, or None.
+      features: static; Dense(bias, skip), ConvPool(...) or ConvFlatten(...).
     """
 
     hidden: Float[Array, "m p"]
-    output: Float[Array, "m c"]
-    skip: Float[Array, "p c"] | None = None
-    features: Dense = dataclasses.field(default=Dense(), metadata={"static": True})
+    output: Float[Array, "m q"]
+    skip: Float[Array, "p q"] | None = None
+    features: Features = dataclasses.field(default=Dense(), metadata={"static": True})
 
-    def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n c"]:
-        """Predictions (n, c) for inputs (n, d)."""
-        Z = self.features.matrix(X)
-        F = jax.nn.relu(Z @ self.hidden.T) @ self.output
-        return F if self.skip is None else F + Z @ self.skip
+    def __call__(self, X: Float[Array, "n ..."]) -> Float[Array, "n c"]:
+        """Predictions (n, c) for inputs X, (n, d) or as the features want them."""
+        Z, readout = self.features.matrix(X), self.features.readout(*X.shape[1:])
+        F = readout.apply(jax.nn.relu(Z @ self.hidden.T), self.output)
+        return F if self.skip is None else F + readout.apply(Z, self.skip)
 
     @property
     def width(self) -> int:
@@ -133,9 +135,9 @@ def concatenate(*networks: Network) -> Network:
 
 def zero_network(problem: Problem, width: int = 1) -> Network:
     """The network that predicts 0, with the shapes that ``problem`` wants."""
-    p, c, dtype = problem.rows.shape[1], problem.num_outputs, problem.X.dtype
-    skip = jnp.zeros((p, c), dtype) if problem.features.skip else None
-    return Network(jnp.zeros((width, p), dtype), jnp.zeros((width, c), dtype), skip, problem.features)
+    p, q, dtype = problem.rows.shape[1], problem.num_columns, problem.X.dtype
+    skip = jnp.zeros((p, q), dtype) if problem.features.skip else None
+    return Network(jnp.zeros((width, p), dtype), jnp.zeros((width, q), dtype), skip, problem.features)
 
 
 def training_objective(
@@ -145,7 +147,7 @@ def training_objective(
 
     Args:
       network: its weights are taken as they stand (see ``balance`` for the least penalty).
-      X: (n, d) inputs.
+      X: inputs, (n, d) or as the features want them.
       Y: targets as in :func:`jaxcvx.make_problem`.
       beta: absolute weight decay; the loss is a sum over samples.
       loss: name or Loss.
@@ -168,19 +170,25 @@ def problem_for(network: Network, X: object, Y: object, beta: object, loss: str 
         as_real_matrix(name, value)
     if network.hidden.shape[0] != network.output.shape[0]:
         got = f"{network.hidden.shape[0]} hidden and {network.output.shape[0]} output rows"
-        raise invalid("network", got, "as many rows in hidden (m, p) as in output (m, c)")
+        raise invalid("network", got, "as many rows in hidden (m, p) as in output (m, q)")
     if network.skip is not None:
         as_real_matrix("network.skip", network.skip)
         fitting = (network.hidden.shape[1], network.output.shape[1])
         if network.skip.shape != fitting:
             raise invalid("network.skip", f"shape {network.skip.shape}", f"{fitting}, inputs by outputs")
     resolved = resolve_loss(loss)
-    X = as_real_matrix("X", X)
-    c = network.output.shape[1]
-    Y = as_targets(resolved, Y, X.shape[0], X.dtype, num_classes=c)
-    if network.features.num_weights(X.shape[1]) != network.hidden.shape[1]:
-        got = f"{X.shape[1]} columns"
+    X = as_real_matrix("X", X, network.features.ndims)
+    sample_shape, q = X.shape[1:], network.output.shape[1]
+    if network.features.num_weights(*sample_shape) != network.hidden.shape[1]:
+        got = f"{X.shape[1]} columns" if X.ndim == 2 else f"shape {X.shape}"
         raise invalid("X", got, f"inputs for hidden weights of length {network.hidden.shape[1]}")
+    readout = network.features.readout(*sample_shape)
+    c = readout.outputs(q)
+    if c == 0 or readout.columns(c) != q:
+        raise invalid(
+            "X", f"{readout.positions} positions", f"a divisor of {q}, the columns of network.output"
+        )
+    Y = as_targets(resolved, Y, X.shape[0], X.dtype, num_classes=c)
     if Y.shape[1] != c:
         raise invalid("Y", f"{Y.shape[1]} outputs", f"{c}, the network's number of outputs")
     return Problem(X, Y, as_beta(beta, X.dtype), None, resolved, network.features)

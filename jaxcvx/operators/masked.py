@@ -64,6 +64,11 @@ class CellOperator:
         hidden = jnp.einsum("np,qpc->qnc", self.Z, W)
         return self.readout.lower(jnp.einsum("qnc,qn->nc", hidden, masks))
 
+    def each_block(self, W: Float[Array, "P p q"]) -> Float[Array, "n P c"]:
+        """What every block contributes to ``forward``: lower(D_i Z W_i)."""
+        rows = jnp.einsum("np,qpc->nqc", self.Z, W) * self.masks.T.astype(W.dtype)[:, :, None]
+        return jax.vmap(self.readout.lower, in_axes=1, out_axes=1)(rows)
+
     def adjoint(self, R: Float[Array, "n c"]) -> Float[Array, "P p q"]:
         """Adjoint of ``forward``: the blocks Z^T D_i lift(R)."""
         lifted = self.readout.lift(R)

@@ -9,7 +9,8 @@ rows, and a readout carries them over: with A the (n K, q) sum over neurons of a
     "flatten"  F_i = sum_k A_(i,k),block k       (one output weight per     q = K c
                position: column k * c + l feeds output l from position k)
 
-``lower`` is that linear map, ``lift`` its adjoint. A dual residual R of shape (n, c) prices a neuron u by
+``lower`` is that linear map, ``lift`` its adjoint; ``apply`` and ``price`` are the two with hidden activations, which
+need no (n K, q) array. A dual residual R of shape (n, c) prices a neuron u by
 ``||lift(R)^T (Z u)_+||``, the same formula for all architectures.
 """
 
@@ -62,6 +63,29 @@ class Readout:
             return self.weight * jnp.repeat(R, K, axis=0)
         blocks = jnp.eye(K, dtype=R.dtype)[None, :, :, None] * R[:, None, None, :]
         return self.weight * blocks.reshape(n * K, K * c)
+
+    def apply(self, H: Float[Array, "rows m"], V: Float[Array, "m q"]) -> Float[Array, "n c"]:
+        """``lower(H @ V)``: predictions of neurons with activations H and output weights V."""
+        if self.kind == "plain":
+            return H @ V
+        K, m = self.positions, H.shape[1]
+        if self.kind == "pool":
+            return self.weight * H.reshape(-1, K, m).sum(axis=1) @ V
+        return self.weight * jnp.einsum("nkm,mkc->nc", H.reshape(-1, K, m), V.reshape(m, K, -1))
+
+    def price(self, H: Float[Array, "rows m"], R: Float[Array, "n c"]) -> Float[Array, "m q"]:
+        """``H.T @ lift(R)``: the adjoint of ``V -> apply(H, V)``."""
+        if self.kind == "plain":
+            return H.T @ R
+        K, m = self.positions, H.shape[1]
+        if self.kind == "pool":
+            return self.weight * H.reshape(-1, K, m).sum(axis=1).T @ R
+        return self.weight * jnp.einsum("nkm,nc->mkc", H.reshape(-1, K, m), R).reshape(m, -1)
+
+    @property
+    def squared_norm(self) -> float:
+        """Largest eigenvalue of ``lower`` after ``lift``."""
+        return self.weight**2 * (self.positions if self.kind == "pool" else 1)
 
     def lower_gram(self, G: Float[Array, "rows rows"]) -> Float[Array, "n n"]:
         """The n x n matrix of ``R -> lower(G lift(R))``, the same for every output."""

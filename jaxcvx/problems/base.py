@@ -10,13 +10,15 @@ import numpy as np
 
 from jaxcvx.arrangements.cells import Arrangements, is_traced, validate_arrangements
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.operators.features import Dense, resolve_features
+from jaxcvx.operators.features import Features, resolve_features
 from jaxcvx.problems.losses import Loss, resolve_loss
 from jaxcvx.problems.relu import Problem
 
 
-def as_real_matrix(name: str, value: Any, ndim: int = 2) -> jax.Array:
-    """A finite real array of ``ndim`` axes, floating; traced values are checked by shape and type only.
+def as_real_matrix(name: str, value: Any, ndim: int | tuple[int, ...] = 2) -> jax.Array:
+    """A finite real array of ``ndim`` axes (or one of several numbers of axes), floating.
+
+    Traced values are checked by shape and type only.
 
     Raises:
       InvalidTypeError: not numeric, complex, or not an array at all.
@@ -30,8 +32,9 @@ def as_real_matrix(name: str, value: Any, ndim: int = 2) -> jax.Array:
     dtype = np.dtype(value.dtype)
     if not (jnp.issubdtype(dtype, jnp.floating) or dtype.kind in "iub"):
         raise InvalidTypeError(f"{name}: got dtype {dtype}, expected real numbers.")
-    if value.ndim != ndim:
-        raise invalid(name, f"shape {tuple(value.shape)}", f"{ndim} axes")
+    allowed = (ndim,) if isinstance(ndim, int) else ndim
+    if value.ndim not in allowed:
+        raise invalid(name, f"shape {tuple(value.shape)}", f"{' or '.join(map(str, allowed))} axes")
     if 0 in value.shape:
         raise invalid(name, f"shape {tuple(value.shape)}", "at least one row and one column")
     narrow = not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 4
@@ -128,13 +131,13 @@ def make_problem(
     *,
     loss: str | Loss = "squared",
     arrangements: Arrangements | None = None,
-    features: str | Dense = "dense",
+    features: str | Features = "dense",
 ) -> Problem:
     """Build and validate a training problem.
 
     Args:
-      X: (n, d) inputs, real and finite. float32 and float64 are kept; other types become jax's default
-        float.
+      X: (n, d) inputs, real and finite, or the shape that ``features`` wants. float32 and float64 are kept;
+        other types become jax's default float.
       Y: (n,) or (n, c) floats; integer labels (n,) for ``"softmax"``; +-1 or {0, 1} for ``"logistic"`` and
         ``"hinge"``.
       beta: weight decay >= 0, absolute: the objective is ``loss + beta/2 * (sum of squared weights)``, the
@@ -142,7 +145,8 @@ def make_problem(
       loss: ``"squared" | "logistic" | "softmax" | "huber" | "hinge"`` or a Loss such as ``Huber(0.5)``.
       arrangements: cells for the convex programs, from ``enumerate_arrangements``,
         ``sample_arrangements`` or ``arrangements_of``.
-      features: ``"dense"`` or ``jaxcvx.Dense(bias=..., skip=...)``.
+      features: ``"dense"``, ``jaxcvx.Dense(bias=..., skip=...)``, ``jaxcvx.ConvPool(...)`` or
+        ``jaxcvx.ConvFlatten(...)``.
 
     Returns:
       A frozen pytree; ``problem.replace(beta=...)`` gives another.
@@ -152,10 +156,12 @@ def make_problem(
       jit only shapes and types can be checked.
     """
     loss, features = resolve_loss(loss), resolve_features(features)
-    X = as_real_matrix("X", X)
+    X = as_real_matrix("X", X, features.ndims)
+    num_weights = features.num_weights(*X.shape[1:])
     Y = as_targets(loss, Y, X.shape[0], X.dtype)
     if arrangements is not None:
         if not isinstance(arrangements, Arrangements):
             raise InvalidTypeError(f"arrangements: got {type(arrangements).__name__}, expected Arrangements.")
-        validate_arrangements(arrangements, X.shape[0], features.num_weights(X.shape[1]))
+        num_rows = X.shape[0] * features.readout(*X.shape[1:]).positions
+        validate_arrangements(arrangements, num_rows, num_weights)
     return Problem(X, Y, as_beta(beta, X.dtype), arrangements, loss, features)

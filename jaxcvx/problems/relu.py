@@ -1,9 +1,10 @@
 """The training problem of two-layer ReLU networks, as a frozen pytree.
 
-    min over networks of any width   loss(F, Y) + (beta/2) sum_j (||u_j||^2 + ||v_j||^2),   F = sum_j (Z u_j)_+ v_j^T
+    min over networks of any width   loss(F, Y) + (beta/2) sum_j (||u_j||^2 + ||v_j||^2)
+    where F = lower(sum_j (Z u_j)_+ v_j^T)
 
-with Z = features.matrix(X), sums over samples and no 1/n. By rescaling neurons the penalty equals
-``beta * sum_j ||u_j|| ||v_j||`` at the optimum.
+with Z = features.matrix(X), ``lower`` the readout (the identity for dense networks), sums over samples and no
+1/n. By rescaling neurons the penalty equals ``beta * sum_j ||u_j|| ||v_j||`` at the optimum.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.arrangements.cells import Arrangements
-from jaxcvx.operators.features import Dense
+from jaxcvx.operators.features import Dense, Features
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.readout import Readout
 from jaxcvx.problems.losses import Loss, Squared
@@ -28,20 +29,20 @@ class Problem:
     """Data, targets, loss and regularisation. Build it with :func:`jaxcvx.make_problem`, which validates.
 
     Attributes:
-      X: (n, d) inputs.
+      X: (n, d) inputs, or as the features want them: (n, H, W, channels), (n, L, channels), ...
       Y: (n, c) targets: reals, +-1, or one-hot rows, as the loss wants them.
       beta: scalar weight decay, absolute (the objective is a sum over samples).
       arrangements: cells that the convex programs range over, or None.
       loss: static.
-      features: static; bias and skip connection live here.
+      features: static; architecture, bias and skip connection live here.
     """
 
-    X: Float[Array, "n d"]
+    X: Float[Array, "n ..."]
     Y: Float[Array, "n c"]
     beta: Float[Array, ""]
     arrangements: Arrangements | None = None
     loss: Loss = dataclasses.field(default=Squared(), metadata={"static": True})
-    features: Dense = dataclasses.field(default=Dense(), metadata={"static": True})
+    features: Features = dataclasses.field(default=Dense(), metadata={"static": True})
 
     def replace(self, **changes: Any) -> Problem:
         """A copy with some fields changed; ``beta`` may be a traced scalar. Nothing is validated again."""
@@ -68,16 +69,21 @@ class Problem:
     @property
     def readout(self) -> Readout:
         """How rows become samples."""
-        return Readout()
+        return self.features.readout(*self.X.shape[1:])
 
     @property
     def num_columns(self) -> int:
-        """Output weights q of one neuron."""
+        """Output weights q of one neuron: c, or c per position. What is exact for one output is so for q = 1."""
         return self.readout.columns(self.num_outputs)
 
     @property
-    def rows(self) -> Float[Array, "n p"]:
-        """Feature rows Z (n, p) that hidden weights multiply."""
+    def num_rows(self) -> int:
+        """Number of rows N = n K."""
+        return self.num_samples * self.readout.positions
+
+    @property
+    def rows(self) -> Float[Array, "N p"]:
+        """Feature rows Z (N, p) that hidden weights multiply."""
         return self.features.matrix(self.X)
 
     @property
@@ -87,4 +93,4 @@ class Problem:
         masks = self.arrangements.masks
         if self.features.skip:
             masks = jnp.concatenate([masks, jnp.ones((1, masks.shape[1]), bool)])
-        return CellOperator(self.rows, masks, linear=self.features.skip)
+        return CellOperator(self.rows, masks, self.features.skip, self.readout)

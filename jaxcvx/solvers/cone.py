@@ -3,9 +3,10 @@
     min_{V, W}  loss(sum_i D_i Z (V_i - W_i), Y) + beta sum_i (||V_i|| + ||W_i||)
     subject to  (2 D_i - I) Z V_i >= 0,  (2 D_i - I) Z W_i >= 0
 
-(Pilanci and Ergen 2020.) With one output, or with groups per output column, every feasible point is a
-network of the same objective. For c > 1 and shared groups (one Frobenius norm per block) the value is
-that of no network and bounds none. Inside the solvers V and W are stacked as Q = [V; W] of shape (2P, p, c).
+(Pilanci and Ergen 2020.) With one column q = 1, or with groups per column, every feasible point is a network of
+the same objective. For q > 1 columns (several outputs, or output weights per position) and shared groups (one
+Frobenius norm per block) the value is that of no network and bounds none. Inside the solvers V and W are
+stacked as Q = [V; W] of shape (2P, p, q).
 """
 
 from __future__ import annotations
@@ -83,9 +84,9 @@ class ConeProgram(NamedTuple):
 
 
 def cone_program(problem: Problem, grouping: str) -> ConeProgram:
-    """The maps for ``problem``; one output makes the groupings equal, the cheaper one is taken."""
+    """The maps for ``problem``; one column makes the groupings equal, the cheaper one is taken."""
     operator = problem.operator
-    shared = grouping == "shared" or problem.num_outputs == 1
+    shared = grouping == "shared" or problem.num_columns == 1
     return ConeProgram(operator, jnp.tile(operator.signs(), (2, 1)), shared)
 
 
@@ -132,7 +133,7 @@ def evaluate_cone(problem: Problem, outcome: Outcome, grouping: str) -> Parts:
     for R in residuals:
         norm = cone_dual_norm(program.operator, R, "shared" if program.shared else "per-output")
         own.append(scaled_bound(problem, R, norm))
-        cells = norm if problem.num_outputs == 1 else relaxed_dual_norm(program.operator, R)
+        cells = norm if problem.num_columns == 1 else relaxed_dual_norm(program.operator, R)
         lower.append(scaled_bound(problem, R, jnp.maximum(cells, atom_dual_norm(network, problem, R))))
     best, best_lower = (jnp.max(jnp.stack(bounds)) for bounds in (own, lower))
     return Parts(network, program.objective(problem, Q), best, best_lower)

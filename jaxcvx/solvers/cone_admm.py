@@ -34,7 +34,7 @@ _NEWTON_MAX_WORK = 3e8  # entries of all cells' constraint matrices together
 class _Cache(NamedTuple):
     """What is factorised once: nothing in it depends on a penalty parameter."""
 
-    cone_rows: Float[Array, "n p"]  # scaled rows of the constraints
+    cone_rows: Float[Array, "N p"]  # scaled rows of the constraints
     inverse: Float[Array, "p p"]  # (I + cone_rows^T cone_rows)^{-1}, the same for all cells
     vectors: Float[Array, "n n"]  # eigenvectors of B (I (x) inverse) B^T
     values: Float[Array, n]
@@ -43,10 +43,10 @@ class _Cache(NamedTuple):
 class _State(NamedTuple):
     params: tuple[Array, Array]  # feasible (V, W), made at each check
     group: Stack  # copy that carries the group norms
-    slack: Float[Array, "q n c"]  # copy that carries the signs
+    slack: Float[Array, "q N c"]  # copy that carries the signs
     fit: Float[Array, "n c"]  # copy that carries the loss (Y for the squared loss)
     dual_group: Stack
-    dual_slack: Float[Array, "q n c"]
+    dual_slack: Float[Array, "q N c"]
     dual_fit: Float[Array, "n c"]
     rho: Array
     rho_fit: Array
@@ -74,8 +74,9 @@ class ConeADMM(Solver):
     semismooth Newton method takes over at ``switch_gap`` and delivers the last digits.
 
     ``solution.params`` is a pair (V, W) of (P, p, c) arrays, feasible to rounding (projected on the cones);
-    with a skip connection their last blocks are free and stand for V - W. For c = 1, or
-    ``grouping="per-output"``, the program's value is the network's objective. For c > 1 with shared
+    with a skip connection their last blocks are free and stand for V - W. For c = 1 (and
+    one output weight per neuron), or ``grouping="per-output"``, the program's value is the network's
+    objective. For c > 1, or one output weight per position (ConvFlatten), with shared
     Frobenius groups the program's value is below its network's and **no bound on the training problem**;
     ``solution.lower_bound`` is then a relaxation's, computed apart.
 
@@ -103,7 +104,7 @@ class ConeADMM(Solver):
 
     def run_phases(self, problem: Problem) -> tuple[Solver, ...]:
         n, c = problem.Y.shape
-        work = 2.0 * problem.operator.num_blocks * c * n * problem.rows.shape[1]
+        work = 2.0 * problem.operator.num_blocks * problem.num_columns * problem.rows.size
         small = n * c <= _NEWTON_MAX_ROWS and work <= _NEWTON_MAX_WORK
         if self.phases == "admm" or not small or not isinstance(problem.loss, Squared):
             return (self,)
@@ -129,12 +130,11 @@ class ConeADMM(Solver):
     def init(self, problem: Problem, key: Any, params: tuple[Array, Array]) -> _State:
         program, Y = cone_program(problem, self.grouping), problem.Y
         Z = program.operator.Z
-        n, p = Z.shape
-        cache = _factorise(program, self.cone_weight * p / n)
+        cache = _factorise(program, self.cone_weight * Z.shape[1] / Z.shape[0])
         Q = stack(params)
         one = jnp.ones((), Y.dtype)
         size = jnp.maximum(jnp.linalg.norm(Y), jnp.finfo(Y.dtype).tiny)
-        top = jnp.linalg.norm(Z, ord=2)
+        top = problem.readout.squared_norm**0.5 * jnp.linalg.norm(Z, ord=2)
         scale = jnp.where(problem.beta > 0, problem.beta, 1e-3 * top)
         rho = jnp.maximum(3 * scale * top / size, jnp.finfo(Y.dtype).tiny)
         slack = _non_negative(program, _cone(program, cache, Q))
@@ -251,35 +251,35 @@ class ConeADMM(Solver):
         assert problem.arrangements is not None
         if not problem.arrangements.complete:
             return "sampled-cells"
-        return "global" if problem.num_outputs == 1 else "relaxation"
+        return "global" if problem.num_columns == 1 else "relaxation"
 
 
 def _factorise(program: ConeProgram, weight: float) -> _Cache:
     operator = program.operator
-    Z, masks = operator.Z, operator.masks.astype(operator.Z.dtype)
+    Z = operator.Z
     norms = jnp.linalg.norm(Z, axis=1, keepdims=True)
     rows = weight**0.5 * jnp.where(norms > 0, Z / jnp.where(norms > 0, norms, 1.0), 0.0)
     identity = jnp.eye(Z.shape[1], dtype=Z.dtype)
     inverse = jnp.linalg.inv(identity + rows.T @ rows)
-    values, vectors = jnp.linalg.eigh(2 * (masks.T @ masks) * (Z @ inverse @ Z.T))
+    values, vectors = jnp.linalg.eigh(2 * operator.gram(inverse))
     return _Cache(rows, inverse, vectors, jnp.maximum(values, 0.0))
 
 
-def _cone(program: ConeProgram, cache: _Cache, Q: Stack) -> Float[Array, "q n c"]:
+def _cone(program: ConeProgram, cache: _Cache, Q: Stack) -> Float[Array, "q N c"]:
     """Scaled constraint values (2 D - I) Z Q, to be >= 0 (in a skip connection's block: free)."""
     return jnp.einsum("np,qpc->qnc", cache.cone_rows, Q) * _copy_signs(program)
 
 
-def _cone_adjoint(program: ConeProgram, cache: _Cache, S: Float[Array, "q n c"]) -> Stack:
+def _cone_adjoint(program: ConeProgram, cache: _Cache, S: Float[Array, "q N c"]) -> Stack:
     return jnp.einsum("np,qnc->qpc", cache.cone_rows, S * _copy_signs(program))
 
 
-def _copy_signs(program: ConeProgram) -> Float[Array, "q n 1"]:
+def _copy_signs(program: ConeProgram) -> Float[Array, "q N 1"]:
     """Signs of the slack copies; a skip connection gets copies too, unconstrained, so that all blocks are alike."""
     return jnp.where(program.signs == 0, 1.0, program.signs)[:, :, None]
 
 
-def _non_negative(program: ConeProgram, S: Float[Array, "q n c"]) -> Float[Array, "q n c"]:
+def _non_negative(program: ConeProgram, S: Float[Array, "q N c"]) -> Float[Array, "q N c"]:
     return jnp.where((program.signs == 0)[:, :, None], S, jnp.maximum(S, 0.0))
 
 

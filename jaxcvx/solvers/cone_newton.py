@@ -42,20 +42,22 @@ class _State(NamedTuple):
     bound: Array
 
 
-def _hessian(program: ConeProgram, q: Stack, faces: Array, threshold: Array, sigma: Array, n: int) -> Array:
+def _hessian(
+    program: ConeProgram, q: Stack, faces: Array, threshold: Array, sigma: Array, shape: tuple[int, ...]
+) -> Array:
     """Dense generalised Hessian ``I + sigma B J B^T``, of size (n c, n c), built column by column."""
     norms = program.norms(q)
     safe = jnp.where(norms > threshold, norms, 1.0)
     first = jnp.where(norms > threshold, 1 - threshold / safe, 0.0)
     second = jnp.where(norms > threshold, threshold / safe**3, 0.0)
-    c = q.shape[2]
+    size = shape[0] * shape[1]
 
     def column(v):
-        T = program.adjoint(v.reshape(n, c))
+        T = program.adjoint(v.reshape(shape))
         J = first * jnp.einsum("qcpr,qrc->qpc", faces, T) + second * q * program.inner(q, T)
         return v + sigma * program.forward(J).reshape(-1)
 
-    H = jax.lax.map(column, jnp.eye(n * c, dtype=q.dtype), batch_size=min(64, n * c))
+    H = jax.lax.map(column, jnp.eye(size, dtype=q.dtype), batch_size=min(64, size))
     return 0.5 * (H + H.T)
 
 
@@ -106,7 +108,7 @@ class ConeNewton(Solver):
         g = state.R - Y + program.forward(program.shrink(q, threshold))
         project_faces = jax.vmap(jax.vmap(face_projector, in_axes=(None, None, 0)), in_axes=(None, 0, 0))
         faces = project_faces(program.operator.Z, program.signs, rows)
-        H = _hessian(program, q, faces, threshold, sigma, Y.shape[0])
+        H = _hessian(program, q, faces, threshold, sigma, Y.shape)
         direction = -cho_solve(cho_factor(H), g.reshape(-1)).reshape(g.shape)
         moved = sigma * program.adjoint(direction)
         slope = jnp.sum(g * direction)

@@ -23,9 +23,9 @@ from jaxcvx.solvers.lasso_newton import LassoProgram, LassoState, lasso_start, l
 
 
 class _State(NamedTuple):
-    params: Array  # (P, p, c)
+    params: Array  # (P, p, q)
     lasso: LassoState
-    gram: Array  # (n, n) Z Z^T
+    gram: Array  # (N, N) Z Z^T
     step: Array
     residual: Array
     objective: Array
@@ -42,8 +42,8 @@ def _solve_hessian(
     b = jnp.where(norms > threshold, jnp.sqrt(threshold / safe) / safe, 0.0)
     masks = operator.masks.astype(g.dtype)
     n, c = g.shape
-    K = jnp.eye(n, dtype=g.dtype) + sigma * ((masks.T * a) @ masks) * gram
-    L = jnp.einsum("np,qpc->nqc", operator.Z, V * b[:, None, None]) * masks.T[:, :, None]
+    K = jnp.eye(n, dtype=g.dtype) + sigma * operator.readout.lower_gram(((masks.T * a) @ masks) * gram)
+    L = operator.each_block(V * b[:, None, None])
     if c == 1:
         H = K + sigma * L[:, :, 0] @ L[:, :, 0].T
         return cho_solve(cho_factor(H), g)
@@ -67,7 +67,8 @@ def _program(problem: Problem, gram: Array) -> LassoProgram:
 def largest_penalty(operator: CellOperator) -> Array:
     """Penalty beyond which the Newton system, of condition about sigma ||Z||^2, would lose its digits."""
     info = jnp.finfo(operator.Z.dtype)
-    return 0.01 / info.eps / jnp.maximum(jnp.sum(operator.Z**2), info.tiny)
+    size = operator.readout.squared_norm * jnp.sum(operator.Z**2)
+    return 0.01 / info.eps / jnp.maximum(size, info.tiny)
 
 
 @dataclasses.dataclass(frozen=True)

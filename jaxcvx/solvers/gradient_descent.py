@@ -151,4 +151,4 @@ class GradientDescent(Solver):
     def scope(self, problem: Problem) -> str:
         if problem.arrangements is None:
             return "none"
-        return bound_scope(problem.arrangements, problem.num_outputs)
+        return bound_scope(problem.arrangements, problem.num_columns)

@@ -46,8 +46,8 @@ def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> 
     if loss.curvature is None or (network.skip is not None and not isinstance(loss, Squared)):
         return balance(network)
     network = balance(network)
-    Z = problem.rows
-    Y = problem.Y if network.skip is None else problem.Y - Z @ network.skip
+    Z, readout = problem.rows, problem.readout
+    Y = problem.Y if network.skip is None else problem.Y - readout.apply(Z, network.skip)
     size = jnp.linalg.norm(network.output, axis=1)
     alive = size > 0
     towards = network.output / jnp.where(alive, size, 1.0)[:, None]
@@ -55,10 +55,10 @@ def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> 
     signs = 2 * masks - 1
 
     def forward(U):
-        return (masks * (U[:, :, 0] @ Z.T)).T @ towards
+        return readout.apply((masks * (U[:, :, 0] @ Z.T)).T, towards)
 
     def adjoint(R):
-        return ((masks * (towards @ R.T)) @ Z)[:, :, None]
+        return ((masks * (towards @ readout.lift(R).T)) @ Z)[:, :, None]
 
     def prox(A, step, rows):
         project = jax.vmap(lambda s, a, r: project_cone(Z, s, a, warm=r))
@@ -68,7 +68,7 @@ def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> 
     linear = LinearMap(forward, adjoint)
     first = (network.hidden * size[:, None])[:, :, None]
     rows = jax.vmap(lambda _: no_active_rows(Z.shape[1], Z.dtype))(size)
-    guess = 0.05 * (loss.curvature or 1.0) * jnp.sum(Z**2)
+    guess = 0.05 * (loss.curvature or 1.0) * readout.squared_norm * jnp.sum(Z**2)
 
     def block(_, state):
         step = functools.partial(accelerated_step, loss, Y, linear, prox)
@@ -106,7 +106,7 @@ def polish_problem(problem: Problem, network: Network, *, tol: float = 1e-6, rou
     objective = float(network_objective(original, problem))
     candidates = [balance(original), start_net]
     cells = arrangements_of(start_net, problem.X)
-    if cells.num_cells and problem.num_outputs == 1:
+    if cells.num_cells and problem.num_columns == 1:
         local = problem.replace(arrangements=_padded(cells))
         init = pair_from_network(local, start_net)
         candidates.append(_cone_network(local, ConeADMM(tol=tol, max_steps=5_000), init))

@@ -38,7 +38,7 @@ class ProximalGradient(Solver):
     Candes 2015). The step comes from a power iteration and adapts to the local curvature; the test for
     it compares squared norms of differences, not objective values, so that it works in float32. With
     ``phases="auto"`` and the squared loss the last digits come from a semismooth Newton method, which is
-    tried once the accelerated method is within ``switch_gap`` or has taken 300 steps (up to 4096 samples).
+    tried once the accelerated method is within ``switch_gap`` or has taken 300 steps (up to 4096 rows).
 
     ``solution.params`` is (P, p, c), one block per cell (and a last one for a skip connection);
     ``program_gap`` is the gated program's own; ``lower_bound`` is the gated dual value, so it never exceeds
@@ -66,7 +66,7 @@ class ProximalGradient(Solver):
     def run_phases(self, problem: Problem) -> tuple[Solver, ...]:
         if self.phases == "accelerated" or self.tol >= self.switch_gap:
             return (self,)
-        if not isinstance(problem.loss, Squared) or problem.num_samples > _NEWTON_MAX_ROWS:
+        if not isinstance(problem.loss, Squared) or problem.num_rows > _NEWTON_MAX_ROWS:
             return (self,)
         first = dataclasses.replace(self, tol=self.switch_gap, max_steps=min(self.max_steps, _FIRST_STEPS))
         return (first, GatedNewton(tol=self.tol), self)

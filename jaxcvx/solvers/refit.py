@@ -42,13 +42,15 @@ def refit_outputs(problem: Problem, network: Network, *, tol: float = 1e-6, max_
     loss, squared = problem.loss, isinstance(problem.loss, Squared)
     if loss.curvature is None or (network.skip is not None and not squared):
         return balance(network)
-    Z = problem.rows
+    Z, readout = problem.rows, problem.readout
     norms = jnp.linalg.norm(network.hidden, axis=1)
     unit = network.hidden / jnp.where(norms > 0, norms, 1.0)[:, None]
     atoms = jax.nn.relu(Z @ unit.T)
-    Y = problem.Y if network.skip is None else problem.Y - Z @ network.skip
+    Y = problem.Y if network.skip is None else problem.Y - readout.apply(Z, network.skip)
     local = problem.replace(Y=Y)
-    linear = LinearMap(lambda W: atoms @ W[:, 0, :], lambda R: (atoms.T @ R)[:, None, :])
+    linear = LinearMap(
+        lambda W: readout.apply(atoms, W[:, 0, :]), lambda R: readout.price(atoms, R)[:, None, :]
+    )
 
     def prox(A, step, carry):
         return shrink_groups(A, problem.beta * step), carry
@@ -65,7 +67,8 @@ def refit_outputs(problem: Problem, network: Network, *, tol: float = 1e-6, max_
         return state, gap(state.F, state.params), step + 20
 
     first = (norms[:, None] * network.output)[:, None, :]
-    bound = jnp.sum(atoms**2) * (loss.curvature or 1.0)  # trace: an upper bound that the step shrinks from
+    # The trace: an upper bound that the step shrinks from.
+    bound = readout.squared_norm * jnp.sum(atoms**2) * (loss.curvature or 1.0)
     begin = (start(linear, first, 0.05 * bound), jnp.full((), jnp.inf, Z.dtype), 0)
     state, _, _ = jax.lax.while_loop(lambda c: (c[1] > tol) & (c[2] < max_steps), block, begin)
     fitted = balance(dataclasses.replace(network, hidden=unit, output=state.params[:, 0, :]))
