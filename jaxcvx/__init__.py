@@ -22,8 +22,10 @@ from jaxcvx.problems.base import make_problem
 from jaxcvx.problems.losses import Hinge, Huber, Logistic, SoftmaxCrossEntropy, Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Solution, Status, StepInfo
+from jaxcvx.solvers.column_generation import ColumnGeneration
 from jaxcvx.solvers.cone_admm import ConeADMM
 from jaxcvx.solvers.driver import solve
+from jaxcvx.solvers.frank_wolfe import FrankWolfe
 from jaxcvx.solvers.gradient_descent import GradientDescent
 from jaxcvx.solvers.nuclear import NuclearProximalGradient
 from jaxcvx.solvers.polish import polish
@@ -33,11 +35,13 @@ from jaxcvx.solvers.soft_svd import SoftThresholdedSVD
 __all__ = [
     "Arrangements",
     "Certificate",
+    "ColumnGeneration",
     "ConeADMM",
     "ConvFlatten",
     "ConvPool",
     "Dense",
     "Features",
+    "FrankWolfe",
     "GradientDescent",
     "Hinge",
     "Huber",

@@ -93,7 +93,7 @@ def network_bound(problem: Problem, network: Network, semidefinite: bool = False
         own = atom_dual_norm(network, problem, R)
         norm = all_networks_dual_norm(problem, R) if cells is None else relaxed_dual_norm(problem.operator, R)
         if semidefinite and (cells is None or cells.complete):
-            neurons = semidefinite_dual_norm(problem.rows, R, floor=own)
+            neurons = semidefinite_dual_norm(problem.rows, problem.readout.lift(R), floor=own)
             skip = jnp.linalg.norm(problem.rows.T @ R) if problem.features.skip else 0.0
             norm = jnp.minimum(norm, jnp.maximum(neurons, skip))
         return jnp.maximum(own, norm)
@@ -171,7 +171,7 @@ def certify(
         return make_certificate(upper, lower, bound_scope(arrangements, problem.num_columns))
 
 
-def make_certificate(upper: Any, lower: Any, scope: str) -> Certificate:
+def make_certificate(upper: Any, lower: Any, scope: str, heuristic_bound: float = -np.inf) -> Certificate:
     """Assemble a certificate from its two bounds, as float64 numbers; NaN (invalid data) claims nothing."""
     upper, lower = np.float64(upper), np.float64(lower)
     upper = np.float64(np.inf) if np.isnan(upper) else upper
@@ -179,4 +179,4 @@ def make_certificate(upper: Any, lower: Any, scope: str) -> Certificate:
     gap = np.float64(np.inf)
     if np.isfinite(upper):
         gap = (upper - lower) / max(abs(upper), np.finfo(np.float64).tiny)
-    return Certificate(upper, lower, gap, np.float64(-np.inf), scope)
+    return Certificate(upper, lower, gap, np.float64(heuristic_bound), scope)

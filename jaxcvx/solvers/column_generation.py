@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from typing import Any
 
@@ -12,15 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcvx.certificates.certificate import double_precision, make_certificate, to_double
-from jaxcvx.certificates.dual import atom_dual_norm, scaled_bound
+from jaxcvx.certificates.certificate import Certificate, double_precision, to_double
+from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.networks.network import Network, network_objective, prune
+from jaxcvx.networks.network import Network, prune
 from jaxcvx.networks.width import reduce_width
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.atoms import fit_atoms
-from jaxcvx.solvers.base import Callback, History, HostSolver, Solution, Status, StepInfo
+from jaxcvx.solvers.base import Callback, HostSolver, Solution, Status, StepInfo
+from jaxcvx.solvers.host import certify_priced, host_solution
 from jaxcvx.solvers.pool import (
     Pool,
     dual_residual,
@@ -32,7 +32,7 @@ from jaxcvx.solvers.pool import (
     resize,
     reweight,
 )
-from jaxcvx.solvers.pricers import ExactPricer, choose_pricer, heuristic_norm
+from jaxcvx.solvers.pricers import ExactPricer, Pricer, choose_pricer
 from jaxcvx.solvers.scaling import Scaling, scaled_problem
 
 
@@ -108,8 +108,8 @@ class ColumnGeneration(HostSolver):
         keys = jax.random.split(jax.random.key(0) if key is None else key, self.max_steps + 2)
         pool = self._start(work, init, keys[0], scaling)
         trace: list[tuple[int, float, float]] = []
-        best, status, steps, tol = np.inf, Status.MAX_STEPS, 0, max(self.tol, 2e-14 if exact else 1e-5)
-        bound, dual = -np.inf, None
+        status, steps, tol = Status.MAX_STEPS, 0, max(self.tol, 2e-14 if exact else 1e-5)
+        bound, dual = -np.inf, jnp.zeros_like(work.Y)
         for steps in range(self.max_steps + 1):
             R = dual_residual(work, pool)
             if exact:
@@ -117,10 +117,9 @@ class ColumnGeneration(HostSolver):
             priced = pricer(work, R, keys[steps + 1], pool.directions, self.new_neurons)
             norm = priced.upper if exact else jnp.maximum(priced.values[0], work.beta)
             value, low = float(pool_objective(work, pool)), float(scaled_bound(work, R, norm))
-            best = min(best, value)
-            if low > bound or dual is None:
+            if low > bound:
                 bound, dual = low, R
-            shown = max(bound, -np.inf) if exact else low
+            shown = bound if exact else low
             gap = (value - shown) / max(abs(value), np.finfo(float).tiny)
             trace.append((steps, scaling.objective(value), scaling.objective(shown)))
             stop = callback is not None and callback(
@@ -133,7 +132,8 @@ class ColumnGeneration(HostSolver):
             wanted = priced.values > work.beta * (1 + (1e-12 if exact else 5e-4))
             pool = self._round(work, pool, priced.directions, wanted, exact)
         network = scaling.network(pool_network(work, pool), problem)
-        return self._finish(problem, pricer, network, scaling.residual(dual), keys[-1], status, steps, trace)
+        network, certificate = self._finish(problem, pricer, network, scaling.residual(dual), keys[-1])
+        return host_solution(network, network, certificate, status, steps, trace)
 
     def _start(self, work: Problem, init: Any, key: Any, scaling: Scaling) -> Pool:
         """The first pool: given networks, or a short Adam run."""
@@ -184,64 +184,17 @@ class ColumnGeneration(HostSolver):
         return pool
 
     def _finish(
-        self,
-        problem: Problem,
-        pricer: Any,
-        network: Network,
-        dual: Float[Array, "n c"],
-        key: Any,
-        status: Status,
-        steps: int,
-        trace: list[tuple[int, float, float]],
-    ) -> Solution:
-        """Everything that is reported, from the network that is returned, in float64."""
-        dtype = problem.X.dtype
+        self, problem: Problem, pricer: Pricer, network: Network, dual: Any, key: Any
+    ) -> tuple[Network, Certificate]:
+        """The network to return, made of exact weights and no wider than needed, and what is known of it."""
         with double_precision():
             exact = to_double(problem)
-            network = to_double(network)
-            network = _refit_exactly(exact, network)
-            network = reduce_width(exact, prune(network))
-            network = prune(jax.tree.map(lambda a: a.astype(dtype), network))
-            returned = to_double(network)
-            upper = float(network_objective(returned, exact))
-            residuals = [-exact.loss.grad(returned(exact.X), exact.Y)]
-            lower, heuristic = -np.inf, -np.inf
-            own = returned.hidden / jnp.linalg.norm(returned.hidden, axis=1, keepdims=True)
-            if isinstance(pricer, ExactPricer):
-                residuals.append(exact.loss.project_dual(to_double(dual), exact.Y))
-                pricer = to_double(pricer) if False else pricer
-                for R in residuals:
-                    norm = pricer_norm(pricer, exact, R)
-                    norm = jnp.maximum(norm, atom_dual_norm(returned, exact, R))
-                    lower = max(lower, float(scaled_bound(exact, R, norm)))
-            else:
-                R = residuals[0]
-                norm = max(
-                    heuristic_norm(exact, R, key, own, self.final_starts),
-                    float(atom_dual_norm(returned, exact, R)),
-                )
-                heuristic = float(scaled_bound(exact, R, jnp.asarray(norm)))
-        certificate = make_certificate(upper, lower, pricer.scope)
-        history = History(
-            np.array([t[0] for t in trace], np.int32),
-            np.array([t[1] for t in trace]),
-            np.array([t[2] for t in trace]),
-            np.int32(len(trace)),
-        )
-        return Solution(
-            params=network,
-            network=network,
-            objective=certificate.upper,
-            program_gap=certificate.gap,
-            upper_bound=certificate.upper,
-            lower_bound=certificate.lower,
-            gap=certificate.gap,
-            heuristic_bound=np.float64(min(heuristic, upper)),
-            status=np.int32(status),
-            num_steps=np.int32(steps),
-            history=history,
-            scope=pricer.scope,
-        )
+            network = reduce_width(exact, prune(_fit_network(exact, to_double(network))))
+            returned = prune(jax.tree.map(lambda a: a.astype(problem.X.dtype), network))
+            certificate = certify_priced(
+                exact, to_double(returned), pricer, to_double(dual), key, self.final_starts
+            )
+        return jax.tree.map(jnp.asarray, returned), certificate
 
 
 @jax.jit
@@ -258,12 +211,6 @@ def _fit(work: Problem, pool: Pool) -> tuple[Pool, Float[Array, "n c"]]:
     return Pool(jnp.where(used, pool.directions, 0.0), weights), fit.R
 
 
-@functools.partial(jax.jit)
-def _refit_exactly(problem: Problem, network: Network) -> Network:
-    pool, _ = _fit(problem, pool_of(network))
-    return pool_network(problem, pool)
-
-
-def pricer_norm(pricer: ExactPricer, problem: Problem, R: Float[Array, "n c"]) -> Float[Array, ""]:
-    """Proved bound on the price of every neuron in the pricer's cells."""
-    return pricer(problem, R, None, None, 1).upper
+@jax.jit
+def _fit_network(problem: Problem, network: Network) -> Network:
+    return pool_network(problem, _fit(problem, pool_of(network))[0])

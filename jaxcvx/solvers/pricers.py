@@ -70,7 +70,6 @@ def _multistart(pricer: MultistartPricer, problem: Problem, R: Any, key: Any, ow
 def heuristic_norm(problem: Problem, R: Float[Array, "n c"], key: Any, own: Array, num_starts: int) -> float:
     """Largest value of fresh starts (and of ascents from the network's own neurons), evaluated in R's precision."""
     rows, lifted = problem.rows, problem.readout.lift(R)
-    low = jax.tree.map(lambda a: a.astype(jnp.float32), (rows, lifted))
     scale = [jnp.maximum(jnp.max(jnp.abs(a)), jnp.finfo(a.dtype).tiny) for a in (rows, lifted)]
     low = [(a / s).astype(jnp.float32) for a, s in zip((rows, lifted), scale, strict=True)]
     best = 0.0
@@ -89,7 +88,10 @@ def heuristic_norm(problem: Problem, R: Float[Array, "n c"], key: Any, own: Arra
 _ascend = jax.jit(lambda rows, lifted, starts: price_multistart(rows, lifted, starts, 10, 100))
 
 
-def choose_pricer(problem: Problem, method: str, num_starts: int) -> ExactPricer | MultistartPricer:
+Pricer = ExactPricer | MultistartPricer
+
+
+def choose_pricer(problem: Problem, method: str, num_starts: int) -> Pricer:
     """The pricer for ``method``; "auto" is exact where all cells are given or are few.
 
     Raises:
@@ -109,4 +111,4 @@ def choose_pricer(problem: Problem, method: str, num_starts: int) -> ExactPricer
             if rank > _AUTO_MAX_RANK or max_num_cells(len(distinct), rank) > _AUTO_MAX_CELLS:
                 return MultistartPricer(num_starts)
         cells = enumerate_arrangements(problem.X, features=problem.features)
-    return ExactPricer(cells, face_table(np.asarray(problem.rows), np.asarray(cells.masks), np.asarray(cells.gates)))
+    return ExactPricer(cells, face_table(problem.rows, cells.masks, cells.gates))

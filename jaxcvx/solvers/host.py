@@ -1,0 +1,88 @@
+"""What solvers that run on the host report: certificates by pricing, and the solution object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcvx.certificates.certificate import Certificate, make_certificate
+from jaxcvx.certificates.dual import atom_dual_norm, scaled_bound
+from jaxcvx.networks.network import Network, network_objective
+from jaxcvx.problems.relu import Problem
+from jaxcvx.solvers.base import History, Solution, Status
+from jaxcvx.solvers.pricers import ExactPricer, Pricer, heuristic_norm
+
+Trace = list[tuple[int, float, float]]
+
+
+def certify_priced(
+    problem: Problem, network: Network, pricer: Pricer, dual: Any, key: Any, num_starts: int
+) -> Certificate:
+    """Certificate of a network by pricing its residual; call it in double precision.
+
+    Args:
+      problem: data, loss, beta.
+      network: what is returned to the caller.
+      pricer: exact pricing gives a lower bound; multi-start an estimate, from fresh starts.
+      dual: another dual residual (n, c) to try where pricing is exact.
+      key: for the fresh starts.
+      num_starts: how many of them.
+    """
+    own_residual = -problem.loss.grad(network(problem.X), problem.Y)
+    upper = float(network_objective(network, problem))
+    if isinstance(pricer, ExactPricer):
+        lower = -np.inf
+        for R in (own_residual, problem.loss.project_dual(dual, problem.Y)):
+            norm = pricer(problem, R, None, None, 1).upper
+            norm = jnp.maximum(norm, atom_dual_norm(network, problem, R))
+            lower = max(lower, float(scaled_bound(problem, R, norm)))
+        return make_certificate(upper, lower, pricer.scope)
+    found = heuristic_norm(problem, own_residual, key, network.hidden, num_starts)
+    norm = jnp.maximum(found, atom_dual_norm(network, problem, own_residual))
+    estimate = min(float(scaled_bound(problem, own_residual, norm)), upper)
+    return make_certificate(upper, -np.inf, pricer.scope, estimate)
+
+
+def host_solution(
+    network: Network,
+    params: Any,
+    certificate: Certificate,
+    status: Status,
+    num_steps: int,
+    trace: Trace,
+    program: tuple[float, float] | None = None,
+) -> Solution:
+    """The solution object.
+
+    Args:
+      network: the network that was certified.
+      params: the solver's variables.
+      certificate: of the network.
+      status: how the loop ended.
+      num_steps: how many steps it took.
+      trace: (step, objective, bound) of each check.
+      program: objective and dual value of the solver's own program; those of the network if None.
+    """
+    objective, bound = program or (float(certificate.upper), float(certificate.lower))
+    tiny = np.finfo(np.float64).tiny
+    return Solution(
+        params=params,
+        network=network,
+        objective=np.float64(objective),
+        program_gap=np.float64((objective - bound) / max(abs(objective), tiny)),
+        upper_bound=certificate.upper,
+        lower_bound=certificate.lower,
+        gap=certificate.gap,
+        heuristic_bound=certificate.heuristic_bound,
+        status=np.int32(status),
+        num_steps=np.int32(num_steps),
+        history=History(
+            jnp.asarray([t[0] for t in trace], jnp.int32),
+            jnp.asarray([t[1] for t in trace]),
+            jnp.asarray([t[2] for t in trace]),
+            jnp.asarray(len(trace), jnp.int32),
+        ),
+        scope=certificate.scope,
+    )
