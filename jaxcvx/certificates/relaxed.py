@@ -33,7 +33,7 @@ MAX_ORDER = 220  # of the semidefinite matrix: each ADMM step is an eigenvalue p
 
 _RELAX = 1.6
 _CHECK_EVERY = 25
-_PATIENCE = 6
+_PATIENCE = 10
 
 
 class _Lift(NamedTuple):

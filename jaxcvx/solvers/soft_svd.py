@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.errors import invalid
-from jaxcvx.networks.network import Network, balance
+from jaxcvx.networks.network import Network, balance, network_objective
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
@@ -79,6 +79,7 @@ def _network(problem: Problem) -> Network:
     """The better of the two closed forms, its outputs refitted over the hidden directions of both."""
     Z, Y, beta = problem.rows, problem.Y, problem.beta
     left, size, right = jnp.linalg.svd(Y, full_matrices=False)
+    left = jnp.where(jnp.abs(left) > 64 * jnp.finfo(Y.dtype).eps, left, 0.0)  # no neurons made of rounding
     weights = jnp.maximum(size - beta, 0.0)[:, None] * right
     first, second = _column_fit(Y, beta), (_signs(left), jnp.concatenate([weights, -weights]))
     hidden = jnp.concatenate([first[0], second[0]], axis=1).T @ Z
@@ -90,13 +91,15 @@ def _network(problem: Problem) -> Network:
     singular = network(jnp.zeros_like(first[1]), second[1])
     zero = jax.tree.map(jnp.zeros_like, columns)
     best = better(problem, columns, better(problem, singular, zero))
+    fitted = refit_outputs(problem, dataclasses.replace(best, hidden=hidden, output=_outputs(best, hidden)))
+    value = network_objective(best, problem)
+    wins = network_objective(fitted, problem) < value * (1 - 256 * jnp.finfo(Y.dtype).eps)
+    return jax.tree.map(lambda a, b: jnp.where(wins, a, b), fitted, best)
+
+
+def _outputs(network: Network, hidden: Array) -> Array:
+    """Output weights of the same function, for parallel hidden weights of other lengths."""
     size = jnp.linalg.norm(hidden, axis=1)
-    start = dataclasses.replace(best, hidden=hidden, output=_outputs(best, size))
-    return better(problem, refit_outputs(problem, start), best)
-
-
-def _outputs(network: Network, size: Array) -> Array:
-    """Output weights of a balanced network, for hidden weights of norm ``size`` instead."""
     scale = jnp.linalg.norm(network.hidden, axis=1) / jnp.where(size > 0, size, 1.0)
     return network.output * scale[:, None]
 

@@ -48,7 +48,7 @@ def test_other_data_are_refused():
     with pytest.raises(InvalidInputError, match="^problem: got loss 'huber'"):
         rank_one_solution(make_problem(X, Y, 0.1, loss="huber"))
     with pytest.raises(InvalidTypeError, match="rank_one_solution: got traced"):
-        jax.jit(lambda X: rank_one_solution(make_problem(X, Y, 0.1))[1])(X)
+        jax.jit(lambda problem: rank_one_solution(problem)[1])(make_problem(X, Y, 0.1))
 
 
 def test_value_on_whitened_data():

@@ -65,7 +65,7 @@ def test_never_below_the_exact_value_over_all_cells(n, d):
         truth = float(exact(problem.operator, problem.Y))
         assert truth * (1 - 1e-12) <= float(bound(Z, R)) < 1.02 * truth
         if seed % 4 == 0:
-            assert float(all_networks_dual_norm(problem, problem.Y)) > 1.1 * truth
+            assert float(all_networks_dual_norm(problem, problem.Y)) > 1.05 * truth
 
 
 @pytest.mark.parametrize("c", [1, 2])
