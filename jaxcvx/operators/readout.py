@@ -83,8 +83,8 @@ class Readout:
         return self.weight * jnp.einsum("nkm,nc->mkc", H.reshape(-1, K, m), R).reshape(m, -1)
 
     @property
-    def squared_norm(self) -> float:
-        """Largest eigenvalue of ``lower`` after ``lift``."""
+    def gain(self) -> float:
+        """Smallest factor with ``||lower(Z W)||^2 <= gain ||Z||_F^2 ||W||_F^2`` for all Z and W."""
         return self.weight**2 * (self.positions if self.kind == "pool" else 1)
 
     def lower_gram(self, G: Float[Array, "rows rows"]) -> Float[Array, "n n"]:

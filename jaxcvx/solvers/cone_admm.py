@@ -134,7 +134,7 @@ class ConeADMM(Solver):
         Q = stack(params)
         one = jnp.ones((), Y.dtype)
         size = jnp.maximum(jnp.linalg.norm(Y), jnp.finfo(Y.dtype).tiny)
-        top = problem.readout.squared_norm**0.5 * jnp.linalg.norm(Z, ord=2)
+        top = problem.readout.gain**0.5 * jnp.linalg.norm(Z, ord=2)
         scale = jnp.where(problem.beta > 0, problem.beta, 1e-3 * top)
         rho = jnp.maximum(3 * scale * top / size, jnp.finfo(Y.dtype).tiny)
         slack = _non_negative(program, _cone(program, cache, Q))

@@ -67,7 +67,7 @@ def _program(problem: Problem, gram: Array) -> LassoProgram:
 def largest_penalty(operator: CellOperator) -> Array:
     """Penalty beyond which the Newton system, of condition about sigma ||Z||^2, would lose its digits."""
     info = jnp.finfo(operator.Z.dtype)
-    size = operator.readout.squared_norm * jnp.sum(operator.Z**2)
+    size = operator.readout.gain * jnp.sum(operator.Z**2)
     return 0.01 / info.eps / jnp.maximum(size, info.tiny)
 
 

@@ -68,7 +68,7 @@ def refit_outputs(problem: Problem, network: Network, *, tol: float = 1e-6, max_
 
     first = (norms[:, None] * network.output)[:, None, :]
     # The trace: an upper bound that the step shrinks from.
-    bound = readout.squared_norm * jnp.sum(atoms**2) * (loss.curvature or 1.0)
+    bound = readout.gain * jnp.sum(atoms**2) * (loss.curvature or 1.0)
     begin = (start(linear, first, 0.05 * bound), jnp.full((), jnp.inf, Z.dtype), 0)
     state, _, _ = jax.lax.while_loop(lambda c: (c[1] > tol) & (c[2] < max_steps), block, begin)
     fitted = balance(dataclasses.replace(network, hidden=unit, output=state.params[:, 0, :]))

@@ -60,3 +60,28 @@ def test_operator_adjoint_and_gram(readout):
     np.testing.assert_allclose(operator.gram() @ R, operator.forward(operator.adjoint(R)), atol=1e-12)
     top = np.linalg.eigvalsh(np.asarray(operator.gram()))[-1]
     assert float(operator.max_curvature(500)) == pytest.approx(top, rel=1e-6)
+    np.testing.assert_allclose(jnp.sum(operator.each_block(W), axis=1), operator.forward(W), atol=1e-12)
+    only = operator.forward(W * (jnp.arange(P) == 2)[:, None, None])
+    np.testing.assert_allclose(operator.each_block(W)[:, 2], only, atol=1e-12)
+
+
+@EACH
+def test_apply_and_price_are_lower_and_lift_with_activations(readout):
+    rng = np.random.default_rng(3)
+    H = jnp.asarray(rng.standard_normal((rows_of(readout), 6)))
+    V = jnp.asarray(rng.standard_normal((6, readout.columns(C))))
+    R = jnp.asarray(rng.standard_normal((N, C)))
+    np.testing.assert_allclose(readout.apply(H, V), readout.lower(H @ V), atol=1e-13)
+    np.testing.assert_allclose(readout.price(H, R), H.T @ readout.lift(R), atol=1e-13)
+
+
+@EACH
+def test_gain(readout):
+    rng = np.random.default_rng(4)
+    Z = rng.standard_normal((rows_of(readout), D))
+    W = rng.standard_normal((D, readout.columns(C)))
+    bound = readout.gain * np.sum(Z**2) * np.sum(W**2)
+    assert 0 < np.sum(np.asarray(readout.lower(jnp.asarray(Z @ W))) ** 2) <= bound
+    one, w = np.ones((readout.positions, 1)), np.ones((1, readout.columns(1)))  # one sample, equal patches
+    reached = float(readout.lower(jnp.asarray(one @ w))[0, 0]) ** 2
+    assert reached == pytest.approx(readout.gain * one.size * w.size)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxcvx
-from jaxcvx import Arrangements, Dense, InvalidInputError, make_problem
+from jaxcvx import Arrangements, ConvFlatten, ConvPool, Dense, InvalidInputError, make_problem
 from jaxcvx.errors import InvalidTypeError, JaxcvxError
 from jaxcvx.problems.losses import Huber, Squared
 
@@ -290,3 +290,34 @@ def test_public_names_are_there():
     )
     for name in names.split():
         assert hasattr(jaxcvx, name), name
+
+
+@pytest.mark.parametrize("kind", [ConvPool, ConvFlatten])
+def test_convolutional_problems(kind):
+    images = np.random.default_rng(0).standard_normal((3, 4, 5, 2))
+    features = kind((2, 2), stride=(2, 1))
+    problem = make_problem(images, Y, 0.1, features=features, arrangements=cells(n=24, p=8))
+    c = problem.num_outputs
+    assert problem.num_samples == 3 and problem.num_rows == 24 and problem.rows.shape == (24, 8)
+    assert problem.num_columns == (c if kind is ConvPool else 8 * c)
+    assert problem.operator.forward(jnp.zeros((4, 8, problem.num_columns))).shape == (3, c)
+    for n, p, name in ((3, 8, "masks"), (24, 2, "gates")):
+        with pytest.raises(InvalidInputError, match=rf"^arrangements.{name}: "):
+            make_problem(images, Y, 0.1, features=features, arrangements=cells(n=n, p=p))
+
+
+@pytest.mark.parametrize(
+    ("features", "shape", "words"),
+    [
+        (ConvPool((2, 2)), (3, 4), r"shape \(3, 4\), expected 3 or 4 axes"),
+        (ConvPool((2, 2)), (3, 4, 5, 1, 1), "3 or 4 axes"),
+        (ConvFlatten(2), (3, 4, 5, 1), "2 or 3 axes"),
+        (ConvFlatten((5, 1)), (3, 4, 5), r"spatial shape \(4, 5\)"),
+        (ConvPool(2), (0, 4), r"shape \(0, 4\)"),
+    ],
+)
+def test_bad_X_for_convolutions(features, shape, words):
+    with pytest.raises(InvalidInputError, match="^X: got .*" + words):
+        make_problem(np.zeros(shape), Y, 0.1, features=features)
+    with pytest.raises(InvalidInputError, match="^X: got .*" + words):
+        jax.jit(lambda X: make_problem(X, Y, 0.1, features=features).rows)(np.zeros(shape))
