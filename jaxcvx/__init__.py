@@ -17,6 +17,7 @@ from jaxcvx.problems.losses import Hinge, Huber, Logistic, SoftmaxCrossEntropy, 
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Solution, Status
 from jaxcvx.solvers.cone_admm import ConeADMM
+from jaxcvx.solvers.copositive_admm import CopositiveADMM
 from jaxcvx.solvers.driver import StepInfo, solve
 from jaxcvx.solvers.gradient_descent import GradientDescent
 from jaxcvx.solvers.nuclear import NuclearProximalGradient
@@ -27,6 +28,7 @@ __all__ = [
     "Arrangements",
     "Certificate",
     "ConeADMM",
+    "CopositiveADMM",
     "Dense",
     "GradientDescent",
     "Hinge",

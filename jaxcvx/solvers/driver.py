@@ -99,6 +99,7 @@ def solve(
             "or sample_arrangements(key, X, num)",
         )
     solver.validate(problem)
+    problem = solver.prepare(problem)
     params = _starting_params(problem, solver, init, key)
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((problem, params, key)))
     if traced:
