@@ -4,9 +4,9 @@ For fixed U_i the best V_i and W_i of the block form are closed forms, which lea
 
     f(U) = (beta/2) [ tr(Y^T (K + beta I)^{-1} Y) + sum_i tr U_i ],      K = sum_i B_i U_i B_i^T,
 
-smooth and convex in the p x p blocks U_i, however many outputs there are. Over completely positive blocks, sums of u u^T
-with u in cell i, its minimum is the optimum of training; over doubly non-negative ones it is the relaxation's. Some
-texts use ``U' = U / (2 beta)``.
+smooth and convex in the p x p blocks U_i, however many outputs there are. Over completely positive blocks, sums of
+u u^T with u in cell i, its minimum is the optimum of training; over doubly non-negative ones it is the
+relaxation's. Some texts use ``U' = U / (2 beta)``.
 """
 
 from __future__ import annotations

@@ -9,12 +9,13 @@ U = sum u u^T, V = sum u v^T, W = sum v v^T over the balanced neurons of a cell.
 below, and equals its optimum where every cell has at most four facets: doubly non-negative matrices up to
 that order are completely positive (Maxfield and Minc 1962).
 
-Dual: ``max <R, Y> - 1/2 ||R||^2`` subject to ``G_i G_i^T + beta A_i^T S_i A_i <= beta^2 I`` in the semidefinite order with
-G_i = B_i^T R and some S_i >= 0.
+Dual: ``max <R, Y> - 1/2 ||R||^2`` subject to ``G_i G_i^T + beta A_i^T S_i A_i <= beta^2 I`` in the semidefinite order,
+with G_i = B_i^T R and some S_i >= 0.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import NamedTuple
 
@@ -26,10 +27,13 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.arrangements.facets import facet_index
 from jaxcvx.certificates.dual import scaled_bound
-from jaxcvx.errors import InvalidTypeError
+from jaxcvx.errors import InvalidTypeError, TooManyArrangements
+from jaxcvx.operators.pricing_exact import FaceTable, face_table, price_exact
 from jaxcvx.operators.projections import project_cone
 from jaxcvx.operators.psd import project_psd, symmetric
 from jaxcvx.problems.relu import Problem
+
+_MAX_FACES = 200_000  # of all cells, for exact pricing
 
 
 @jax.tree_util.register_dataclass
@@ -66,9 +70,16 @@ class CellFacets:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FacetProblem(Problem):
-    """A problem whose cells' facets have been computed (on the host); otherwise used like the original."""
+    """A problem whose cells' facets have been computed (on the host); otherwise used like the original.
+
+    Attributes:
+      facets: of every cell.
+      faces: the cells' faces, with which neurons are priced exactly; None if there are too many or X is float32,
+        whose rounding would spoil the proof.
+    """
 
     facets: CellFacets | None = None
+    faces: FaceTable | None = None
 
 
 class Blocks(NamedTuple):
@@ -105,8 +116,12 @@ def with_facets(problem: Problem) -> FacetProblem:
         rows = np.asarray(problem.rows)
         index = facet_index(rows, cells.masks, cells.gates)
         facets = _cell_facets(jnp.asarray(rows), cells.masks, jnp.asarray(index))
+        faces = None
+        if rows.dtype == np.float64:
+            with contextlib.suppress(TooManyArrangements):
+                faces = face_table(jnp.asarray(rows), cells.masks, cells.gates, max_faces=_MAX_FACES)
     fields = {field.name: getattr(problem, field.name) for field in dataclasses.fields(problem)}
-    return FacetProblem(**fields, facets=facets)
+    return FacetProblem(**fields, facets=facets, faces=faces)
 
 
 @jax.jit
@@ -197,6 +212,17 @@ def relaxed_dual_norm(problem: Problem, dual: Dual) -> Float[Array, ""]:
 def relaxed_bound(problem: Problem, dual: Dual) -> Float[Array, ""]:
     """Dual value of the relaxation at the best multiple of ``dual``: a lower bound on training over the cells."""
     return scaled_bound(problem, dual.R, relaxed_dual_norm(problem, dual))
+
+
+def training_dual_norm(problem: Problem, dual: Dual) -> Float[Array, ""]:
+    """Upper bound on the price of every neuron in the cells: exact where the faces are known, else the relaxation's."""
+    relaxed = relaxed_dual_norm(problem, dual)
+    faces = problem.faces if isinstance(problem, FacetProblem) else None
+    if faces is None:
+        return relaxed
+    operator = problem.operator
+    priced = price_exact(faces, operator.Z, operator.masks, operator.readout.lift(dual.R))
+    return jnp.minimum(relaxed, priced.upper)
 
 
 def fit_multipliers(problem: Problem, dual: Dual, num_steps: int = 200) -> Dual:

@@ -16,6 +16,7 @@ from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.copositive import (
     Blocks,
     Dual,
+    FacetProblem,
     congruence,
     facet_rows,
     fit_multipliers,
@@ -69,12 +70,14 @@ class CopositiveADMM(Solver):
 
     ADMM (Boyd et al. 2011) with a semidefinite copy of each cell's block and a non-negative copy of its facet
     values: one n x n matrix is diagonalised once, and a step costs one batched eigendecomposition. Its
-    tail is long for small beta. So with ``phases="auto"`` and moderate sizes an interior-point method comes first, which
-    takes some 10 to 30 steps to any gap that rounding allows; ADMM is for what is too large for it.
+    tail is long for small beta. So with ``phases="auto"`` and moderate sizes an interior-point method comes first,
+    which takes some 10 to 30 steps to any gap that rounding allows; ADMM is for what is too large for it.
 
     ``solution.params`` is a triple (U, V, W) of (P, p, p), (P, p, q), (P, q, q) blocks, feasible to rounding;
     ``objective`` is the relaxation's value there, never below its optimum. ``solution.network`` is rounded from
-    it, with output weights fitted anew. ``lower_bound`` is the relaxation's dual value.
+    it, with output weights fitted anew. ``lower_bound`` is the better of the relaxation's dual value and, where the
+    cells have few enough faces to price neurons exactly, that of training itself (scope "global" then, if the
+    cells are complete).
 
     The cells' facets are computed on the host before the loop, so X and the arrangements must be concrete: under
     jit and vmap Y and beta may be traced; otherwise pass ``solver.prepare(problem)`` as the problem.
@@ -190,8 +193,11 @@ class CopositiveADMM(Solver):
         blocks = make_feasible(problem, blocks)
         objective = relaxed_objective(problem, blocks)
         S = jnp.maximum(-2 * state.rho * symmetric(state.dual_slack), 0.0)
-        dual = fit_multipliers(problem, Dual(problem.Y - problem.operator.forward(blocks.V), S))
-        bound = relaxed_bound(problem, dual)
+        own = Dual(problem.Y - problem.operator.forward(blocks.V), S)
+        fitted = fit_multipliers(problem, own)
+        bounds = relaxed_bound(problem, own), relaxed_bound(problem, fitted)
+        bound = jnp.maximum(*bounds)
+        dual = own._replace(S=jnp.where(bounds[0] >= bounds[1], own.S, fitted.S))
         state = self._adapt(state)
         residual = relative_gap(objective, bound)
         return state._replace(params=blocks, dual=dual, objective=objective, bound=bound, residual=residual)
@@ -217,7 +223,10 @@ class CopositiveADMM(Solver):
 
     def scope(self, problem: Problem) -> str:
         assert problem.arrangements is not None
-        return "relaxation" if problem.arrangements.complete else "sampled-cells"
+        if not problem.arrangements.complete:
+            return "sampled-cells"
+        exact = isinstance(problem, FacetProblem) and problem.faces is not None
+        return "global" if exact else "relaxation"
 
 
 def _assemble(blocks: Blocks) -> Float[Array, "P pq pq"]:

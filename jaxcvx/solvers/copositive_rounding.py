@@ -1,6 +1,7 @@
 """Networks from points of the doubly non-negative relaxation, and the bounds that go with them.
 
-A block U with ``A U A^T >= 0`` is a sum of u u^T over neurons u in the cell where it is completely positive. Candidates:
+A block U with ``A U A^T >= 0`` is, where it is completely positive, a sum of u u^T over neurons u in the cell.
+Candidates:
 
 * ``U a_k`` for every facet k: in the cell without further ado, as ``A U a_k >= 0``;
 * the columns of a factor of U, rotated until they lie in the cell (Groetzner and Duer 2020). It starts from the
@@ -29,8 +30,9 @@ from jaxcvx.solvers.copositive import (
     facets_of_problem,
     fit_multipliers,
     make_feasible,
-    relaxed_dual_norm,
+    relaxed_bound,
     relaxed_objective,
+    training_dual_norm,
 )
 from jaxcvx.solvers.refit import better
 
@@ -40,7 +42,7 @@ _CLIMB_STEPS = 10
 
 
 def cholesky_factor(A: Float[Array, "k p"], U: Float[Array, "p p"]) -> Float[Array, "p p"]:
-    """Q with Q Q^T = U (for A of rank p): columns ``U' a / sqrt(a^T U' a)``, pivots a of largest value, U' what is left."""
+    """Q with Q Q^T = U, for A of rank p: columns ``U' a / sqrt(a^T U' a)``, a the pivot, U' what is left of U."""
     tiny = jnp.finfo(U.dtype).eps * jnp.max(jnp.einsum("kp,pr,kr->k", A, U, A), initial=0.0)
 
     def pivot(left, _):
@@ -59,8 +61,8 @@ def rotate_into_cone(
     """Q O with O orthogonal such that ``A Q O >= 0``, as nearly as alternating projections find it."""
     AQ = A @ Q
 
-    def step(_, O):
-        left, _, right = jnp.linalg.svd(AQ.T @ jnp.maximum(AQ @ O, 0.0))
+    def step(_, turn):
+        left, _, right = jnp.linalg.svd(AQ.T @ jnp.maximum(AQ @ turn, 0.0))
         return left @ right
 
     eye = jnp.eye(Q.shape[1], dtype=Q.dtype)
@@ -97,8 +99,8 @@ def priced_neurons(
 ) -> Float[Array, "k p"]:
     """Unit neurons that climb on ``||R^T (Z u)_+||`` within their cells, from ``found`` and from fresh starts.
 
-    In a cell that is ``||G^T u||`` with G = B^T R. Fresh starts are both signs of the first left singular vector of G, in the
-    cells where its singular value is largest. Projected power steps never go downhill.
+    In a cell that is ``||G^T u||`` with G = B^T R. Fresh starts are both signs of the first left singular vector of G,
+    in the cells where its singular value is largest. Projected power steps never go downhill.
     """
     facets, num = facets_of_problem(problem), _num_starts(problem)
     G = problem.operator.adjoint(R)
@@ -157,17 +159,18 @@ def round_relaxed(problem: Problem, U: Float[Array, "P p p"]) -> Network:
 
 
 def evaluate_relaxed(problem: Problem, outcome: Outcome) -> Parts:
-    """Objective, network and bounds at the returned blocks, from the solver's dual, the blocks' and the network's residual."""
+    """Objective, network and bounds at the returned blocks.
+
+    All bounds depend on a residual alone, so the solver's own, that of the blocks and that of the network are tried.
+    """
     blocks = make_feasible(problem, outcome.params)
     network = round_relaxed(problem, blocks.U)
     duals = [Dual(problem.Y - problem.operator.forward(blocks.V), outcome.dual.S), outcome.dual]
     duals.append(fit_multipliers(problem, Dual(problem.Y - network(problem.X), outcome.dual.S)))
     own, lower = [], []
     for dual in duals:
-        norm = relaxed_dual_norm(problem, dual)
-        own.append(scaled_bound(problem, dual.R, norm))
-        lower.append(
-            scaled_bound(problem, dual.R, jnp.maximum(norm, atom_dual_norm(network, problem, dual.R)))
-        )
+        own.append(relaxed_bound(problem, dual))
+        price = jnp.maximum(training_dual_norm(problem, dual), atom_dual_norm(network, problem, dual.R))
+        lower.append(scaled_bound(problem, dual.R, price))
     best, best_lower = (jnp.max(jnp.stack(bounds)) for bounds in (own, lower))
     return Parts(network, relaxed_objective(problem, blocks), best, best_lower)
