@@ -24,6 +24,7 @@ from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Solution, Status, StepInfo
 from jaxcvx.solvers.column_generation import ColumnGeneration
 from jaxcvx.solvers.cone_admm import ConeADMM
+from jaxcvx.solvers.copositive_admm import CopositiveADMM
 from jaxcvx.solvers.driver import solve
 from jaxcvx.solvers.frank_wolfe import FrankWolfe
 from jaxcvx.solvers.gradient_descent import GradientDescent
@@ -39,6 +40,7 @@ __all__ = [
     "ConeADMM",
     "ConvFlatten",
     "ConvPool",
+    "CopositiveADMM",
     "Dense",
     "Features",
     "FrankWolfe",

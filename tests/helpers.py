@@ -119,6 +119,19 @@ def nuclear_optimum(Z: np.ndarray, masks: Any, Y: np.ndarray, beta: float, loss:
     return _minimise(_cvxpy_loss(loss, F, Y) + beta * sum(cp.normNuc(B) for B in blocks), [])
 
 
+def relaxed_optimum(Z: np.ndarray, masks: Any, Y: np.ndarray, beta: float) -> float:
+    """Optimum of the doubly non-negative relaxation by CVXPY and Clarabel: block form, all rows as constraints."""
+    p, c = Z.shape[1], Y.shape[1]
+    F, penalty, constraints = 0, 0, []
+    for mask in np.asarray(masks, float):
+        block = cp.Variable((p + c, p + c), PSD=True)
+        A = (2 * mask - 1)[:, None] * Z / np.maximum(np.linalg.norm(Z, axis=1, keepdims=True), 1e-300)
+        constraints.append(A @ block[:p, :p] @ A.T >= 0)
+        F = F + (mask[:, None] * Z) @ block[:p, p:]
+        penalty = penalty + cp.trace(block)
+    return _minimise(0.5 * cp.sum_squares(F - Y) + 0.5 * beta * penalty, constraints)
+
+
 def cone_optimum(
     Z: np.ndarray,
     masks: Any,

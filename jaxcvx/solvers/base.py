@@ -68,10 +68,10 @@ class History(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a solver hands over: its variables and, where it has one, a dual residual R (n, c)."""
+    """What a solver hands over: its variables and, where it has one, a dual point (a residual R (n, c) for most)."""
 
     params: Any
-    dual: Float[Array, "n c"] | None
+    dual: Any
 
 
 class Parts(NamedTuple):
@@ -189,6 +189,15 @@ class Solver(AnySolver, abc.ABC):
     def run_phases(self, problem: Problem) -> tuple[Solver, ...]:
         """Solvers to run one after the other; only the shapes in ``problem`` may matter."""
         return (self,)
+
+    def prepare(self, problem: Problem) -> Problem:
+        """The problem with everything attached that must be computed on the host, once, outside the loop.
+
+        ``solve`` calls it after ``validate``; all other methods are given what it returns. A solver that needs more
+        than Problem holds returns an instance of a subclass, and takes one that is already prepared as it is, so
+        that ``solve(solver.prepare(problem), solver)`` works under jit.
+        """
+        return problem
 
     @abc.abstractmethod
     def initial_params(self, problem: Problem, key: PRNGKeyArray | None) -> Any:

@@ -93,6 +93,7 @@ def solve(
             )
         return solver.solve_on_host(problem, init, key, callback)
     assert isinstance(solver, Solver)
+    problem = solver.prepare(problem)
     params = _starting_params(problem, solver, init, key)
     # Inside jit even operations on concrete numbers are traced, which the fresh array tells.
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, params, key))):
