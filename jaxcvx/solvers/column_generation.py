@@ -132,7 +132,7 @@ class ColumnGeneration(HostSolver):
             wanted = priced.values > work.beta * (1 + (1e-12 if exact else 5e-4))
             pool = self._round(work, pool, priced.directions, wanted, exact)
         network = scaling.network(pool_network(work, pool), problem)
-        network, certificate = self._finish(problem, pricer, network, scaling.residual(dual), keys[-1])
+        network, certificate = self._finish(problem, pricer, pool_of(network), scaling.residual(dual), keys[-1])
         return host_solution(network, network, certificate, status, steps, trace)
 
     def _start(self, work: Problem, init: Any, key: Any, scaling: Scaling) -> Pool:
@@ -148,7 +148,7 @@ class ColumnGeneration(HostSolver):
             )
             pool = move(work, pool_of(network), 2 * self.move_steps, jnp.asarray(5 * self.rate, work.X.dtype))
         else:
-            networks = [init] if isinstance(init, Network) else init
+            networks = list(init) if isinstance(init, list | tuple) else [init]
             if not networks or not all(isinstance(net, Network) for net in networks):
                 raise InvalidTypeError(f"init: got {type(init).__name__}, expected a Network or a list of them.")
             shape = (work.rows.shape[1], work.num_columns)
@@ -184,15 +184,16 @@ class ColumnGeneration(HostSolver):
         return pool
 
     def _finish(
-        self, problem: Problem, pricer: Pricer, network: Network, dual: Any, key: Any
+        self, problem: Problem, pricer: Pricer, pool: Pool, dual: Any, key: Any
     ) -> tuple[Network, Certificate]:
         """The network to return, made of exact weights and no wider than needed, and what is known of it."""
         with double_precision():
-            exact = to_double(problem)
-            network = reduce_width(exact, prune(_fit_network(exact, to_double(network))))
+            exact = to_double(problem.replace(arrangements=None))
+            pool, _ = _fit(exact, to_double(pool))
+            network = reduce_width(exact, prune(pool_network(exact, pool)))
             returned = prune(jax.tree.map(lambda a: a.astype(problem.X.dtype), network))
             certificate = certify_priced(
-                exact, to_double(returned), pricer, to_double(dual), key, self.final_starts
+                exact, to_double(returned), pricer, to_double(dual), key, self.new_neurons, self.final_starts
             )
         return jax.tree.map(jnp.asarray, returned), certificate
 
@@ -209,8 +210,3 @@ def _fit(work: Problem, pool: Pool) -> tuple[Pool, Float[Array, "n c"]]:
     weights = jnp.where(better, fit.output, pool.weights)
     used = jnp.any(weights != 0, axis=1, keepdims=True)
     return Pool(jnp.where(used, pool.directions, 0.0), weights), fit.R
-
-
-@jax.jit
-def _fit_network(problem: Problem, network: Network) -> Network:
-    return pool_network(problem, _fit(problem, pool_of(network))[0])

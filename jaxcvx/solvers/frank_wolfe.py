@@ -106,7 +106,7 @@ class FrankWolfe(HostSolver):
         network = _network(problem, taken, radius)
         with double_precision():
             exact, returned = to_double(problem), to_double(network)
-            certificate = certify_priced(exact, returned, pricer, exact.Y - returned(exact.X), None, 1)
+            certificate = certify_priced(exact, returned, pricer, exact.Y - returned(exact.X), None, 1, 1)
         return host_solution(network, network, certificate, status, done, trace, (objective, bound))
 
     def _radius(self, problem: Problem, init: Any, key: Any) -> float:

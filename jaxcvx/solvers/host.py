@@ -18,7 +18,7 @@ Trace = list[tuple[int, float, float]]
 
 
 def certify_priced(
-    problem: Problem, network: Network, pricer: Pricer, dual: Any, key: Any, num_starts: int
+    problem: Problem, network: Network, pricer: Pricer, dual: Any, key: Any, num: int, num_starts: int
 ) -> Certificate:
     """Certificate of a network by pricing its residual; call it in double precision.
 
@@ -28,6 +28,7 @@ def certify_priced(
       pricer: exact pricing gives a lower bound; multi-start an estimate, from fresh starts.
       dual: another dual residual (n, c) to try where pricing is exact.
       key: for the fresh starts.
+      num: neurons that the pricer was asked for before, so that nothing is compiled anew.
       num_starts: how many of them.
     """
     own_residual = -problem.loss.grad(network(problem.X), problem.Y)
@@ -35,7 +36,7 @@ def certify_priced(
     if isinstance(pricer, ExactPricer):
         lower = -np.inf
         for R in (own_residual, problem.loss.project_dual(dual, problem.Y)):
-            norm = pricer(problem, R, None, None, 1).upper
+            norm = pricer(problem, R, None, None, num).upper
             norm = jnp.maximum(norm, atom_dual_norm(network, problem, R))
             lower = max(lower, float(scaled_bound(problem, R, norm)))
         return make_certificate(upper, lower, pricer.scope)
