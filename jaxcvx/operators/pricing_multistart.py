@@ -114,7 +114,7 @@ def _round(Z: Array, R: Array, state: _Ascent, inner_steps: int, curvature: Arra
     r = state.v @ R.T
     g = jnp.where(state.u @ Z.T > 0, jnp.maximum(r, 0.0), 0.0) @ Z
     cap = jnp.maximum(-r, 0.0)
-    lam = _least_squares_in_box(Z, g, cap, jnp.minimum(state.lam, cap), inner_steps, curvature)
+    lam = least_squares_in_box(Z, g, 0.0, cap, jnp.minimum(state.lam, cap), inner_steps, curvature)
     u = _unit(g - lam @ Z)
     hidden = jax.nn.relu(u @ Z.T) @ R
     v = state.v if R.shape[1] == 1 else _unit(hidden)
@@ -125,15 +125,24 @@ def _round(Z: Array, R: Array, state: _Ascent, inner_steps: int, curvature: Arra
     return _Ascent(u, v, lam, jnp.maximum(value, state.value), moving)
 
 
-def _least_squares_in_box(
-    Z: Array, g: Array, cap: Array, lam: Array, steps: int, curvature: Array
+def least_squares_in_box(
+    Z: Float[Array, "N p"],
+    g: Float[Array, "S p"],
+    low: Float[Array, "#S #N"] | float,
+    high: Float[Array, "S N"],
+    lam: Float[Array, "S N"],
+    steps: int,
+    curvature: Float[Array, ""],
 ) -> Float[Array, "S N"]:
-    """min |g - Z^T lam| over 0 <= lam <= cap, for a batch: accelerated projected gradient with restart."""
+    """min |g - Z^T lam| over low <= lam <= high, for a batch: accelerated projected gradient with restart.
+
+    ``lam`` is the start, ``curvature`` at least ||Z||_2^2. Bounds may be infinite.
+    """
 
     def step(_, carry):
         lam, ahead, t = carry
         slope = (g - ahead @ Z) @ Z.T
-        new = jnp.clip(ahead + slope / curvature, 0.0, cap)
+        new = jnp.clip(ahead + slope / curvature, low, high)
         change = new - lam
         forward = jnp.sum(slope * change, axis=1, keepdims=True) >= 0
         t = jnp.where(forward, t, 1.0)

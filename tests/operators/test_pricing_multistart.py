@@ -10,7 +10,11 @@ from scipy.optimize import lsq_linear
 
 import jaxcvx
 from jaxcvx.operators.pricing_exact import face_table, price_exact
-from jaxcvx.operators.pricing_multistart import _least_squares_in_box, price_multistart, pricing_starts
+from jaxcvx.operators.pricing_multistart import (
+    least_squares_in_box,
+    price_multistart,
+    pricing_starts,
+)
 from tests.helpers import gaussian_data
 
 
@@ -61,8 +65,14 @@ def test_inner_problem():
     X, _ = gaussian_data(1, 30, 4)
     rng = np.random.default_rng(0)
     g, cap = rng.standard_normal((3, 4)) * 5, np.maximum(rng.standard_normal((3, 30)), 0)
-    lam = _least_squares_in_box(
-        jnp.asarray(X), jnp.asarray(g), jnp.asarray(cap), jnp.zeros((3, 30)), 3000, np.linalg.norm(X, 2) ** 2
+    lam = least_squares_in_box(
+        jnp.asarray(X),
+        jnp.asarray(g),
+        0.0,
+        jnp.asarray(cap),
+        jnp.zeros((3, 30)),
+        3000,
+        np.linalg.norm(X, 2) ** 2,
     )
     for k in range(3):
         box = cap[k] > 0
