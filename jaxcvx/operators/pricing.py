@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 class Priced(NamedTuple):
@@ -35,11 +35,20 @@ def neuron_values(Z: Float[Array, "N p"], Rl: Float[Array, "N q"], U: Float[Arra
 
 
 def distinct(
-    directions: Float[Array, "m r"], values: Float[Array, m], num: int
-) -> tuple[Float[Array, "k r"], Float[Array, k]]:
-    """The first k = min(num, m) unit directions in falling order of value; repetitions come last with value 0."""
-    closeness = jnp.sum((directions[:, None] - directions[None]) ** 2, axis=2)
-    earlier = jnp.tril(jnp.ones((len(values),) * 2, bool), -1)
-    repeated = jnp.any(earlier & (closeness < 1e-8), axis=1)
-    values, order = jax.lax.top_k(jnp.where(repeated, 0.0, values), min(num, len(values)))
-    return directions[order], values
+    directions: Float[Array, "m p"], values: Float[Array, m], num: int, radius: float = 1e-4
+) -> tuple[Int[Array, k], Float[Array, k]]:
+    """The k = min(num, m) best unit directions, of those within ``radius`` of each other the best one.
+
+    Repetitions have nearly equal values, so each direction is compared with the 8 before it in that order.
+
+    Returns:
+      Their numbers and their values in falling order; repetitions come last, with value 0.
+    """
+    values, order = jax.lax.top_k(values, len(values))
+    sorted_ = directions[order]
+    repeated = jnp.zeros(len(values), bool)
+    for back in range(1, min(9, len(values))):
+        near = jnp.sum((sorted_[back:] - sorted_[:-back]) ** 2, axis=1) < radius**2
+        repeated = repeated.at[back:].set(repeated[back:] | near)
+    values, best = jax.lax.top_k(jnp.where(repeated, 0.0, values), min(num, len(values)))
+    return order[best], values

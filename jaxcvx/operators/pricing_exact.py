@@ -241,10 +241,10 @@ def price_exact(
     start = (0, jnp.zeros(P, Z.dtype), jnp.zeros((P, r), Z.dtype).at[:, 0].set(1))
     _, best, direction = jax.lax.while_loop(promising, visit, start)
     values, cells = jax.lax.top_k(best, keep)
-    directions, values = distinct(direction[cells], values, num)
+    best, values = distinct(direction[cells], values, num)
     rounding = 8 * eps * jnp.linalg.norm(Rl) * jnp.linalg.norm(inner)
     upper = values[0] * (1 + max(1e-10, 64 * eps)) + rounding
-    return Priced(directions @ table.basis.T, values, upper)
+    return Priced(direction[cells[best]] @ table.basis.T, values, upper)
 
 
 def _small_gram(H: Float[Array, "F r q"]) -> Float[Array, "F m m"]:
