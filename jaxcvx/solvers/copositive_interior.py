@@ -168,8 +168,10 @@ class CopositiveInterior(Solver):
         pairs = jnp.einsum("ikp,mpr,ikr->ikm", A[:, cone.first], cone.basis, A[:, cone.second])
         lyapunov = jnp.einsum("mpr,ipt,ltr->iml", cone.basis, X, cone.basis)
         weight = jnp.where(live, s / values, 0.0)
-        H = symmetric(lyapunov) + jnp.einsum("ikm,ik,ikl->iml", pairs, weight, pairs)
-        factor = jnp.linalg.cholesky(H)
+        # H = lyapunov + pairs^T weight pairs, factorised by QR: active facets make its entries differ by 1 / mu^2.
+        root = jnp.swapaxes(jnp.linalg.cholesky(symmetric(lyapunov)), 1, 2)
+        stacked = jnp.concatenate([jnp.sqrt(weight)[:, :, None] * pairs, root], axis=1)
+        factor = jnp.swapaxes(jnp.linalg.qr(stacked, mode="r"), 1, 2)
         # Columns of the derivative of R's prediction, then of its whitened form.
         moved = jnp.einsum("ipr,mrt,itq->impq", L, cone.basis, G)
         masked = operator.masks.astype(Y.dtype)
