@@ -37,7 +37,7 @@ class _Ascent(NamedTuple):
     moving: Array  # (S,) bool: the last round raised the value
 
 
-@functools.partial(jax.jit, static_argnames=("num", "rounds", "inner_steps"))
+@functools.partial(jax.jit, static_argnames=("num", "rounds", "inner_steps", "finish"))
 def price_multistart(
     Z: Float[Array, "N p"],
     Rl: Float[Array, "N q"],
@@ -46,11 +46,12 @@ def price_multistart(
     num: int = 32,
     rounds: int = 10,
     inner_steps: int = 100,
+    finish: bool = True,
 ) -> Priced:
     """Local maxima of ||Rl^T (Z u)_+|| over unit u, from many starts at once.
 
     All starts take ``rounds`` rounds with a twelfth of the inner steps, the best eighth of them as many with
-    all steps, the best ``num`` with four times that. With one output each start serves both signs.
+    all steps, the best ``num`` with four times that (if ``finish``). With one output each start serves both signs.
 
     Args:
       Z: (N, p) feature rows.
@@ -59,6 +60,7 @@ def price_multistart(
       num: number of neurons wanted.
       rounds: limit on difference-of-convex steps; they end when no start improves.
       inner_steps: accelerated gradient steps of each inner problem.
+      finish: whether to take the last of these stages, half of the work: for bounds rather than for new neurons.
 
     Returns:
       ``Priced``: at most ``num`` distinct neurons, best first, with ``upper = inf``: nothing is proved.
@@ -81,7 +83,8 @@ def price_multistart(
         return jax.lax.while_loop(more, step, (0, state))[1]
 
     # Rough solutions of the inner problems move u little at a time, which finds better maxima; exact ones finish.
-    for keep, steps in ((len(u), inner_steps // 12), (len(u) // 8, inner_steps), (0, 4 * inner_steps)):
+    stages = [(len(u), inner_steps // 12), (len(u) // 8, inner_steps), (0, 4 * inner_steps)]
+    for keep, steps in stages if finish else stages[:2]:
         best, _ = distinct(state.u, state.value, max(keep, num), radius=1e-2)
         state = ascend(jax.tree.map(lambda a, best=best: a[best], state), max(1, steps))
     best, values = distinct(state.u, neuron_values(Z, Rl, state.u), num)

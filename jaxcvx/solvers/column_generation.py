@@ -31,9 +31,13 @@ from jaxcvx.solvers.pool import (
     pool_of,
     resize,
     reweight,
+    strongest,
 )
 from jaxcvx.solvers.pricers import ExactPricer, Pricer, choose_pricer
 from jaxcvx.solvers.scaling import Scaling, scaled_problem
+
+_MAX_BATCHES = 8  # of starts, in a round of multi-start pricing
+_OWN_STARTS = 256  # neurons of the network that multi-start pricing also starts from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +63,14 @@ class ColumnGeneration(HostSolver):
     Attributes:
       tol: relative gap to reach.
       max_steps: limit on rounds.
-      pricing: "auto", "exact" or "multistart".
+      pricing: "auto", "exact", "multistart", or "branch": multi-start in the loop, and a branch and bound at the
+        end whose bound is proved for all networks (scope "global" where it closed, else "relaxation").
       max_seconds: limit on wall time, looked at between rounds, the final certificate not counted; or None.
       width: neurons of the first Adam run; the pool holds four times as many and grows where needed.
       new_neurons: neurons added in a round, at most.
       num_starts: random starts of multi-start pricing, besides the neurons at hand.
       final_starts: fresh starts of the final heuristic bound.
+      branch_nodes: budget of ``pricing="branch"``.
       move_steps: Adam steps in a round.
       rate: Adam's first learning rate, for data of unit scale (they are scaled inside).
 
@@ -80,8 +86,9 @@ class ColumnGeneration(HostSolver):
     max_seconds: float | None = None
     width: int = 100
     new_neurons: int = 100
-    num_starts: int = 128
+    num_starts: int = 256
     final_starts: int = 5000
+    branch_nodes: int = 10_000
     move_steps: int = 1000
     rate: float = 2e-3
 
@@ -102,19 +109,21 @@ class ColumnGeneration(HostSolver):
 
     def solve_on_host(self, problem: Problem, init: Any, key: Any, callback: Callback | None) -> Solution:
         began = time.perf_counter()
-        pricer = choose_pricer(problem, self.pricing, self.num_starts)
+        pricer = choose_pricer(problem, self.pricing, self.num_starts, self.branch_nodes)
         exact = isinstance(pricer, ExactPricer)
         work, scaling = scaled_problem(problem, None if exact else jnp.float32)
         keys = jax.random.split(jax.random.key(0) if key is None else key, self.max_steps + 2)
         pool = self._start(work, init, keys[0], scaling)
         trace: list[tuple[int, float, float]] = []
         status, steps, tol = Status.MAX_STEPS, 0, max(self.tol, 2e-14 if exact else 1e-5)
+        batches = 1
         bound, dual = -np.inf, jnp.zeros_like(work.Y)
         for steps in range(self.max_steps + 1):
             R = dual_residual(work, pool)
             if exact:
                 pool, R = _fit(work, pool)
-            priced = pricer(work, R, keys[steps + 1], pool.directions, self.new_neurons)
+            own = strongest(pool, _OWN_STARTS)
+            priced = pricer(work, R, keys[steps + 1], own, self.new_neurons, batches)
             norm = priced.upper if exact else jnp.maximum(priced.values[0], work.beta)
             value, low = float(pool_objective(work, pool)), float(scaled_bound(work, R, norm))
             if low > bound:
@@ -129,6 +138,8 @@ class ColumnGeneration(HostSolver):
             if gap <= tol or stop or late:
                 status = Status.CONVERGED if gap <= tol else Status.STOPPED if stop else Status.MAX_STEPS
                 break
+            if gap < 0.02:  # what is left to find is rare
+                batches = min(2 * batches, _MAX_BATCHES)
             wanted = priced.values > work.beta * (1 + (1e-12 if exact else 5e-4))
             pool = self._round(work, pool, priced.directions, wanted, exact)
         network = scaling.network(pool_network(work, pool), problem)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxcvx.certificates.certificate import Certificate, make_certificate
 from jaxcvx.certificates.dual import atom_dual_norm, scaled_bound
 from jaxcvx.networks.network import Network, network_objective
+from jaxcvx.operators.pricing_branch import price_branch
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import History, Solution, Status
 from jaxcvx.solvers.pricers import ExactPricer, Pricer, heuristic_norm
@@ -25,7 +26,8 @@ def certify_priced(
     Args:
       problem: data, loss, beta.
       network: what is returned to the caller.
-      pricer: exact pricing gives a lower bound; multi-start an estimate, from fresh starts.
+      pricer: exact pricing gives a lower bound; multi-start an estimate, from fresh starts, and with a budget
+        for branch and bound also a lower bound for all networks.
       dual: another dual residual (n, c) to try where pricing is exact.
       key: for the fresh starts.
       num: neurons that the pricer was asked for before, so that nothing is compiled anew.
@@ -34,16 +36,22 @@ def certify_priced(
     own_residual = -problem.loss.grad(network(problem.X), problem.Y)
     upper = float(network_objective(network, problem))
     if isinstance(pricer, ExactPricer):
-        lower = -np.inf
+        bounds = []
         for R in (own_residual, problem.loss.project_dual(dual, problem.Y)):
-            norm = pricer(problem, R, None, None, num).upper
-            norm = jnp.maximum(norm, atom_dual_norm(network, problem, R))
-            lower = max(lower, float(scaled_bound(problem, R, norm)))
-        return make_certificate(upper, lower, pricer.scope)
+            norm = jnp.maximum(
+                pricer(problem, R, None, None, num).upper, atom_dual_norm(network, problem, R)
+            )
+            bounds.append(float(scaled_bound(problem, R, norm)))
+        return make_certificate(upper, max(bounds), pricer.scope)
     found = heuristic_norm(problem, own_residual, key, network.hidden, num_starts)
-    norm = jnp.maximum(found, atom_dual_norm(network, problem, own_residual))
-    estimate = min(float(scaled_bound(problem, own_residual, norm)), upper)
-    return make_certificate(upper, -np.inf, pricer.scope, estimate)
+    own = atom_dual_norm(network, problem, own_residual)
+    estimate = min(float(scaled_bound(problem, own_residual, jnp.maximum(found, own))), upper)
+    if pricer.branch_nodes is None:
+        return make_certificate(upper, -np.inf, "heuristic", estimate)
+    lifted = problem.readout.lift(own_residual)
+    branched = price_branch(problem.rows, lifted, incumbent=network.hidden, max_nodes=pricer.branch_nodes)
+    lower = scaled_bound(problem, own_residual, jnp.maximum(branched.upper, own))
+    return make_certificate(upper, lower, "global" if branched.exact else "relaxation", estimate)
 
 
 def host_solution(

@@ -137,6 +137,13 @@ def _better(problem: Problem, new: Pool, old: Pool) -> Pool:
     return jax.tree.map(lambda a, b: jnp.where(wins, a, b), new, old)
 
 
+@functools.partial(jax.jit, static_argnames="num")
+def strongest(pool: Pool, num: int) -> Float[Array, "k p"]:
+    """Directions of the ``num`` neurons with the largest weights (fewer if the pool is smaller)."""
+    size = jnp.linalg.norm(pool.weights, axis=1)
+    return pool.directions[jax.lax.top_k(size, min(num, len(size)))[1]]
+
+
 def resize(pool: Pool, capacity: int) -> Pool:
     """The pool with ``capacity`` slots, the strongest neurons kept; on the host."""
     size = np.linalg.norm(np.asarray(pool.weights), axis=1)

@@ -14,14 +14,16 @@ from jaxtyping import Array, Float
 from jaxcvx.arrangements.cells import Arrangements, max_num_cells
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.errors import invalid
-from jaxcvx.operators.pricing_exact import FaceTable, Priced, face_table, neuron_values, price_exact
+from jaxcvx.operators.pricing import Priced, distinct, neuron_values
+from jaxcvx.operators.pricing_exact import FaceTable, face_table, price_exact
 from jaxcvx.operators.pricing_multistart import price_multistart, pricing_starts
 from jaxcvx.problems.relu import Problem
 
-METHODS = ("auto", "exact", "multistart")
+METHODS = ("auto", "exact", "multistart", "branch")
 _AUTO_MAX_CELLS = 20_000
 _AUTO_MAX_RANK = 4
-_BATCH = 512  # starts priced together
+_SHAKE = 0.1  # length of the perturbation of a unit neuron that an ascent starts from
+_BATCH = 512  # fresh starts priced together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +33,11 @@ class ExactPricer:
     cells: Arrangements
     table: FaceTable
 
-    def __call__(self, problem: Problem, R: Float[Array, "n c"], key: Any, own: Any, num: int) -> Priced:
-        """``num`` neurons for the residual R; ``upper`` bounds all neurons in the cells."""
-        rows = problem.rows
-        return price_exact(self.table, rows, self.cells.masks, problem.readout.lift(R), num=num)
+    def __call__(
+        self, problem: Problem, R: Float[Array, "n c"], key: Any, own: Any, num: int, batches: int = 1
+    ) -> Priced:
+        """``num`` neurons for the residual R; ``upper`` bounds all neurons in the cells. No start is needed."""
+        return price_exact(self.table, problem.rows, self.cells.masks, problem.readout.lift(R), num=num)
 
     @property
     def scope(self) -> str:
@@ -44,54 +47,78 @@ class ExactPricer:
 
 @dataclasses.dataclass(frozen=True)
 class MultistartPricer:
-    """Good neurons anywhere, by difference-of-convex ascent from many starts: a heuristic, ``upper`` is inf."""
+    """Good neurons anywhere, by difference-of-convex ascent from many starts: a heuristic, ``upper`` is inf.
+
+    Attributes:
+      num_starts: fresh starts of one batch.
+      branch_nodes: budget of the branch and bound that proves a bound on the final network, or None.
+    """
 
     num_starts: int
-    rounds: int = 6
-    inner_steps: int = 60
+    branch_nodes: int | None = None
 
     scope = "heuristic"
 
-    def __call__(self, problem: Problem, R: Float[Array, "n c"], key: Any, own: Any, num: int) -> Priced:
-        """``num`` neurons for the residual R, starting also from the directions ``own``."""
-        return _multistart(self, problem, R, key, own, num)
+    def __call__(
+        self, problem: Problem, R: Float[Array, "n c"], key: Any, own: Array, num: int, batches: int = 1
+    ) -> Priced:
+        """``num`` neurons for the residual R, starting also at the directions ``own`` (zero rows do not count)."""
+        near, *fresh = jax.random.split(key, batches + 1)
+        found = _near(problem, R, near, own, num)
+        for each in fresh:
+            found = _best_of(found, _far(problem, R, each, self.num_starts, num))
+        return found
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
-def _multistart(pricer: MultistartPricer, problem: Problem, R: Any, key: Any, own: Any, num: int) -> Priced:
-    rows, lifted = problem.rows, problem.readout.lift(R)
-    shake, draw = jax.random.split(key)
-    near = own + 0.02 * jax.random.normal(shake, own.shape, own.dtype) * jnp.any(own != 0, axis=1)[:, None]
-    starts = pricing_starts(draw, rows, lifted, pricer.num_starts, near)
-    priced = price_multistart(rows, lifted, starts, pricer.rounds, pricer.inner_steps)
-    return Priced(priced.directions[:num], priced.values[:num], jnp.full_like(priced.upper, jnp.inf))
-
-
-def heuristic_norm(problem: Problem, R: Float[Array, "n c"], key: Any, own: Array, num_starts: int) -> float:
-    """Largest value of fresh starts (and of ascents from the network's own neurons), evaluated in R's precision."""
-    rows, lifted = problem.rows, problem.readout.lift(R)
-    scale = [jnp.maximum(jnp.max(jnp.abs(a)), jnp.finfo(a.dtype).tiny) for a in (rows, lifted)]
-    low = [(a / s).astype(jnp.float32) for a, s in zip((rows, lifted), scale, strict=True)]
-    best = 0.0
-    batches = -(-num_starts // _BATCH)
-    for k, part in enumerate(jax.random.split(key, batches)):
-        near = own[k * _BATCH : (k + 1) * _BATCH].astype(jnp.float32)
-        starts = pricing_starts(part, low[0], low[1], _BATCH, None)
-        starts = starts.at[: len(near)].set(near) if len(near) else starts
-        found = _ascend(low[0], low[1], starts)
-        unit = found.directions.astype(rows.dtype)
-        size = jnp.linalg.norm(unit, axis=1, keepdims=True)
-        best = max(best, float(jnp.max(neuron_values(rows, lifted, unit / jnp.where(size > 0, size, 1.0)))))
-    return best
-
-
-_ascend = jax.jit(lambda rows, lifted, starts: price_multistart(rows, lifted, starts, 10, 100))
+@jax.jit
+def _best_of(a: Priced, b: Priced) -> Priced:
+    directions = jnp.concatenate([a.directions, b.directions])
+    best, values = distinct(directions, jnp.concatenate([a.values, b.values]), len(a.values))
+    return Priced(directions[best], values, a.upper)
 
 
 Pricer = ExactPricer | MultistartPricer
 
 
-def choose_pricer(problem: Problem, method: str, num_starts: int) -> Pricer:
+@functools.partial(jax.jit, static_argnames="num")
+def _near(problem: Problem, R: Any, key: Any, own: Array, num: int) -> Priced:
+    """Ascents from the network's neurons, shaken: where they stand, on kinks, ascents would not move.
+
+    Apart from the fresh starts, which at first price lower than neurons in use and would all be dropped.
+    """
+    alive = jnp.any(own != 0, axis=1)[:, None]
+    shaken = own + alive * _SHAKE * jax.random.normal(key, own.shape, own.dtype) / own.shape[1] ** 0.5
+    return price_multistart(problem.rows, problem.readout.lift(R), shaken, num=num, finish=False)
+
+
+@functools.partial(jax.jit, static_argnames=("num_starts", "num"))
+def _far(problem: Problem, R: Any, key: Any, num_starts: int, num: int) -> Priced:
+    """Ascents from fresh starts."""
+    rows, lifted = problem.rows, problem.readout.lift(R)
+    starts = pricing_starts(key, rows, lifted, num_starts)
+    return price_multistart(rows, lifted, starts, num=num, finish=False)
+
+
+def heuristic_norm(problem: Problem, R: Float[Array, "n c"], key: Any, own: Array, num_starts: int) -> float:
+    """Largest price found by ascents from ``num_starts`` fresh starts and from the network's own neurons.
+
+    The ascents run in float32, the neurons that they end in are priced in R's precision.
+    """
+    rows, lifted = problem.rows, problem.readout.lift(R)
+    low = [
+        (a / jnp.maximum(jnp.max(jnp.abs(a)), jnp.finfo(a.dtype).tiny)).astype(jnp.float32) for a in (rows, lifted)
+    ]
+    parts = [pricing_starts(k, *low, _BATCH) for k in jax.random.split(key, -(-num_starts // _BATCH))]
+    mine = jnp.pad(own.astype(jnp.float32), ((0, -len(own) % _BATCH), (0, 0)))
+    best = 0.0
+    for starts in [*parts, *jnp.split(mine, len(mine) // _BATCH)]:
+        unit = price_multistart(*low, starts, num=64).directions.astype(rows.dtype)
+        size = jnp.linalg.norm(unit, axis=1, keepdims=True)
+        best = max(best, float(jnp.max(neuron_values(rows, lifted, unit / jnp.where(size > 0, size, 1.0)))))
+    return best
+
+
+def choose_pricer(problem: Problem, method: str, num_starts: int, branch_nodes: int = 10_000) -> Pricer:
     """The pricer for ``method``; "auto" is exact where all cells are given or are few.
 
     Raises:
@@ -101,14 +128,20 @@ def choose_pricer(problem: Problem, method: str, num_starts: int) -> Pricer:
     if method not in METHODS:
         raise invalid("pricing", repr(method), "one of " + ", ".join(map(repr, METHODS)))
     cells = problem.arrangements
-    if method == "multistart" or (method == "auto" and cells is not None and not cells.complete):
+    if method == "branch":
+        return MultistartPricer(num_starts, branch_nodes)
+    if method == "multistart" or (method == "auto" and not _few_cells(problem)):
         return MultistartPricer(num_starts)
     if cells is None:
-        rows = np.asarray(problem.rows, np.float64)
-        if method == "auto":
-            distinct = np.unique(rows, axis=0)
-            rank = int(np.linalg.matrix_rank(distinct))
-            if rank > _AUTO_MAX_RANK or max_num_cells(len(distinct), rank) > _AUTO_MAX_CELLS:
-                return MultistartPricer(num_starts)
         cells = enumerate_arrangements(problem.X, features=problem.features)
     return ExactPricer(cells, face_table(problem.rows, cells.masks, cells.gates))
+
+
+def _few_cells(problem: Problem) -> bool:
+    """Whether all cells are given, or may be enumerated and priced exactly without a second thought."""
+    cells = problem.arrangements
+    rows = np.unique(np.asarray(problem.rows, np.float64), axis=0)
+    rank = int(np.linalg.matrix_rank(rows))
+    if cells is not None:
+        return cells.complete and rank <= _AUTO_MAX_RANK
+    return rank <= _AUTO_MAX_RANK and max_num_cells(len(rows), rank) <= _AUTO_MAX_CELLS
