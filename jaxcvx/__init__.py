@@ -11,7 +11,8 @@ from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.arrangements.filters import restrict_filters
 from jaxcvx.arrangements.sample import sample_arrangements
 from jaxcvx.certificates.beta import beta_max
-from jaxcvx.certificates.certificate import Certificate, certify
+from jaxcvx.certificates.certificate import Certificate
+from jaxcvx.certificates.certify import certify
 from jaxcvx.checkpoint import load, save
 from jaxcvx.errors import InvalidInputError, InvalidTypeError, JaxcvxError, TooManyArrangements
 from jaxcvx.networks.network import Network, balance, merge_parallel, prune, training_objective

@@ -5,8 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.certificates.dual import all_networks_dual_norm, cone_dual_norm, gated_dual_norm
-from jaxcvx.errors import invalid
+from jaxcvx.certificates.pricers import choose_pricer
+from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.problems.relu import Problem
 
 
@@ -19,12 +21,13 @@ def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
         dual residual at predictions 0 (Y itself for the squared loss). "network" (default without
         arrangements): of the training problem, ``max_u ||R_0^T (Z u)_+||`` over ||u|| = 1. For one output it
         is exact over the problem's arrangements, hence exact if they are complete, and a lower estimate if
-        they are sampled. Without arrangements it is an upper bound: the solution is zero from there on,
+        they are sampled; for several outputs too (by the cells' faces, outside jit, in low rank). Without arrangements it is an upper bound: the solution is zero from there on,
         and possibly somewhat before.
 
     Raises:
-      InvalidInputError: unknown program; "gated" without arrangements; "network" with arrangements and
-        several outputs, which needs pricing over vector-valued neurons.
+      InvalidInputError: unknown program; "gated" without arrangements.
+      InvalidTypeError: "network" with arrangements and several outputs inside jit.
+      TooManyArrangements: the same, where the cells have too many faces.
     """
     if program is None:
         program = "network" if problem.arrangements is None else "gated"
@@ -39,5 +42,10 @@ def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
     if problem.arrangements is None:
         return all_networks_dual_norm(problem, R)
     if problem.num_columns > 1:
-        raise invalid("program", "'network' for several outputs", "one output, or program='gated'")
+        if is_traced(jnp.zeros(()), problem.X, R):
+            raise InvalidTypeError(
+                "program: got 'network' for several outputs inside jit, expected 'gated': exact pricing of "
+                "vector-valued neurons runs on the host."
+            )
+        return choose_pricer(problem, "exact", 1)(problem, R, None, None, 1).values[0]
     return cone_dual_norm(problem.operator, R)

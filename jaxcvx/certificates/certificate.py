@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -14,18 +13,10 @@ from jaxtyping import Array, Float
 
 from jaxcvx.arrangements.cells import (
     Arrangements,
-    arrangements_of,
-    is_traced,
-    max_num_cells,
-    merge_arrangements,
-    validate_arrangements,
 )
-from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.certificates.dual import all_networks_dual_norm, atom_dual_norm, best_bound, relaxed_dual_norm
-from jaxcvx.certificates.relaxed import MAX_ORDER, relaxation_order, semidefinite_dual_norm
-from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.networks.network import Network, balance, network_objective, problem_for
-from jaxcvx.problems.losses import Loss
+from jaxcvx.certificates.relaxed import semidefinite_dual_norm
+from jaxcvx.networks.network import Network
 from jaxcvx.problems.relu import Problem
 
 _AUTO_MAX_CELLS = 20_000
@@ -102,76 +93,6 @@ def network_bound(problem: Problem, network: Network, semidefinite: bool = False
         return jnp.maximum(own, norm)
 
     return best_bound(problem, network(problem.X), dual_norm)
-
-
-@functools.partial(jax.jit, static_argnames="semidefinite")
-def _evaluate(problem: Problem, network: Network, semidefinite: bool) -> tuple[Array, Array]:
-    network = balance(network)
-    upper = network_objective(network, problem)
-    return upper, jnp.minimum(network_bound(problem, network, semidefinite), upper)
-
-
-def certify(
-    network: Network,
-    X: Any,
-    Y: Any,
-    beta: Any,
-    *,
-    loss: str | Loss = "squared",
-    arrangements: Arrangements | None = None,
-    method: str = "auto",
-) -> Certificate:
-    """Bound how far a network is from the best possible training objective.
-
-    The network may come from anywhere: an Adam run, or arrays of another framework wrapped as
-    ``Network(hidden (m, d), output (m, c))``. The upper bound is its own objective, the lower bound the dual
-    value of its scaled residual: a network far from optimal gets a loose lower bound, an optimal one a
-    tight one. Evaluated in float64 on the host; not for use inside jit.
-
-    Args:
-      network: the network.
-      X, Y, beta, loss: as in :func:`jaxcvx.make_problem`.
-      arrangements: cells to range over. If they are not complete, the network's own cells are added.
-      method: "exact": neurons are priced exactly in every cell (one output only); without arrangements all
-        cells are enumerated. "relaxed": neurons are priced by a semidefinite relaxation that needs no cells
-        and holds for all networks, on data with n + min(n, d) up to 220 (seconds to a minute; beyond, by a
-        crude closed form). Given cells that are not complete are priced one by one instead.
-        "auto": the cells if given; else all cells if there are at most 20000; else the crude closed form.
-
-    Returns:
-      A Certificate. Its scope is "global" only for one output and complete arrangements.
-
-    Raises:
-      InvalidInputError, InvalidTypeError: bad arguments.
-      TooManyArrangements: method "exact" without arrangements on data with too many cells.
-    """
-    if method not in ("auto", "exact", "relaxed"):
-        raise invalid("method", repr(method), "'auto', 'exact' or 'relaxed'")
-    if is_traced(*jax.tree.leaves((network, X, Y, beta, arrangements))):
-        raise InvalidTypeError("certify: got traced arrays, expected concrete ones (solve works under jit).")
-    if not isinstance(arrangements, Arrangements | None):
-        raise InvalidTypeError(f"arrangements: got {type(arrangements).__name__}, expected Arrangements.")
-    with double_precision():
-        network, X, Y, beta = (to_double(a) for a in (network, X, Y, beta))
-        problem = problem_for(network, X, Y, beta, loss)
-        if method == "exact" and problem.num_columns > 1:
-            got = f"'exact' with {problem.num_columns} output weights per neuron"
-            raise invalid("method", got, "'auto' or 'relaxed' for several outputs")
-        rows = np.asarray(problem.rows)
-        if arrangements is not None:
-            arrangements = to_double(arrangements)
-            validate_arrangements(arrangements, *rows.shape)
-        elif method == "exact":
-            arrangements = enumerate_arrangements(problem.X, features=problem.features)
-        elif method == "auto" and max_num_cells(len(rows), np.linalg.matrix_rank(rows)) <= _AUTO_MAX_CELLS:
-            arrangements = enumerate_arrangements(problem.X, features=problem.features)
-        if arrangements is not None and not arrangements.complete:
-            own = arrangements_of(network, problem.X)
-            arrangements = merge_arrangements(arrangements, own) if own.num_cells else arrangements
-        exact = arrangements is not None and problem.num_columns == 1
-        semidefinite = method == "relaxed" and not exact and relaxation_order(*rows.shape) <= MAX_ORDER
-        upper, lower = _evaluate(problem.replace(arrangements=arrangements), network, semidefinite)
-        return make_certificate(upper, lower, bound_scope(arrangements, problem.num_columns))
 
 
 def make_certificate(upper: Any, lower: Any, scope: str, heuristic_bound: float = -np.inf) -> Certificate:

@@ -6,7 +6,7 @@ import io
 import sys
 from typing import Any
 
-from jaxcvx.certificates.certificate import certify
+from jaxcvx.certificates.certify import certify
 from jaxcvx.cli.artifacts import write_text
 from jaxcvx.cli.model import load_model, outputs
 from jaxcvx.cli.tabular import read_features, read_target, write_csv_column

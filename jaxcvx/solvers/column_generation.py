@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 
 from jaxcvx.certificates.certificate import Certificate, double_precision, to_double
 from jaxcvx.certificates.dual import scaled_bound
+from jaxcvx.certificates.priced import certify_priced
+from jaxcvx.certificates.pricers import ExactPricer, Pricer, choose_pricer
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, prune
 from jaxcvx.networks.width import reduce_width
@@ -20,7 +22,7 @@ from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.atoms import fit_atoms
 from jaxcvx.solvers.base import Callback, HostSolver, Solution, Status, StepInfo
-from jaxcvx.solvers.host import certify_priced, host_solution
+from jaxcvx.solvers.host import host_solution
 from jaxcvx.solvers.pool import (
     Pool,
     dual_residual,
@@ -33,7 +35,6 @@ from jaxcvx.solvers.pool import (
     reweight,
     strongest,
 )
-from jaxcvx.solvers.pricers import ExactPricer, Pricer, choose_pricer
 from jaxcvx.solvers.scaling import Scaling, scaled_problem
 
 _MAX_BATCHES = 8  # of starts, in a round of multi-start pricing

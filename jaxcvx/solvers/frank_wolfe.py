@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.certificate import double_precision, to_double
+from jaxcvx.certificates.priced import certify_priced
+from jaxcvx.certificates.pricers import ExactPricer, choose_pricer
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network, balance, balanced_penalty, merge_parallel, prune, zero_network
 from jaxcvx.operators.pricing_exact import price_exact
@@ -20,9 +22,8 @@ from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Callback, HostSolver, Solution, Status, StepInfo
 from jaxcvx.solvers.driver import solve
 from jaxcvx.solvers.gradient_descent import GradientDescent
-from jaxcvx.solvers.host import Trace, certify_priced, host_solution
+from jaxcvx.solvers.host import Trace, host_solution
 from jaxcvx.solvers.polish import polish_problem
-from jaxcvx.solvers.pricers import ExactPricer, choose_pricer
 
 
 class _Step(NamedTuple):

@@ -1,4 +1,4 @@
-"""What solvers that run on the host report: certificates by pricing, and the solution object."""
+"""The solution object of solvers that run on the host."""
 
 from __future__ import annotations
 
@@ -7,51 +7,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.certificates.certificate import Certificate, make_certificate
-from jaxcvx.certificates.dual import atom_dual_norm, scaled_bound
-from jaxcvx.networks.network import Network, network_objective
-from jaxcvx.operators.pricing_branch import price_branch
-from jaxcvx.problems.relu import Problem
+from jaxcvx.certificates.certificate import Certificate
+from jaxcvx.networks.network import Network
 from jaxcvx.solvers.base import History, Solution, Status
-from jaxcvx.solvers.pricers import ExactPricer, Pricer, heuristic_norm
 
 Trace = list[tuple[int, float, float]]
-
-
-def certify_priced(
-    problem: Problem, network: Network, pricer: Pricer, dual: Any, key: Any, num: int, num_starts: int
-) -> Certificate:
-    """Certificate of a network by pricing its residual; call it in double precision.
-
-    Args:
-      problem: data, loss, beta.
-      network: what is returned to the caller.
-      pricer: exact pricing gives a lower bound; multi-start an estimate, from fresh starts, and with a budget
-        for branch and bound also a lower bound for all networks.
-      dual: another dual residual (n, c) to try where pricing is exact.
-      key: for the fresh starts.
-      num: neurons that the pricer was asked for before, so that nothing is compiled anew.
-      num_starts: how many of them.
-    """
-    own_residual = -problem.loss.grad(network(problem.X), problem.Y)
-    upper = float(network_objective(network, problem))
-    if isinstance(pricer, ExactPricer):
-        bounds = []
-        for R in (own_residual, problem.loss.project_dual(dual, problem.Y)):
-            norm = jnp.maximum(
-                pricer(problem, R, None, None, num).upper, atom_dual_norm(network, problem, R)
-            )
-            bounds.append(float(scaled_bound(problem, R, norm)))
-        return make_certificate(upper, max(bounds), pricer.scope)
-    found = heuristic_norm(problem, own_residual, key, network.hidden, num_starts)
-    own = atom_dual_norm(network, problem, own_residual)
-    estimate = min(float(scaled_bound(problem, own_residual, jnp.maximum(found, own))), upper)
-    if pricer.branch_nodes is None:
-        return make_certificate(upper, -np.inf, "heuristic", estimate)
-    lifted = problem.readout.lift(own_residual)
-    branched = price_branch(problem.rows, lifted, incumbent=network.hidden, max_nodes=pricer.branch_nodes)
-    lower = scaled_bound(problem, own_residual, jnp.maximum(branched.upper, own))
-    return make_certificate(upper, lower, "global" if branched.exact else "relaxation", estimate)
 
 
 def host_solution(

@@ -1,0 +1,116 @@
+"""certify: a certificate for a network trained by anything."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxcvx.arrangements.cells import (
+    Arrangements,
+    arrangements_of,
+    is_traced,
+    max_num_cells,
+    merge_arrangements,
+    validate_arrangements,
+)
+from jaxcvx.arrangements.enumerate import enumerate_arrangements
+from jaxcvx.certificates.certificate import (
+    Certificate,
+    bound_scope,
+    double_precision,
+    make_certificate,
+    network_bound,
+    to_double,
+)
+from jaxcvx.certificates.priced import certify_priced
+from jaxcvx.certificates.pricers import choose_pricer
+from jaxcvx.certificates.relaxed import MAX_ORDER, relaxation_order
+from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.networks.network import Network, balance, network_objective, problem_for
+from jaxcvx.problems.losses import Loss
+from jaxcvx.problems.relu import Problem
+
+_AUTO_MAX_CELLS = 20_000
+_AUTO_MAX_RANK = 3  # of data with several outputs, for exact pricing without being asked
+_FRESH_STARTS = 5000
+
+
+@functools.partial(jax.jit, static_argnames="semidefinite")
+def _evaluate(problem: Problem, network: Network, semidefinite: bool) -> tuple[Array, Array]:
+    network = balance(network)
+    upper = network_objective(network, problem)
+    return upper, jnp.minimum(network_bound(problem, network, semidefinite), upper)
+
+
+def certify(
+    network: Network,
+    X: Any,
+    Y: Any,
+    beta: Any,
+    *,
+    loss: str | Loss = "squared",
+    arrangements: Arrangements | None = None,
+    method: str = "auto",
+) -> Certificate:
+    """Bound how far a network is from the best possible training objective.
+
+    The network may come from anywhere: an Adam run, or arrays of another framework wrapped as
+    ``Network(hidden (m, d), output (m, c))``. The upper bound is its own objective, the lower bound the dual
+    value of its scaled residual: a network far from optimal gets a loose lower bound, an optimal one a
+    tight one. Evaluated in float64 on the host; not for use inside jit.
+
+    Args:
+      network: the network.
+      X, Y, beta, loss: as in :func:`jaxcvx.make_problem`.
+      arrangements: cells to range over. If they are not complete, the network's own cells are added.
+      method: "exact": neurons are priced exactly in every cell, those of several outputs by the cells' faces
+        (low rank); without arrangements all cells are enumerated. "relaxed": neurons are priced by a
+        semidefinite relaxation that needs no cells and holds for all networks, on data with n + min(n, d) up to
+        220 (seconds to a minute; beyond, by a crude closed form). Given cells that are not complete are
+        priced one by one instead. "multistart": no lower bound, but an estimate, ``heuristic_bound``, from 5000
+        fresh ascents. "auto": exact over the cells if given, else over all cells if there are at most 20000
+        (several outputs: and rank at most 3); else the crude closed form.
+
+    Returns:
+      A Certificate. Its scope is "global" only where all cells were priced exactly.
+
+    Raises:
+      InvalidInputError, InvalidTypeError: bad arguments.
+      TooManyArrangements: method "exact" without arrangements on data with too many cells, or too many faces.
+    """
+    if method not in ("auto", "exact", "relaxed", "multistart"):
+        raise invalid("method", repr(method), "'auto', 'exact', 'relaxed' or 'multistart'")
+    if is_traced(*jax.tree.leaves((network, X, Y, beta, arrangements))):
+        raise InvalidTypeError("certify: got traced arrays, expected concrete ones (solve works under jit).")
+    if not isinstance(arrangements, Arrangements | None):
+        raise InvalidTypeError(f"arrangements: got {type(arrangements).__name__}, expected Arrangements.")
+    with double_precision():
+        network, X, Y, beta = (to_double(a) for a in (network, X, Y, beta))
+        problem = problem_for(network, X, Y, beta, loss)
+        if method == "multistart":
+            pricer = choose_pricer(problem, "multistart", 1)
+            return certify_priced(problem, balance(network), pricer, None, jax.random.key(0), 1, _FRESH_STARTS)
+        rows = np.asarray(problem.rows)
+        several, rank = problem.num_columns > 1, int(np.linalg.matrix_rank(rows))
+        few = max_num_cells(len(rows), rank) <= _AUTO_MAX_CELLS
+        if arrangements is not None:
+            arrangements = to_double(arrangements)
+            validate_arrangements(arrangements, *rows.shape)
+        elif method == "exact" or (method == "auto" and few):
+            arrangements = enumerate_arrangements(problem.X, features=problem.features)
+        if arrangements is not None and not arrangements.complete:
+            own = arrangements_of(network, problem.X)
+            arrangements = merge_arrangements(arrangements, own) if own.num_cells else arrangements
+        problem = problem.replace(arrangements=arrangements)
+        by_faces = method == "exact" or (method == "auto" and few and rank <= _AUTO_MAX_RANK)
+        if several and arrangements is not None and by_faces:
+            return certify_priced(problem, balance(network), choose_pricer(problem, "exact", 1), None, None, 1, 1)
+        exact = arrangements is not None and not several
+        semidefinite = method == "relaxed" and not exact and relaxation_order(*rows.shape) <= MAX_ORDER
+        upper, lower = _evaluate(problem, network, semidefinite)
+        return make_certificate(upper, lower, bound_scope(arrangements, problem.num_columns))
