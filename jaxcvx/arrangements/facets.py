@@ -144,7 +144,7 @@ def _facets_of_cell(a: np.ndarray, gate: np.ndarray) -> np.ndarray:
 
 def _hull_facets(a: np.ndarray, gate: np.ndarray, margin: np.ndarray) -> np.ndarray | None:
     """Facets by polarity; None if Qhull fails or its rays, which must lie in the cell, do not."""
-    from scipy.spatial import ConvexHull, QhullError  # here, so that importing the package does not import scipy
+    from scipy.spatial import ConvexHull, QhullError
 
     side = np.linalg.svd(gate[None])[2][1:].T
     try:
