@@ -19,8 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from scipy.optimize import nnls
-from scipy.spatial import ConvexHull, QhullError
 
 from jaxcvx.arrangements.cells import unit_rows
 from jaxcvx.arrangements.enumerate import _column_scales, _reduce_rank
@@ -147,6 +145,8 @@ def _facets_of_cell(a: np.ndarray, gate: np.ndarray) -> np.ndarray:
 
 def _hull_facets(a: np.ndarray, gate: np.ndarray, margin: np.ndarray) -> np.ndarray | None:
     """Facets by polarity; None if Qhull fails or its rays, which must lie in the cell, do not."""
+    from scipy.spatial import ConvexHull, QhullError
+
     side = np.linalg.svd(gate[None])[2][1:].T
     try:
         hull = ConvexHull((a @ side) / margin[:, None])
@@ -158,6 +158,8 @@ def _hull_facets(a: np.ndarray, gate: np.ndarray, margin: np.ndarray) -> np.ndar
 
 def _multipliers(A: np.ndarray, target: np.ndarray) -> np.ndarray:
     """argmin over lambda >= 0 of |A^T lambda - target|."""
+    from scipy.optimize import nnls
+
     return nnls(A.T, target, maxiter=50 * len(A) + 100)[0]
 
 
