@@ -21,8 +21,8 @@ def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
         dual residual at predictions 0 (Y itself for the squared loss). "network" (default without
         arrangements): of the training problem, ``max_u ||R_0^T (Z u)_+||`` over ||u|| = 1. For one output it
         is exact over the problem's arrangements, hence exact if they are complete, and a lower estimate if
-        they are sampled; for several outputs too (by the cells' faces, outside jit, in low rank). Without arrangements it is an upper bound: the solution is zero from there on,
-        and possibly somewhat before.
+        they are sampled; for several outputs too (by the cells' faces, outside jit, in low rank). Without
+        arrangements it is an upper bound: the solution is zero from there on, and possibly somewhat before.
 
     Raises:
       InvalidInputError: unknown program; "gated" without arrangements.

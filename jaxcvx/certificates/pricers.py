@@ -60,7 +60,7 @@ class MultistartPricer:
     scope = "heuristic"
 
     def __call__(
-        self, problem: Problem, R: Float[Array, "n c"], key: Any, own: Array, num: int, batches: int = 1
+        self, problem: Problem, R: Float[Array, "n c"], key: Any, own: Any, num: int, batches: int = 1
     ) -> Priced:
         """``num`` neurons for the residual R, starting also at the directions ``own`` (zero rows do not count)."""
         near, *fresh = jax.random.split(key, batches + 1)

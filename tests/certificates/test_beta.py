@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxcvx
-from jaxcvx import Dense, InvalidInputError, beta_max, enumerate_arrangements, make_problem
+from jaxcvx import Dense, InvalidInputError, InvalidTypeError, beta_max, enumerate_arrangements, make_problem
 from tests.helpers import (
     cone_optimum,
     distinct_cells,
@@ -116,5 +116,13 @@ def test_bad_arguments_are_refused():
         beta_max(problem, "cone")
     with pytest.raises(InvalidInputError, match="^program: .*arrangements"):
         beta_max(problem.replace(arrangements=None), "gated")
-    with pytest.raises(InvalidInputError, match="^program: .*several outputs"):
-        beta_max(problem, "network")
+    with pytest.raises(InvalidTypeError, match="^program: .*several outputs inside jit"):
+        jax.jit(lambda p: beta_max(p, "network"))(problem)
+
+
+def test_several_outputs_with_cells_are_priced_exactly():
+    X, Y = gaussian_data(2, 8, 2, 2)
+    problem = make_problem(X, Y, 0.1, arrangements=enumerate_arrangements(X))
+    top = float(beta_max(problem, "network"))
+    assert top == pytest.approx(np.linalg.norm(neurons_in_the_plane(X).T @ Y, axis=1).max(), rel=1e-6)
+    assert top <= float(beta_max(make_problem(X, Y, 0.1))) * (1 + 1e-12)
