@@ -165,6 +165,17 @@ def max_num_cells(num_rows: int, rank: int) -> int:
     return 2 * total
 
 
+def count_cells(rows: Float[Array, "N p"]) -> tuple[int, int]:
+    """Upper bound on the number of cells of ``rows``, and their rank; zero and repeated rows do not count.
+
+    On the host. The number is exact in general position.
+    """
+    host = np.unique(np.asarray(rows, np.float64), axis=0)
+    host = host[np.any(host != 0, axis=1)]
+    rank = int(np.linalg.matrix_rank(host)) if len(host) else 0
+    return max_num_cells(len(host), rank), rank
+
+
 def arrangements_of(network: Network, X: Float[Array, "n ..."]) -> Arrangements:
     """Cells in which the neurons of ``network`` lie: masks ``1[Z u_j >= 0]`` with Z = features.matrix(X).
 

@@ -13,8 +13,8 @@ from jaxtyping import Array
 from jaxcvx.arrangements.cells import (
     Arrangements,
     arrangements_of,
+    count_cells,
     is_traced,
-    max_num_cells,
     merge_arrangements,
     validate_arrangements,
 )
@@ -96,8 +96,8 @@ def certify(
             pricer = choose_pricer(problem, "multistart", 1)
             return certify_priced(problem, balance(network), pricer, None, jax.random.key(0), 1, _FRESH_STARTS)
         rows = np.asarray(problem.rows)
-        several, rank = problem.num_columns > 1, int(np.linalg.matrix_rank(rows))
-        few = max_num_cells(len(rows), rank) <= _AUTO_MAX_CELLS
+        several, (count, rank) = problem.num_columns > 1, count_cells(rows)
+        few = count <= _AUTO_MAX_CELLS
         if arrangements is not None:
             arrangements = to_double(arrangements)
             validate_arrangements(arrangements, *rows.shape)

@@ -8,10 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcvx.arrangements.cells import Arrangements, max_num_cells
+from jaxcvx.arrangements.cells import Arrangements, count_cells
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.errors import invalid
 from jaxcvx.operators.pricing import Priced, distinct, neuron_values
@@ -140,8 +139,7 @@ def choose_pricer(problem: Problem, method: str, num_starts: int, branch_nodes: 
 def _few_cells(problem: Problem) -> bool:
     """Whether all cells are given, or may be enumerated and priced exactly without a second thought."""
     cells = problem.arrangements
-    rows = np.unique(np.asarray(problem.rows, np.float64), axis=0)
-    rank = int(np.linalg.matrix_rank(rows))
+    count, rank = count_cells(problem.rows)
     if cells is not None:
         return cells.complete and rank <= _AUTO_MAX_RANK
-    return rank <= _AUTO_MAX_RANK and max_num_cells(len(rows), rank) <= _AUTO_MAX_CELLS
+    return rank <= _AUTO_MAX_RANK and count <= _AUTO_MAX_CELLS

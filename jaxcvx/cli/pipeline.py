@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.arrangements.cells import Arrangements, arrangements_of, max_num_cells, merge_arrangements
+from jaxcvx.arrangements.cells import Arrangements, arrangements_of, count_cells, merge_arrangements
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.arrangements.sample import sample_arrangements
 from jaxcvx.certificates.certificate import Certificate, bound_scope, make_certificate
@@ -181,9 +181,8 @@ def choose_cells(
     problem: Problem, nets: Network | None, settings: Settings, key: Any
 ) -> tuple[Arrangements, dict[str, int]]:
     """All cells where they are few; else those of short Adam runs joined with sampled ones."""
-    rows = np.asarray(problem.rows)
-    count = max_num_cells(len(rows), int(np.linalg.matrix_rank(rows)))
-    if count <= COMPLETE_LIMIT and count * rows.size <= COMPLETE_WORK:
+    count, _ = count_cells(problem.rows)
+    if count <= COMPLETE_LIMIT and count * problem.rows.size <= COMPLETE_WORK:
         cells = enumerate_arrangements(problem.X, features=problem.features, max_cells=COMPLETE_LIMIT)
         return cells, {"all": cells.num_cells}
     sampled = sample_arrangements(key, problem.X, settings.cells, features=problem.features)

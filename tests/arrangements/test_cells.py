@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from jaxcvx.arrangements.cells import (
     Arrangements,
     arrangements_of,
+    count_cells,
     dedupe_masks,
     max_num_cells,
     merge_arrangements,
@@ -193,3 +194,10 @@ def test_importing_is_cheap():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_counting_ignores_zero_and_repeated_rows():
+    X = np.random.default_rng(5).standard_normal((7, 3))
+    count, rank = count_cells(np.concatenate([X, X, np.zeros((3, 3))]))
+    assert rank == 3 and count == max_num_cells(7, 3) == enumerate_arrangements(X).num_cells
+    assert count_cells(np.zeros((4, 2))) == (1, 0)
