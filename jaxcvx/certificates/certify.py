@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from jaxcvx.arrangements.cells import (
@@ -95,7 +94,7 @@ def certify(
         if method == "multistart":
             pricer = choose_pricer(problem, "multistart", 1)
             return certify_priced(problem, balance(network), pricer, None, jax.random.key(0), 1, _FRESH_STARTS)
-        rows = np.asarray(problem.rows)
+        rows = problem.rows
         several, (count, rank) = problem.num_columns > 1, count_cells(rows)
         few = count <= _AUTO_MAX_CELLS
         if arrangements is not None:

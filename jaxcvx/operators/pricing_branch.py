@@ -27,7 +27,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.optimize import nnls
 
 from jaxcvx.errors import invalid
 from jaxcvx.operators.pricing import neuron_values
@@ -159,6 +158,8 @@ def _children(rows: np.ndarray, r: np.ndarray, fixed: np.ndarray) -> list[np.nda
 
 def _reach(A: np.ndarray, z: np.ndarray) -> float:
     """Largest z^T u over unit u with A u >= 0."""
+    from scipy.optimize import nnls
+
     try:
         multipliers = nnls(A.T, -z, maxiter=50 * len(A) + 100)[0]
     except RuntimeError:  # undecided: the sign counts as possible
