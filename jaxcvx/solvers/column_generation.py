@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.certificates.certificate import Certificate, double_precision, to_double
 from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.certificates.priced import certify_priced
@@ -105,6 +106,8 @@ class ColumnGeneration(HostSolver):
                 raise invalid(name, getattr(self, name), "a positive integer")
         if self.move_steps < 0:
             raise invalid("move_steps", self.move_steps, "an integer >= 0")
+        if not is_traced(problem.beta) and not float(problem.beta) > 0:
+            raise invalid("beta", float(problem.beta), "a positive number for ColumnGeneration")
         if self.max_seconds is not None and not self.max_seconds >= 0:
             raise invalid("max_seconds", self.max_seconds, "None or a number >= 0")
 
@@ -116,8 +119,8 @@ class ColumnGeneration(HostSolver):
         keys = jax.random.split(jax.random.key(0) if key is None else key, self.max_steps + 2)
         pool = self._start(work, init, keys[0], scaling)
         trace: list[tuple[int, float, float]] = []
-        status, steps, tol = Status.MAX_STEPS, 0, max(self.tol, 2e-14 if exact else 1e-5)
-        batches = 1
+        status, steps, batches = Status.MAX_STEPS, 0, 1
+        tol = max(self.tol, 256 * float(jnp.finfo(work.X.dtype).eps))
         bound, dual = -np.inf, jnp.zeros_like(work.Y)
         for steps in range(self.max_steps + 1):
             R = dual_residual(work, pool)

@@ -91,6 +91,8 @@ def solve(
                 f"problem: got traced arrays, expected concrete ones: {type(solver).__name__} runs on the host, "
                 "outside jit, vmap and grad."
             )
+        if not bool(valid_data(problem)):
+            raise invalid("problem", "NaN, inf or a negative beta", "finite data and beta >= 0")
         return solver.solve_on_host(problem, init, key, callback)
     assert isinstance(solver, Solver)
     problem = solver.prepare(problem)

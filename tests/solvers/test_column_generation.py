@@ -216,6 +216,10 @@ def test_what_it_cannot_take_is_refused():
         solve(make_problem(X, np.sign(Y), 0.1, loss="hinge"), ColumnGeneration())
     with pytest.raises(InvalidInputError, match="^features: got a skip"):
         solve(make_problem(X, Y, 0.1, features=Dense(skip=True)), ColumnGeneration())
+    with pytest.raises(InvalidInputError, match="^beta: got 0.0"):
+        solve(make_problem(X, Y, 0.0), ColumnGeneration())
+    with pytest.raises(InvalidInputError, match="^problem: got NaN"):
+        solve(make_problem(X, Y, 0.1).replace(Y=jnp.asarray(Y) * jnp.nan), ColumnGeneration())
     with pytest.raises(InvalidTypeError, match="^init: got int"):
         solve(make_problem(X, Y, 0.1), ColumnGeneration(), init=3)
     with pytest.raises(InvalidInputError, match="^init: got weights of lengths"):
