@@ -83,10 +83,9 @@ def _problem_axes(problem: Problem) -> Problem:
     return dataclasses.replace(problem, X="nd", Y="nc", beta="", arrangements=cells)
 
 
-def _report(solution: Solution, problem: Problem) -> dict[str, Any]:
+def _report(solution: Solution) -> dict[str, Any]:
     return {
         "params": solution.params,
-        "predictions": solution.network(problem.X),
         "objective": solution.objective,
         "upper_bound": solution.upper_bound,
         "lower_bound": solution.lower_bound,
@@ -96,7 +95,7 @@ def _report(solution: Solution, problem: Problem) -> dict[str, Any]:
 
 
 def _solve_case(problem: Problem, axes: Problem, solver: Any, **options: Any) -> Case:
-    return Case(lambda problem: _report(solve(problem, solver, **options), problem), (problem,), (axes,))
+    return Case(lambda problem: _report(solve(problem, solver, **options)), (problem,), (axes,))
 
 
 def _solver(solver: Any, c: int, loss: str = "squared", **options: Any) -> Callable[[], Case]:
