@@ -93,7 +93,8 @@ def round_gated(problem: Problem, V: Float[Array, "P p c"]) -> Network:
     blocks, gates = V[: operator.num_cells], arrangements.gates.astype(V.dtype)
     if V.shape[2] > 1:
         left, size, _ = jnp.linalg.svd(blocks, full_matrices=False)
-        blocks = left * size[:, None, :]
+        rounding = 64 * jnp.finfo(V.dtype).eps * size[:, :1]  # no neurons made of it: they would be arbitrary
+        blocks = left * jnp.where(size > rounding, size, 0.0)[:, None, :]
     cells = CellOperator(operator.Z, operator.cone_masks)
     inside = push_inside(cells, jnp.concatenate([blocks, -blocks], axis=2), gates)
     alive = jnp.any(blocks != 0, axis=(1, 2))

@@ -1,0 +1,232 @@
+"""What is run on several devices: functions, their arguments, and which axes of those may be split.
+
+The axes of an argument are a word with one letter per axis: n samples or rows, P cells, other letters stay whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcvx import (
+    Arrangements,
+    ConeADMM,
+    CopositiveADMM,
+    GradientDescent,
+    NuclearProximalGradient,
+    Problem,
+    ProximalGradient,
+    Solution,
+    SoftThresholdedSVD,
+    fit_whitening,
+    make_problem,
+    solve,
+)
+from jaxcvx.certificates.relaxed import semidefinite_dual_norm
+from jaxcvx.operators.masked import CellOperator
+from jaxcvx.operators.pricing_exact import face_table, price_exact
+from jaxcvx.operators.pricing_multistart import price_multistart
+from jaxcvx.operators.projections import project_cells, project_cone
+from jaxcvx.operators.readout import Readout
+from jaxcvx.solvers.atoms import fit_atoms
+from jaxcvx.solvers.copositive import CellFacets
+from jaxcvx.solvers.pool import Pool, move, reweight
+
+N, D, P = 16, 3, 8
+
+
+class Case(NamedTuple):
+    """A computation and its data.
+
+    Attributes:
+      function: pure, of arrays and pytrees.
+      args: its arguments, built in the precision of the moment.
+      axes: the same pytrees with words for arrays.
+    """
+
+    function: Callable[..., Any]
+    args: tuple
+    axes: tuple
+
+
+def _data(n: int, d: int, c: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((n, d)), rng.standard_normal((n, c))
+
+
+def _cells(Z: np.ndarray, num: int) -> Arrangements:
+    """Distinct cells of well separated gates."""
+    gates = np.random.default_rng(1).standard_normal((20 * num, Z.shape[1]))
+    masks, first = np.unique(gates @ Z.T >= 0, axis=0, return_index=True)
+    assert len(masks) >= num
+    return Arrangements(jnp.asarray(masks[:num]), _array(gates[first[:num]]))
+
+
+def _array(a: Any) -> jax.Array:
+    return jnp.asarray(a, jnp.result_type(float))
+
+
+def _problem(c: int, loss: str = "squared", n: int = N, d: int = D, share: float = 0.2) -> Problem:
+    X, Y = _data(n, d, c)
+    Y = np.sign(Y) if loss == "logistic" else Y
+    problem = make_problem(_array(X), _array(Y), 1.0, loss=loss, arrangements=_cells(X, P))
+    return problem.replace(beta=share * problem.beta_max())
+
+
+def _problem_axes(problem: Problem) -> Problem:
+    cells = None if problem.arrangements is None else Arrangements("Pn", "Pd")
+    return dataclasses.replace(problem, X="nd", Y="nc", beta="", arrangements=cells)
+
+
+def _report(solution: Solution) -> dict[str, Any]:
+    return {
+        "params": solution.params,
+        "objective": solution.objective,
+        "upper_bound": solution.upper_bound,
+        "lower_bound": solution.lower_bound,
+        "num_steps": solution.num_steps,
+        "status": solution.status,
+    }
+
+
+def _solve_case(problem: Problem, axes: Problem, solver: Any, **options: Any) -> Case:
+    return Case(lambda problem: _report(solve(problem, solver, **options)), (problem,), (axes,))
+
+
+def _solver(solver: Any, c: int, loss: str = "squared", **options: Any) -> Callable[[], Case]:
+    def build() -> Case:
+        problem = _problem(c, loss)
+        key = options.get("seed")
+        return _solve_case(
+            problem, _problem_axes(problem), solver, key=None if key is None else jax.random.key(key)
+        )
+
+    return build
+
+
+def _copositive() -> Case:
+    solver = CopositiveADMM(phases="admm", max_steps=100)
+    problem = solver.prepare(_problem(2, n=8, d=2))
+    axes = dataclasses.replace(
+        _problem_axes(problem),
+        facets=CellFacets("Pk", "Pk", "Pkp"),
+        faces=None if problem.faces is None else jax.tree.map(lambda a: "-" * a.ndim, problem.faces),
+    )
+    return _solve_case(problem, axes, solver)
+
+
+def _soft_svd() -> Case:
+    X, Y = _data(N, 2 * N, 2)
+    problem = make_problem(_array(fit_whitening(X)(X)), _array(Y), 1.0)
+    return _solve_case(problem, _problem_axes(problem), SoftThresholdedSVD())
+
+
+def _operator(readout: Readout, c: int = 2) -> Callable[[], Case]:
+    def build() -> Case:
+        Z, _ = _data(N * readout.positions, D, 1)
+        rng = np.random.default_rng(2)
+        W, R = _array(rng.standard_normal((P, D, readout.columns(c)))), _array(rng.standard_normal((N, c)))
+        operator = CellOperator(_array(Z), _cells(Z, P).masks, readout=readout)
+
+        def every_map(operator: CellOperator, W: Any, R: Any) -> Any:
+            return operator.forward(W), operator.adjoint(R), operator.gram(), operator.cone_margin(W)
+
+        axes = dataclasses.replace(operator, Z="nd", masks="Pn")
+        return Case(every_map, (operator, W, R), (axes, "Pdq", "nc"))
+
+    return build
+
+
+def _project_cone() -> Case:
+    Z, _ = _data(N, D, 1)
+    signs = _array(2.0 * np.asarray(_cells(Z, P).masks[0]) - 1)
+    return Case(lambda Z, s, t: project_cone(Z, s, t)[0], (_array(Z), signs, _array(-Z[0])), ("nd", "n", "d"))
+
+
+def _project_cells() -> Case:
+    Z, _ = _data(N, D, 1)
+    signs = _array(2.0 * np.asarray(_cells(Z, P).masks) - 1)
+    targets = _array(np.random.default_rng(3).standard_normal((P, D, 2)))
+    return Case(project_cells, (_array(Z), signs, targets), ("nd", "Pn", "Pdc"))
+
+
+def _price_exact() -> Case:
+    Z, R = _data(N, D, 2)
+    cells = _cells(Z, P)
+    table = face_table(_array(Z), cells.masks, cells.gates)
+    axes = jax.tree.map(lambda a: "-" * a.ndim, table)
+    args = (table, _array(Z), cells.masks, _array(R))
+    return Case(lambda *args: price_exact(*args, num=2), args, (axes, "nd", "Pn", "nc"))
+
+
+def _price_multistart() -> Case:
+    Z, R = _data(N, D, 1)
+    starts = _array(np.random.default_rng(4).standard_normal((8, D)))
+
+    def values(Z: Any, R: Any, starts: Any) -> Any:
+        return price_multistart(Z, R, starts, num=2, rounds=4, inner_steps=24).values
+
+    return Case(values, (_array(Z), _array(R), starts), ("nd", "nc", "sd"))
+
+
+def _fit_atoms() -> Case:
+    Z, Y = _data(N, D, 2)
+    atoms = np.maximum(Z @ np.random.default_rng(5).standard_normal((D, P)), 0)
+
+    def fit(atoms: Any, Y: Any, beta: Any) -> Any:
+        found = fit_atoms(atoms, Y, beta)
+        return found.output, found.objective
+
+    return Case(fit, (_array(atoms), _array(Y), _array(1.0)), ("nP", "nc", ""))
+
+
+def _dual_norm() -> Case:
+    Z, R = _data(8, 2, 1)
+    return Case(
+        lambda Z, R: semidefinite_dual_norm(Z, R, max_steps=50), (_array(Z), _array(R)), ("nd", "nc")
+    )
+
+
+def _pool(function: Callable[[Problem, Pool], Pool]) -> Callable[[], Case]:
+    def build() -> Case:
+        problem = dataclasses.replace(_problem(2), arrangements=None)
+        rng = np.random.default_rng(6)
+        directions = rng.standard_normal((P, D))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        pool = Pool(_array(directions), _array(0.1 * rng.standard_normal((P, 2))))
+        return Case(function, (problem, pool), (_problem_axes(problem), Pool("--", "--")))
+
+    return build
+
+
+_FIXED = {"tol": 0.0, "max_steps": 40, "check_every": 20}  # as many steps wherever it runs
+
+OPERATIONS: dict[str, Callable[[], Case]] = {
+    "operator-plain": _operator(Readout()),
+    "operator-pool": _operator(Readout("pool", 2, 0.5)),
+    "operator-flatten": _operator(Readout("flatten", 2)),
+    "project_cone": _project_cone,
+    "project_cells": _project_cells,
+    "price_exact": _price_exact,
+}
+ITERATIONS: dict[str, Callable[[], Case]] = {
+    "price_multistart": _price_multistart,
+    "fit_atoms": _fit_atoms,
+    "semidefinite_dual_norm": _dual_norm,
+    "pool-reweight": _pool(lambda problem, pool: reweight(problem, pool, 20)),
+    "pool-move": _pool(lambda problem, pool: move(problem, pool, 20, jnp.asarray(0.01))),
+    "gated-accelerated-squared": _solver(ProximalGradient(phases="accelerated", **_FIXED), 2),
+    "gated-accelerated-logistic": _solver(ProximalGradient(phases="accelerated", **_FIXED), 1, "logistic"),
+    "gated-auto": _solver(ProximalGradient(tol=1e-4), 2),
+    "cone-admm": _solver(ConeADMM(phases="admm", **_FIXED), 1),
+    "cone-auto": _solver(ConeADMM(tol=1e-4), 1),
+    "nuclear": _solver(NuclearProximalGradient(phases="accelerated", **_FIXED), 2),
+    "copositive-admm": _copositive,
+    "soft-svd": _soft_svd,
+    "gradient-descent": _solver(GradientDescent(width=4, **_FIXED), 1, seed=0),
+}

@@ -1,0 +1,44 @@
+"""Data split over eight simulated devices give what one device gives, in both precisions."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.sharding.cases import ITERATIONS, OPERATIONS
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def records() -> list[dict[str, Any]]:
+    """What one process with eight devices has measured; devices can't be added to a running one."""
+    env = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }
+    command = [sys.executable, "-m", "tests.sharding.run_sharded"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("x64", [True, False], ids=["float64", "float32"])
+@pytest.mark.parametrize("name", [*OPERATIONS, *ITERATIONS])
+def test_equal_to_one_device(records, name, x64):
+    found = [record for record in records if record["case"] == name and record["x64"] == x64]
+    assert found
+    exact = 1e-10 if name in OPERATIONS else 1e-7
+    for record in found:
+        assert record["devices"] == 8 and record["split"] > 0
+        assert record["collectives"] > 0, "every device has computed everything"
+        assert record["difference"] < (exact if x64 else 1e-4), record
+        # Objectives are flat at the optimum: rounding e in one leaves the root of e in the weights.
+        assert record["params_difference"] < (exact if x64 else 5e-3), record
