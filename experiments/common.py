@@ -1,15 +1,27 @@
-"""What the experiments share: Adam runs, the record of a solve, a record of the whole run."""
+"""What the experiments share: Adam runs, the record of a solve, a record of the whole run.
+
+Times are CPU seconds of all threads together: unlike wall time they do not depend on what else a machine does.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import jaxcvx
-from benchmarks.common import seconds_of, versions
+from benchmarks.common import versions
 from jaxcvx.networks.network import Network
+
+
+def cpu_seconds_of(call: Callable[[], Any]) -> tuple[float, Any]:
+    """CPU time of a call, its result made ready first."""
+    start = time.process_time()
+    result = jax.block_until_ready(call())
+    return time.process_time() - start, result
 
 
 class AdamRuns(NamedTuple):
@@ -34,15 +46,15 @@ def adam_runs(
 
     arguments = (problem.replace(arrangements=None), jax.random.split(jax.random.key(seed), runs))
     compiled = jax.jit(jax.vmap(train, in_axes=(None, 0))).lower(*arguments).compile()
-    seconds, (values, networks) = seconds_of(lambda: compiled(*arguments))
+    seconds, (values, networks) = cpu_seconds_of(lambda: compiled(*arguments))
     return AdamRuns([float(v) for v in values], networks, seconds)
 
 
 def timed_solve(problem: Any, solver: Any, repeat: bool = False) -> tuple[Any, float]:
-    """A solution and its wall time; with ``repeat`` that of a second solve, when everything is compiled."""
-    seconds, solution = seconds_of(lambda: jaxcvx.solve(problem, solver))
+    """A solution and its CPU time; with ``repeat`` that of a second solve, when everything is compiled."""
+    seconds, solution = cpu_seconds_of(lambda: jaxcvx.solve(problem, solver))
     if repeat:
-        seconds, solution = seconds_of(lambda: jaxcvx.solve(problem, solver))
+        seconds, solution = cpu_seconds_of(lambda: jaxcvx.solve(problem, solver))
     return solution, seconds
 
 

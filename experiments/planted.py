@@ -24,7 +24,11 @@ RULES = {"2 / (k + 2)": False, "line search": True}
 def instance(n: int, planted: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Gaussian X (n, 2) and targets (n, 5) of a random network with ``planted`` neurons."""
     rng = np.random.default_rng(seed)
-    X, U, V = rng.standard_normal((n, 2)), rng.standard_normal((2, planted)), rng.standard_normal((planted, 5))
+    X, U, V = (
+        rng.standard_normal((n, 2)),
+        rng.standard_normal((2, planted)),
+        rng.standard_normal((planted, 5)),
+    )
     return X, np.maximum(X @ U, 0) @ V
 
 
@@ -47,7 +51,9 @@ def run(quick: bool = False) -> dict[str, Any]:
     best = float(exact.upper_bound) - settings["beta"] * radius  # loss of the optimum
     walks = {rule: _walk(problem, radius, best, search, settings) for rule, search in RULES.items()}
     adam = settings["adam"]
-    runs = adam_runs(problem, adam["width"], runs=adam["runs"], steps=adam["steps"], rate=adam["learning_rate"])
+    runs = adam_runs(
+        problem, adam["width"], runs=adam["runs"], steps=adam["steps"], rate=adam["learning_rate"]
+    )
     return record(
         "planted", CLAIM, quick, settings,
         size={"n": len(X), "d": 2, "c": 5, "P": len(cells)},
@@ -78,7 +84,9 @@ def _walk(problem: Any, radius: float, best: float, search: bool, settings: dict
 def show(result: dict[str, Any]) -> None:
     """Print the result."""
     exact, beta = result["exact"], result["settings"]["beta"]
-    print(f"Optimum {exact['upper_bound']:.7f}, gap {exact['gap']:.1e}, {exact['width']} neurons; beta={beta:g}")
+    print(
+        f"Optimum {exact['upper_bound']:.7f}, gap {exact['gap']:.1e}, {exact['width']} neurons; beta={beta:g}"
+    )
     walks = result["frank_wolfe"]
     marks = [k for k in (10, 100, 300, 1000, 3000) if k <= result["settings"]["frank_wolfe_steps"]]
     rows = []

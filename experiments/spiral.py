@@ -13,7 +13,18 @@ from benchmarks.common import print_table
 from experiments.common import adam_runs, describe, record, timed_solve
 from jaxcvx.datasets import spiral
 from jaxcvx.networks.network import balanced_penalty
-from jaxcvx.plots.figure import BLACK, BLUE, GREEN, INK, ORANGE, PURPLE, VERMILLION, new_figure, save_png, style
+from jaxcvx.plots.figure import (
+    BLACK,
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    new_figure,
+    save_png,
+    style,
+)
 
 CLAIM = (
     "Training is a copositive program. Its relaxation is exact for two features, its value is that of the best "
@@ -38,7 +49,9 @@ def run(quick: bool = False) -> dict[str, Any]:
     for beta in settings["betas"]:
         problem = jaxcvx.make_problem(X, np.eye(3)[arm], beta, arrangements=cells)
         cases.append(_case(problem, settings))
-    return record("spiral", CLAIM, quick, settings, size={"n": len(X), "d": 2, "c": 3, "P": len(cells)}, cases=cases)
+    return record(
+        "spiral", CLAIM, quick, settings, size={"n": len(X), "d": 2, "c": 3, "P": len(cells)}, cases=cases
+    )
 
 
 def _case(problem: Any, settings: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +70,9 @@ def _case(problem: Any, settings: dict[str, Any]) -> dict[str, Any]:
     adam = []
     for width in settings["widths"]:
         options = settings["adam"]
-        runs = adam_runs(problem, width, runs=options["runs"], steps=options["steps"], rate=options["learning_rate"])
+        runs = adam_runs(
+            problem, width, runs=options["runs"], steps=options["steps"], rate=options["learning_rate"]
+        )
         adam.append({"width": width, "objectives": runs.objectives, "seconds": runs.seconds})
     beta = float(problem.beta)
     methods["Frank-Wolfe"]["objective"] += beta * radius  # the constrained program has the loss alone
@@ -68,12 +83,20 @@ def show(result: dict[str, Any]) -> None:
     """Print the result."""
     for case in result["cases"]:
         rows = [
-            (name, f"{m['objective']:.7f}", f"{m['lower_bound']:.7f}", f"{m['upper_bound']:.7f}", str(m["width"]))
+            (
+                name,
+                f"{m['objective']:.7f}",
+                f"{m['lower_bound']:.7f}",
+                f"{m['upper_bound']:.7f}",
+                str(m["width"]),
+            )
             for name, m in ((name, case["methods"][name]) for name in CONVEX)
         ]
         for runs in case["adam"]:
             best, worst = min(runs["objectives"]), max(runs["objectives"])
-            rows.append((f"Adam, m={runs['width']}", "", "", f"{best:.7f} .. {worst:.7f}", str(runs["width"])))
+            rows.append(
+                (f"Adam, m={runs['width']}", "", "", f"{best:.7f} .. {worst:.7f}", str(runs["width"]))
+            )
         header = ("", "program", "lower bound", "network", "neurons")
         print_table(f"Spiral, n={result['size']['n']}, beta={case['beta']:g}", header, rows)
 
@@ -95,8 +118,12 @@ def _draw_widths(ax: Any, case: dict[str, Any]) -> None:
     excess = {a["width"]: np.maximum(np.array(a["objectives"]) / best - 1, 1e-9) for a in case["adam"]}
     widths = list(excess)
     for width, values in excess.items():
-        ax.plot([width] * len(values), values, "o", color=VERMILLION, alpha=0.55, markeredgewidth=0, markersize=6)
-    ax.plot(widths, [v.min() for v in excess.values()], color=VERMILLION, linewidth=1.2, label="Adam, best of 5")
+        ax.plot(
+            [width] * len(values), values, "o", color=VERMILLION, alpha=0.55, markeredgewidth=0, markersize=6
+        )
+    ax.plot(
+        widths, [v.min() for v in excess.values()], color=VERMILLION, linewidth=1.2, label="Adam, best of 5"
+    )
     walk = case["methods"]["Frank-Wolfe"]["upper_bound"] / best - 1
     ax.axhline(walk, color=ORANGE, linewidth=1.4, linestyle="--", label="Frank-Wolfe")
     rounded = max(case["methods"]["copositive relaxation"]["upper_bound"] / best - 1, 1e-12)
@@ -105,7 +132,7 @@ def _draw_widths(ax: Any, case: dict[str, Any]) -> None:
     ax.set_xticks(widths, [str(w) for w in widths])
     ax.minorticks_off()
     ax.set_title(f"beta = {case['beta']:g}", fontsize=10, color=INK, loc="left")
-    ax.legend(frameon=False, fontsize=8.5)
+    ax.legend(frameon=False, fontsize=8.5, loc="upper right")
 
 
 def _draw_values(ax: Any, case: dict[str, Any]) -> None:
@@ -123,7 +150,9 @@ def _draw_values(ax: Any, case: dict[str, Any]) -> None:
     ax.axvline(best, color=GREEN, linewidth=1)
     for place, (_, value, color) in enumerate(rows):
         ax.plot(value, place, "o", color=color, markersize=7)
-        ax.annotate(f"{value:.5f}", (value, place), (8, 0), textcoords="offset points", va="center", fontsize=8.5)
+        ax.annotate(
+            f"{value:.5f}", (value, place), (8, 0), textcoords="offset points", va="center", fontsize=8.5
+        )
     low = min(value for _, value, _ in rows)
     ax.set_xlim(low - 0.08 * (best - low), best + 0.35 * (best - low))
     ax.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=8.5)

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 import jaxcvx
-from benchmarks.common import print_table, seconds_of
-from experiments.common import adam_runs, describe, record, timed_solve
+from benchmarks.common import print_table
+from experiments.common import adam_runs, cpu_seconds_of, describe, record, timed_solve
 from jaxcvx.analysis.closed_forms import whitened_value
 from jaxcvx.datasets import load_dataset
 from jaxcvx.plots.figure import BLUE, INK, VERMILLION, new_figure, save_png, style
@@ -41,7 +41,7 @@ def run(quick: bool = False) -> dict[str, Any]:
     }
     X, y = features(settings["features"])
     n = settings["n_train"]
-    seconds, whitening = seconds_of(lambda: jaxcvx.fit_whitening(X[:n], method="pca"))
+    seconds, whitening = cpu_seconds_of(lambda: jaxcvx.fit_whitening(X[:n], method="pca"))
     train, test = np.asarray(whitening(X[:n])), np.asarray(whitening(X[n:]))
     cases = [_case(train, y[:n], test, y[n:], beta, settings["adam"]) for beta in settings["betas"]]
     return record(
@@ -78,8 +78,8 @@ def show(result: dict[str, Any]) -> None:
             row = (f"{value:.6f}", f"{one['seconds']:.3g}", f"{one['accuracy']:.4f}")
             rows.append((f"beta={case['beta']:g}, {name}", *row))
     size = result["size"]
-    print_table(f"Digits, {size['n']} whitened rows", ("", "objective", "seconds", "test accuracy"), rows)
-    print(f"whitening, for both: {result['whitening']['seconds']:.2f} s")
+    print_table(f"Digits, {size['n']} whitened rows", ("", "objective", "CPU seconds", "test accuracy"), rows)
+    print(f"whitening, for both: {result['whitening']['seconds']:.2f} CPU seconds")
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
@@ -94,7 +94,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     proved = [max(case["closed"]["gap"], 1e-16) for case in cases]
     panels = (
         ("relative excess over the optimum", proved, excess),
-        ("seconds", [c["closed"]["seconds"] for c in cases], [c["adam"]["seconds"] for c in cases]),
+        ("CPU seconds", [c["closed"]["seconds"] for c in cases], [c["adam"]["seconds"] for c in cases]),
         ("test accuracy", [c["closed"]["accuracy"] for c in cases], [c["adam"]["accuracy"] for c in cases]),
     )
     for ax, (what, closed, adam) in zip(axes, panels, strict=True):
