@@ -13,7 +13,7 @@ from benchmarks.common import print_table
 from experiments.common import adam_runs, describe, record, slope, timed_solve
 from jaxcvx.arrangements.cells import max_num_cells
 from jaxcvx.datasets import load_dataset
-from jaxcvx.plots.figure import BLACK, BLUE, GREEN, ORANGE, VERMILLION, label, new_figure, save_png, style
+from jaxcvx.plots.figure import BLACK, BLUE, GREEN, ORANGE, VERMILLION, new_figure, save_png, style
 
 CLAIM = (
     "For convolutional networks the number of cells, and with it the cost, is polynomial in images and positions, and "
@@ -131,8 +131,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 "markerfacecolor": "white" if vary == "size" else color,
             }
             left.plot([c["patches"] for c in part], [c["cells"] for c in part], marker, **style_of)
-        label(
-            left, *curve[-1], f" rank {rank}: slope {result['exponents'][str(rank)]:.2f}", color, va="center"
+        text = f"rank {rank}: slope {result['exponents'][str(rank)]:.2f}"
+        left.annotate(
+            text, curve[-1], (9, 0), textcoords="offset points", color=color, va="center", fontsize=9.5
         )
     left.plot([], [], "ko", markersize=6, label="more images")
     left.plot([], [], "ks", markersize=6, markerfacecolor="white", label="larger images")

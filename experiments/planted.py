@@ -105,7 +105,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
     walks = result["frank_wolfe"]
     for (rule, walk), color in zip(walks.items(), (BLUE, ORANGE), strict=True):
         k, excess, certified = (np.array(walk[key][1:]) for key in ("k", "excess", "certified"))
-        left.plot(k, excess, color=color, linewidth=1.6, label=f"step {rule}")
+        left.plot(
+            k, excess, color=color, linewidth=1.6, label=rule if rule == "line search" else f"step {rule}"
+        )
         left.plot(k, certified, color=color, linewidth=0.8, alpha=0.6, linestyle=":")
     k = np.array(walks["2 / (k + 2)"]["k"][1:], float)
     bound = 2 * result["rate_constant"] / (k + 2)
