@@ -30,6 +30,8 @@ class AdamRuns(NamedTuple):
     objectives: list[float]
     networks: Network  # stacked along a first axis
     seconds: float  # of all runs together, compilation not counted
+    steps: list[int]  # of the checks
+    traces: list[list[float]]  # best objective so far at each check, for each run
 
 
 def adam_runs(
@@ -40,14 +42,16 @@ def adam_runs(
         width=width, max_steps=steps, check_every=100, learning_rate=rate, schedule="cosine"
     )
 
-    def train(problem: Any, key: Any) -> tuple[Any, Network]:
+    def train(problem: Any, key: Any) -> tuple[Any, Network, Any]:
         solution = jaxcvx.solve(problem, solver, key=key)
-        return solution.upper_bound, solution.network
+        return solution.upper_bound, solution.network, solution.history
 
     arguments = (problem.replace(arrangements=None), jax.random.split(jax.random.key(seed), runs))
     compiled = jax.jit(jax.vmap(train, in_axes=(None, 0))).lower(*arguments).compile()
-    seconds, (values, networks) = cpu_seconds_of(lambda: compiled(*arguments))
-    return AdamRuns([float(v) for v in values], networks, seconds)
+    seconds, (values, networks, history) = cpu_seconds_of(lambda: compiled(*arguments))
+    checks = np.asarray(history.step[0])[: int(history.count[0])].tolist()
+    traces = np.asarray(history.objective)[:, : len(checks)].tolist()
+    return AdamRuns([float(v) for v in values], networks, seconds, checks, traces)
 
 
 def timed_solve(problem: Any, solver: Any, repeat: bool = False) -> tuple[Any, float]:

@@ -122,7 +122,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
     for rank, color in zip(result["settings"]["ranks"], (BLUE, ORANGE, GREEN), strict=False):
         own = [c for c in result["counts"] if c["rank"] == rank]
         curve = sorted({c["patches"]: c["formula"] for c in own}.items())
-        left.plot(*zip(*curve, strict=True), color=color, linewidth=1)
+        name = f"rank {rank}: slope {result['exponents'][str(rank)]:.2f}"
+        left.plot(*zip(*curve, strict=True), color=color, linewidth=1.2, label=name)
         for vary, marker in (("images", "o"), ("size", "s")):
             part = [c for c in own if c["vary"] == vary]
             style_of = {
@@ -131,16 +132,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 "markerfacecolor": "white" if vary == "size" else color,
             }
             left.plot([c["patches"] for c in part], [c["cells"] for c in part], marker, **style_of)
-        text = f"rank {rank}: slope {result['exponents'][str(rank)]:.2f}"
-        left.annotate(
-            text, curve[-1], (9, 0), textcoords="offset points", color=color, va="center", fontsize=9.5
-        )
     left.plot([], [], "ko", markersize=6, label="more images")
     left.plot([], [], "ks", markersize=6, markerfacecolor="white", label="larger images")
-    reach = max(c["patches"] for c in result["counts"])
     left.set(xscale="log", yscale="log", xlabel="patches: images x positions", ylabel="cells, enumerated")
-    left.set_xlim(None, reach * 12)
-    left.legend(frameon=False, fontsize=8.5, loc="upper left")
+    left.legend(frameon=False, fontsize=8.5, loc="lower right")
     _draw_networks(right, result)
     save_png(figure, path)
 
