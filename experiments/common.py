@@ -1,0 +1,97 @@
+"""What the experiments share: Adam runs, the record of a solve, a record of the whole run.
+
+Times are CPU seconds of all threads together: unlike wall time they do not depend on what else a machine does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import jaxcvx
+from benchmarks.common import versions
+from jaxcvx.networks.network import Network
+
+
+def cpu_seconds_of(call: Callable[[], Any]) -> tuple[float, Any]:
+    """CPU time of a call, its result made ready first."""
+    start = time.process_time()
+    result = jax.block_until_ready(call())
+    return time.process_time() - start, result
+
+
+class AdamRuns(NamedTuple):
+    """Independent runs of Adam on one training problem, made together."""
+
+    objectives: list[float]
+    networks: Network  # stacked along a first axis
+    seconds: float  # of all runs together, compilation not counted
+    steps: list[int]  # of the checks
+    traces: list[list[float]]  # best objective so far at each check, for each run
+
+
+def adam_runs(
+    problem: Any, width: int, *, runs: int = 5, steps: int = 8000, rate: float = 1e-2, seed: int = 0
+) -> AdamRuns:
+    """Full-batch Adam with a cosine schedule, from ``runs`` random keys under one vmap."""
+    solver = jaxcvx.GradientDescent(
+        width=width, max_steps=steps, check_every=100, learning_rate=rate, schedule="cosine"
+    )
+
+    def train(problem: Any, key: Any) -> tuple[Any, Network, Any]:
+        solution = jaxcvx.solve(problem, solver, key=key)
+        return solution.upper_bound, solution.network, solution.history
+
+    arguments = (problem.replace(arrangements=None), jax.random.split(jax.random.key(seed), runs))
+    compiled = jax.jit(jax.vmap(train, in_axes=(None, 0))).lower(*arguments).compile()
+    seconds, (values, networks, history) = cpu_seconds_of(lambda: compiled(*arguments))
+    checks = np.asarray(history.step[0])[: int(history.count[0])].tolist()
+    traces = np.asarray(history.objective)[:, : len(checks)].tolist()
+    return AdamRuns([float(v) for v in values], networks, seconds, checks, traces)
+
+
+def timed_solve(problem: Any, solver: Any, repeat: bool = False) -> tuple[Any, float]:
+    """A solution and its CPU time; with ``repeat`` that of a second solve, when everything is compiled."""
+    seconds, solution = cpu_seconds_of(lambda: jaxcvx.solve(problem, solver))
+    if repeat:
+        seconds, solution = cpu_seconds_of(lambda: jaxcvx.solve(problem, solver))
+    return solution, seconds
+
+
+def describe(solution: Any) -> dict[str, Any]:
+    """The numbers of a solution, for JSON."""
+    return {
+        "objective": float(solution.objective),
+        "program_gap": float(solution.program_gap),
+        "upper_bound": float(solution.upper_bound),
+        "lower_bound": float(solution.lower_bound),
+        "gap": float(solution.gap),
+        "scope": solution.scope,
+        "width": solution.network.width,
+        "status": jaxcvx.Status(int(solution.status)).name,
+        "steps": int(solution.num_steps),
+    }
+
+
+def slope(x: Any, y: Any) -> float:
+    """Exponent of the power law through the last two points."""
+    x, y = np.log(np.asarray(x, float)[-2:]), np.log(np.asarray(y, float)[-2:])
+    return float((y[1] - y[0]) / (x[1] - x[0]))
+
+
+def record(name: str, claim: str, quick: bool, settings: dict[str, Any], **found: Any) -> dict[str, Any]:
+    """The JSON of an experiment: what was claimed, how it was run, what was found."""
+    return {
+        "experiment": name,
+        "claim": claim,
+        "quick": quick,
+        "versions": versions("jaxcvx", "jax", "jaxlib", "numpy", "scipy", "scikit-learn"),
+        "backend": jax.default_backend(),
+        "dtype": "float64",
+        "settings": settings,
+        **found,
+    }
