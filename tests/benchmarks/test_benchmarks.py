@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import common, gated_vs_celer, gated_vs_fista
+from benchmarks import common, copositive_vs_scs, gated_vs_celer, gated_vs_fista
 
 TINY = (60, 4, 8)
 
@@ -65,6 +65,21 @@ def test_celer() -> None:
     assert answers["jaxcvx"]["true_gap"] <= 1.1e-8 and answers["celer"]["true_gap"] <= 1e-3
     assert answers["celer"]["objective"] == pytest.approx(answers["jaxcvx"]["objective"], rel=1e-3)
     gated_vs_celer.show(result)
+
+
+@pytest.mark.slow
+def test_scs() -> None:
+    pytest.importorskip("scs")
+    result = copositive_vs_scs.run(quick=True, num_per_arm=4, betas=(0.1,), tols=(1e-6,), seconds=5.0)
+    (case,) = result["cases"]
+    assert case["optimum"] == pytest.approx(4.15796025, abs=1e-7) and case["optimum_gap"] <= 1e-8
+    (ours,), theirs = case["jaxcvx"], case["scs"]
+    assert ours["status"] == "CONVERGED" and ours["infeasibility"] <= 1e-12
+    assert ours["error"] <= 1e-6 and 0 <= ours["certified_gap"] <= 2e-6
+    assert [row["eps"] for row in theirs] == [1e-2, 1e-3]
+    assert all(row["error"] <= 0.05 and 0 <= row["certified_gap"] <= 0.2 for row in theirs)
+    assert theirs[0]["matched_tol"] == 1e-6 and theirs[0]["scs_over_jaxcvx"] > 0
+    copositive_vs_scs.show(result)
 
 
 def test_table_and_json(
