@@ -6,7 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcvx import InvalidInputError, InvalidTypeError, make_problem, rank_one_solution
+from jaxcvx import (
+    ColumnGeneration,
+    InvalidInputError,
+    InvalidTypeError,
+    make_problem,
+    rank_one_solution,
+    solve,
+)
 from jaxcvx.analysis.closed_forms import whitened_value
 from tests.helpers import adam_objectives, cone_optimum, network_value
 
@@ -54,3 +61,15 @@ def test_other_data_are_refused():
 def test_value_on_whitened_data():
     assert float(whitened_value(np.sqrt([7.0, 9.0, 14.0]), 1.0)) == pytest.approx(7.8874087, abs=5e-8)
     assert float(whitened_value(np.asarray([2.0, 0.5]), 1.0)) == pytest.approx(2 - 0.5 + 0.125)
+
+
+def test_rank_one_formula_is_what_column_generation_finds():
+    solver = ColumnGeneration(tol=1e-9, width=16, move_steps=100)
+    for seed in range(20):
+        X, Y = rank_one_data(100 + seed, 2)
+        beta = float(np.random.default_rng(seed).uniform(0.05, 1.0))
+        _, value = rank_one_solution(make_problem(X, Y, beta))
+        found = solve(make_problem(X, Y, beta), solver)
+        assert found.scope == "global" and found.gap <= 1e-7
+        assert found.upper_bound == pytest.approx(float(value), rel=1e-7)
+        assert found.lower_bound <= float(value) * (1 + 1e-9)
