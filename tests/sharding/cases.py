@@ -187,9 +187,7 @@ def _fit_atoms() -> Case:
 
 def _dual_norm() -> Case:
     Z, R = _data(8, 2, 1)
-    return Case(
-        lambda Z, R: semidefinite_dual_norm(Z, R, max_steps=50), (_array(Z), _array(R)), ("nd", "nc")
-    )
+    return Case(lambda Z, R: semidefinite_dual_norm(Z, R, max_steps=50), (_array(Z), _array(R)), ("nd", "nc"))
 
 
 def _pool(function: Callable[[Problem, Pool], Pool]) -> Callable[[], Case]:
