@@ -20,7 +20,7 @@ CLAIM = "The global optimum is found in time polynomial in the samples for data 
 def run(quick: bool = False) -> dict[str, Any]:
     """Enumerate, list faces, solve, for growing n and growing rank; ``quick``: small ones."""
     settings = {
-        "samples": {"2": [4, 8]} if quick else {"2": [16, 32, 64, 128, 256], "3": [8, 16, 32, 64]},
+        "samples": {"2": [4, 8]} if quick else {"2": [16, 64, 128, 256], "3": [8, 16, 32, 64]},
         "ranks": [2, 3] if quick else [2, 3, 4, 5, 6],
         "samples_of_ranks": 8 if quick else 10,
         "outputs": 3,

@@ -112,7 +112,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         left.plot(closed["seconds"], max(closed["gap"], 1e-16), "o", color=color, markersize=8)
     left.plot([], [], "o", color=INK, markersize=8, label="soft-thresholded SVD, gap proved")
     left.set(xscale="log", yscale="log", xlabel="CPU seconds (after whitening)", ylabel="relative excess")
-    left.legend(frameon=False, fontsize=8.5, loc="lower right")
+    left.legend(frameon=False, fontsize=8.5, loc="center left")
     style(right)
     names = [f"{case['beta']:g}" for case in cases]
     for key, form, color, name in (
