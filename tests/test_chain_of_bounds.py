@@ -31,6 +31,8 @@ from jaxcvx import (
 from jaxcvx.solvers.copositive import CellFacets, with_facets
 from tests.helpers import gaussian_data
 
+pytestmark = pytest.mark.soak
+
 SEEDS, RUNS = 100, 4
 TOL = 1e-7
 SHAPES = {"plane": (8, 2, 3, 16), "space": (6, 3, 2, 32)}  # n, d, c, cells
