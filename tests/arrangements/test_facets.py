@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+import scipy.spatial
 from scipy.optimize import linprog, nnls
 
 import jaxcvx
-from jaxcvx.arrangements import facets as module
 from jaxcvx.arrangements.facets import Facets, facet_index, facets_of
 from jaxcvx.errors import InvalidInputError, InvalidTypeError
 
@@ -92,11 +92,11 @@ def test_a_lost_facet_is_noticed(monkeypatch):
     cells = jaxcvx.enumerate_arrangements(X)
     right = facet_index(X, cells.masks, cells.gates)
 
-    class Careless(module.ConvexHull):
+    class Careless(scipy.spatial.ConvexHull):
         def __init__(self, points):
             super().__init__(points[:-1])  # never sees the last row
 
-    monkeypatch.setattr(module, "ConvexHull", Careless)
+    monkeypatch.setattr(scipy.spatial, "ConvexHull", Careless)
     np.testing.assert_array_equal(facet_index(X, cells.masks, cells.gates), right)
 
 

@@ -67,7 +67,7 @@ def test_celer() -> None:
     gated_vs_celer.show(result)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_scs() -> None:
     pytest.importorskip("scs")
     result = copositive_vs_scs.run(quick=True, num_per_arm=4, betas=(0.1,), tols=(1e-6,), seconds=5.0)

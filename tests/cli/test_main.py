@@ -1,6 +1,7 @@
 """The command line, run in process on small files: what it writes, prints, and refuses."""
 
 import csv
+import importlib.util
 import json
 import pathlib
 
@@ -135,7 +136,6 @@ def test_regression_predicts_in_the_targets_units(regressed, capsys):
         (["train", "{data}", "--target", "label", "--test-fraction", "1.5", "--out", "o"], "--test-fraction"),
         (["predict", "{data}", "{data}"], "jaxcvx"),
         (["predict", "missing", "{data}"], "missing"),
-        (["experiment", "e1"], "checkout"),
     ],
 )
 def test_bad_usage_exits_2_with_a_short_message(arguments, words, classified, capsys, tmp_path, monkeypatch):
@@ -168,3 +168,11 @@ def test_x64_is_left_as_it_was(classified):
     before = jax.config.jax_enable_x64
     main(["predict", str(pathlib.Path(classified[1])), str(classified[0])])
     assert jax.config.jax_enable_x64 == before
+
+
+def test_experiments_and_benchmarks_need_a_checkout(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for command in ("experiment", "bench"):
+        assert main([command, "e1"]) == 2
+        assert "checkout" in capsys.readouterr().err
