@@ -109,20 +109,22 @@ def test_the_global_optimum_of_a_pooled_network():
     assert float(solution.upper_bound) == pytest.approx(value, rel=1e-12)
 
 
-def test_one_output_weight_per_position_is_bounded_by_a_relaxation():
+def test_one_output_weight_per_position_is_bounded_exactly_and_by_a_relaxation():
     beta = 0.1
     cells = jaxcvx.enumerate_arrangements(X, features=FLATTEN)
     problem = jaxcvx.make_problem(X, y, beta, features=FLATTEN, arrangements=cells)
     solution = jaxcvx.solve(problem, ConeADMM(tol=1e-7))
     assert solution.scope == "relaxation" and solution.lower_bound > 0
-    certificate = jaxcvx.certify(solution.network, X, y, beta)
-    assert certificate.scope == "relaxation"
+    certificate = jaxcvx.certify(solution.network, X, y, beta)  # by the faces of all cells
+    relaxed = jaxcvx.certify(solution.network, X, y, beta, method="relaxed")
+    assert certificate.scope == "global" and relaxed.scope == "relaxation"
+    assert certificate.lower >= relaxed.lower * (1 - 1e-6)
     reached = trained(problem)
     assert max(float(solution.lower_bound), float(certificate.lower)) <= reached.min()
     polished = jaxcvx.polish(solution.network, X, y, beta)
     assert float(jaxcvx.training_objective(polished, X, y, beta)) <= float(solution.upper_bound) * (1 + 1e-12)
-    with pytest.raises(jaxcvx.InvalidInputError, match="^method: got 'exact' with 4 output weights"):
-        jaxcvx.certify(solution.network, X, y, beta, method="exact")
+    exact = jaxcvx.certify(solution.network, X, y, beta, method="exact")
+    assert exact.scope == "global" and exact.lower == pytest.approx(float(certificate.lower), rel=1e-12)
 
 
 @EACH
