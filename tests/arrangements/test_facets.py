@@ -9,6 +9,7 @@ import scipy.spatial
 from scipy.optimize import linprog, nnls
 
 import jaxcvx
+from jaxcvx.arrangements import facets as module
 from jaxcvx.arrangements.facets import Facets, facet_index, facets_of
 from jaxcvx.errors import InvalidInputError, InvalidTypeError
 
