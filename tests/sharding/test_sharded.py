@@ -39,6 +39,6 @@ def test_equal_to_one_device(records, name, x64):
     for record in found:
         assert record["devices"] == 8 and record["split"] > 0
         assert record["collectives"] > 0, "every device has computed everything"
-        assert record["difference"] < (exact if x64 else 5e-4), record
+        assert record["difference"] < (exact if x64 else 1e-4), record
         # Objectives are flat at the optimum: rounding e in one leaves the root of e in the weights.
         assert record["params_difference"] < (exact if x64 else 5e-3), record
