@@ -109,7 +109,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     """Read back what ``save`` wrote.
 
     Arrays come back with the dtype and bits that were saved: as jax arrays, or as numpy arrays where jax
-    would narrow them (float64 while ``jax_enable_x64`` is off).
+    would narrow them (float64 in a session of single precision).
 
     Args:
       path: the file.

@@ -46,7 +46,7 @@ class Certificate:
 @contextlib.contextmanager
 def double_precision():
     """Float64 on the host for the block inside: bounds are not left to an accelerator's float32."""
-    if jax.config.read("jax_enable_x64") and jax.default_backend() == "cpu":
+    if jnp.result_type(float) == jnp.float64 and jax.default_backend() == "cpu":
         yield  # as it is already; entering the contexts again would compile everything anew
         return
     with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
