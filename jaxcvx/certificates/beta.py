@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.arrangements.cells import is_traced
-from jaxcvx.certificates.dual import all_networks_dual_norm, cone_dual_norm, gated_dual_norm
+from jaxcvx.certificates.dual import all_networks_dual_norm, cone_dual_norm, gated_dual_norm, skip_dual_norm
 from jaxcvx.certificates.pricers import choose_pricer
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.problems.relu import Problem
@@ -47,5 +47,6 @@ def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
                 "program: got 'network' for several outputs inside jit, expected 'gated': exact pricing of "
                 "vector-valued neurons runs on the host."
             )
-        return choose_pricer(problem, "exact", 1)(problem, R, None, None, 1).values[0]
+        neurons = choose_pricer(problem, "exact", 1)(problem, R, None, None, 1).values[0]
+        return jnp.maximum(neurons, skip_dual_norm(problem.operator, R))
     return cone_dual_norm(problem.operator, R)

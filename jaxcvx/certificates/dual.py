@@ -138,12 +138,17 @@ def relaxed_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Scalar:
 
 
 def atom_dual_norm(network: Network, problem: Problem, R: Float[Array, "n c"]) -> Scalar:
-    """``max_j ||R^T (Z u_j)_+|| / ||u_j||`` over the network's own neurons (and its skip connection)."""
+    """``max_j ||R^T (Z u_j)_+|| / ||u_j||`` over the network's own neurons.
+
+    With a skip connection also ``||Z^T R||_F``, whether this network uses it or not: the bound is about others.
+    """
     Z, readout = problem.rows, problem.readout
     size = jnp.linalg.norm(network.hidden, axis=1)
     value = jnp.linalg.norm(readout.price(jax.nn.relu(Z @ network.hidden.T), R), axis=1)
     best = jnp.max(jnp.where(size > 0, value / jnp.where(size > 0, size, 1.0), 0.0))
-    return best if network.skip is None else jnp.maximum(best, jnp.linalg.norm(readout.price(Z, R)))
+    if not problem.features.skip and network.skip is None:
+        return best
+    return jnp.maximum(best, jnp.linalg.norm(readout.price(Z, R)))
 
 
 def all_networks_dual_norm(problem: Problem, R: Float[Array, "n c"]) -> Scalar:
