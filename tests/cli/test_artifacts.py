@@ -1,0 +1,38 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from jaxcvx.cli.artifacts import write_text
+from jaxcvx.errors import FileFormatError
+
+
+def test_text_is_replaced_whole(tmp_path):
+    path = str(tmp_path / "report.json")
+    write_text(path, "old")
+    write_text(path, "new é\n")
+    with open(path, encoding="utf-8") as stream:
+        assert stream.read() == "new é\n"
+    assert os.listdir(tmp_path) == ["report.json"]
+
+
+def test_a_failure_keeps_the_old_file_and_says_why(tmp_path, monkeypatch):
+    path = str(tmp_path / "report.json")
+    write_text(path, "old")
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(FileFormatError, match="report.json: can't be written: No space left"):
+        write_text(path, "new")
+    with open(path) as stream:
+        assert stream.read() == "old"
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(FileFormatError, match="can't be written"):
+        write_text(str(tmp_path / "missing" / "report.json"), "x")
