@@ -22,3 +22,10 @@ def precision(request: pytest.FixtureRequest) -> Iterator[None]:
     """Float64 inside every test. Fixtures of wider scope run outside of it: enter the context there as well."""
     with jax.enable_x64(request.node.get_closest_marker("float32") is None):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs_are_dropped() -> Iterator[None]:
+    """Every compiled program holds memory maps, of which a process may have 65530: a whole run would need more."""
+    yield
+    jax.clear_caches()
