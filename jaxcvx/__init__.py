@@ -18,14 +18,15 @@ from jaxcvx.errors import InvalidInputError, InvalidTypeError, JaxcvxError, TooM
 from jaxcvx.networks.network import Network, balance, merge_parallel, prune, training_objective
 from jaxcvx.networks.recovery import gated_to_relu
 from jaxcvx.operators.convolution import ConvFlatten, ConvPool
-from jaxcvx.operators.features import Dense, Features
+from jaxcvx.operators.features import Dense, Features, FreeBias
 from jaxcvx.problems.base import make_problem
-from jaxcvx.problems.losses import Hinge, Huber, Logistic, SoftmaxCrossEntropy, Squared
+from jaxcvx.problems.losses import Hinge, Huber, Interpolation, Logistic, SoftmaxCrossEntropy, Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Solution, Status, StepInfo
 from jaxcvx.solvers.column_generation import ColumnGeneration
 from jaxcvx.solvers.cone_admm import ConeADMM
 from jaxcvx.solvers.copositive_admm import CopositiveADMM
+from jaxcvx.solvers.cutting_plane import CuttingPlane
 from jaxcvx.solvers.driver import solve
 from jaxcvx.solvers.frank_wolfe import FrankWolfe
 from jaxcvx.solvers.gradient_descent import GradientDescent
@@ -42,12 +43,15 @@ __all__ = [
     "ConvFlatten",
     "ConvPool",
     "CopositiveADMM",
+    "CuttingPlane",
     "Dense",
     "Features",
     "FrankWolfe",
+    "FreeBias",
     "GradientDescent",
     "Hinge",
     "Huber",
+    "Interpolation",
     "InvalidInputError",
     "InvalidTypeError",
     "JaxcvxError",

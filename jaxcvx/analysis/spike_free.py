@@ -22,19 +22,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.operators.pricing_cone import distinct_rays, inverse_gram, spike_free
 from jaxcvx.problems.base import as_real_matrix
-
-
-def _distinct_rays(X: np.ndarray, tol: float) -> np.ndarray:
-    """One unit row for each ray spanned by the rows of X."""
-    norms = np.linalg.norm(X, axis=1)
-    alive = norms > tol * norms.max(initial=0.0)
-    unit = X[alive] / norms[alive, None]
-    kept: list[int] = []
-    for i in range(len(unit)):
-        if all(np.linalg.norm(unit[i] - unit[j]) > tol for j in kept):
-            kept.append(i)
-    return unit[kept]
 
 
 @functools.partial(jax.jit, static_argnames=("num_starts", "num_steps"))
@@ -95,19 +84,11 @@ def is_spike_free(X: object, tolerance: float = 0.0, *, key: PRNGKeyArray | None
         raise invalid("tolerance", tolerance, "a number >= 0")
     X = as_real_matrix("X", X)
     eps = max(X.shape) * float(jnp.finfo(X.dtype).eps)
-    rows = _distinct_rays(np.asarray(X, np.float64), eps)
-    if not len(rows):
+    host = np.asarray(X, np.float64)
+    if spike_free(host, eps):
         return True
-    size = np.linalg.svd(rows, compute_uv=False)
-    if len(rows) > rows.shape[1] or size[-1] <= eps * size[0]:
-        return False
-    inverse = np.linalg.inv(rows @ rows.T)
-    diagonal = np.sqrt(np.diag(inverse))
-    correlation = inverse / np.outer(diagonal, diagonal)
-    np.fill_diagonal(correlation, 0.0)
-    if correlation.max() <= 8 * eps * (size[0] / size[-1]) ** 2:
-        return True
-    if tolerance == 0:
+    rows = distinct_rays(host, eps)
+    if tolerance == 0 or inverse_gram(rows, eps) is None:
         return False
     key = jax.random.key(0) if key is None else key
     return float(spike_free_statistic(jnp.asarray(rows, X.dtype), key)) <= 1 + tolerance

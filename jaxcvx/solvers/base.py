@@ -160,6 +160,7 @@ class AnySolver:
     check_every: int = 20
 
     needs_arrangements = True
+    takes_free_bias = False
 
     def validate(self, problem: Problem) -> None:
         """Raise if this solver can't take ``problem``; shapes and static fields only."""

@@ -84,6 +84,12 @@ def solve(
             f"cells for {type(solver).__name__}: make_problem(..., arrangements=jaxcvx.enumerate_arrangements(X)) "
             "or sample_arrangements(key, X, num)",
         )
+    if problem.features.free_bias and not solver.takes_free_bias:
+        raise invalid(
+            "features",
+            "FreeBias()",
+            f"a penalised bias, Dense(bias=True), or none for {type(solver).__name__}",
+        )
     solver.validate(problem)
     if isinstance(solver, HostSolver):
         if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, init, key))):
@@ -209,7 +215,9 @@ def _summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
         upper = np.float64(network_objective(to_double(network), exact))
     network = jax.tree.map(jnp.asarray, network)
     certificate = make_certificate(upper, numbers.lower_bound, solver.scope(problem))
-    numbers = numbers._replace(upper_bound=certificate.upper, lower_bound=certificate.lower, gap=certificate.gap)
+    numbers = numbers._replace(
+        upper_bound=certificate.upper, lower_bound=certificate.lower, gap=certificate.gap
+    )
     history = jax.device_get(done.history)
     used = int(history.count)
     return Solution(

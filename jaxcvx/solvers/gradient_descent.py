@@ -59,6 +59,7 @@ class GradientDescent(Solver):
     init_scale: float = 1.0
 
     needs_arrangements = False
+    takes_free_bias = True
 
     def _optimizer(self) -> Any:
         import optax
