@@ -230,7 +230,8 @@ class Interpolation(Loss):
         return self.penalty * jnp.clip((Y - F) / safe, -1.0, 1.0)
 
     def best_scaling(self, R, Y, limit):
-        return jnp.sign(jnp.sum(R * Y)) * jnp.minimum(limit, self.max_scaling(R, Y))
+        value = jnp.sum(R * Y)  # linear in s, and two-sided
+        return jnp.where(value == 0, 0.0, jnp.sign(value) * jnp.minimum(limit, self.max_scaling(R, Y)))
 
 
 class _SignLoss(Loss):
