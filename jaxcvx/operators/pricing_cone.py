@@ -32,10 +32,11 @@ def price_cone(Z: Float[Array, "N p"], R: Float[Array, "N 1"]) -> Priced:
     G = (Z.T @ R)[:, 0]
     both = jax.vmap(lambda g: project_cone(Z, ones, g)[0])(jnp.stack([G, -G]))
     size = jnp.linalg.norm(both, axis=1)
-    directions = both / jnp.where(size > 0, size, 1.0)[:, None]
+    eps = float(jnp.finfo(Z.dtype).eps)
+    alive = size > 64 * eps * jnp.linalg.norm(G)
+    directions = jnp.where(alive[:, None], both / jnp.where(alive, size, 1.0)[:, None], 0.0)
     values = neuron_values(Z, R, directions)
     order = jnp.argsort(-values)
-    eps = float(jnp.finfo(Z.dtype).eps)
     rounding = 8 * eps * jnp.linalg.norm(R) * jnp.linalg.norm(Z)
     upper = jnp.maximum(jnp.max(size), jnp.max(values)) * (1 + max(1e-10, 64 * eps)) + rounding
     return Priced(directions[order], values[order], upper)

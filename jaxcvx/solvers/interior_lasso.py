@@ -6,9 +6,7 @@ is solved through its dual ``max_R D(R)`` with D = -loss*(-R), subject to ``|A^T
 a free bias, ``1^T R = 0``: there interpolation and the hinge are linear programs, Huber's loss is a quadratic one, the
 logistic loss a smooth one, and all are alike. The primal weights are the multipliers.
 
-Sources: S. Mehrotra, "On the implementation of a primal-dual interior point method" (1992); the small proximal
-term that keeps linear systems definite is M. Friedlander and D. Orban's, "A primal-dual regularized interior-point
-method" (2012).
+Source: S. Mehrotra, "On the implementation of a primal-dual interior point method" (1992).
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ from jaxtyping import Array, Float
 from jaxcvx.problems.losses import Loss
 
 _PATIENCE = 8  # iterations without progress
+_REFINE = 3  # steps of iterative refinement of each Newton system
 
 
 class LassoFit(NamedTuple):
@@ -105,31 +104,32 @@ def fit_lasso(
         diagonal = state.z[0] / state.room[0] + state.z[1] / state.room[1]
         if curved:
             diagonal = diagonal + jax.jvp(slope, (state.R,), (jnp.ones_like(state.R),))[1]
-        E = diagonal + 1e-14 * jnp.max(diagonal) + jnp.finfo(dtype).tiny
+        E = diagonal + jnp.finfo(dtype).tiny
         ratio = state.w / state.slack
-        root = jnp.sqrt(ratio[0] + ratio[1])
-        if n <= m:
-            B = (A * root) / jnp.sqrt(E)[:, None]
-            factor = cho_factor(jnp.eye(n, dtype=dtype) + B @ B.T)
+        D = ratio[0] + ratio[1]
+        B = (A * jnp.sqrt(D)) / jnp.sqrt(E)[:, None]
+        gram = B @ B.T if n <= m else B.T @ B
+        side = 1 / jnp.sqrt(1 + jnp.diagonal(gram))
+        unit = side[:, None] * gram * side + jnp.diag(side**2 + len(gram) * eps)
+        factor = cho_factor(unit)
+        scale = side / jnp.sqrt(E) if n <= m else side * jnp.sqrt(D)
 
-            def inverse(g):
-                return cho_solve(factor, g / jnp.sqrt(E)) / jnp.sqrt(E)
-        else:
-            B = (A * root) / jnp.sqrt(E)[:, None]
-            factor = cho_factor(jnp.eye(m, dtype=dtype) + B.T @ B)
+        def rough(g, h):
+            if n <= m:
+                x = scale * cho_solve(factor, scale * (g + A @ (D * h)))
+                return x, D * (A.T @ x - h)
+            q = scale * cho_solve(factor, scale * (A.T @ (g / E) - h))
+            return (g - A @ q) / E, q
 
-            def inverse(g):
-                g = g / jnp.sqrt(E)
-                return (g - B @ cho_solve(factor, B.T @ g)) / jnp.sqrt(E)
+        def solve(g):
+            """x and q with E x + A q = g and A^T x = q / D; refining both equations keeps digits where D is large."""
+            x, q = rough(g, jnp.zeros(m, dtype))
+            for _ in range(_REFINE):
+                dx, dq = rough(g - E * x - A @ q, q / D - A.T @ x)
+                x, q = x + dx, q + dq
+            return x, q
 
-        def apply(x):
-            return E * x + A @ (root**2 * (A.T @ x))
-
-        def refined(g):
-            x = inverse(g)
-            return x + inverse(g - apply(x))
-
-        ones = refined(jnp.ones(n, dtype))
+        ones = solve(jnp.ones(n, dtype))
         price = A.T @ state.R
         gap = jnp.stack([price, -price]) + state.slack - beta  # residual of the slacks' definition
         dual = slope(state.R) + A @ (state.w[0] - state.w[1]) - state.z[0] + state.z[1] + state.c
@@ -137,13 +137,12 @@ def fit_lasso(
         def direction(target_w, target_z):
             pull = target_w / state.slack - state.w + ratio * gap
             push = target_z / state.room - state.z
-            g = -dual - A @ (pull[0] - pull[1]) + push[0] - push[1]
-            dR, dc = refined(g), jnp.zeros((), dtype)
+            dR, q = solve(-dual - A @ (pull[0] - pull[1]) + push[0] - push[1])
+            dc = jnp.zeros((), dtype)
             if free_bias:
-                dc = (jnp.sum(dR) + jnp.sum(state.R)) / jnp.sum(ones)
-                dR = dR - dc * ones
-            moved = A.T @ dR
-            moved = jnp.stack([moved, -moved])
+                dc = (jnp.sum(dR) + jnp.sum(state.R)) / jnp.sum(ones[0])
+                dR, q = dR - dc * ones[0], q - dc * ones[1]
+            moved = jnp.stack([q / D, -q / D])
             dw = pull + ratio * moved
             room = jnp.stack([dR, -dR])
             dz = push - state.z / state.room * room
