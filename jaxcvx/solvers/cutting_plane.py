@@ -41,7 +41,8 @@ class CuttingPlane(HostSolver):
     ``lower_bound`` is -inf and the estimate is ``heuristic_bound``. "auto" takes the first that fits.
 
     Every loss but softmax; several outputs with the squared loss. Minimum-norm interpolation is the loss
-    ``"interpolation"``. ``solution.params`` holds the cuts: ``directions``, ``weights``, ``output_bias`` and the ``dual`` point.
+    ``"interpolation"``. ``solution.params`` holds the cuts: ``directions``, ``weights``, ``output_bias`` and the ``dual``
+    point of the best bound, feasible as far as the oracle can tell.
     ``init`` may be a Network whose neurons are the first cuts. Runs on the host in float64 with compiled pieces: not
     under jit or vmap.
 
@@ -102,7 +103,7 @@ class CuttingPlane(HostSolver):
             norm = priced.upper if oracle.exact else jnp.maximum(priced.values[0], work.beta)
             low = float(scaled_bound(work, R, norm))
             if low > best:
-                best, dual = low, R
+                best, dual = low, R * work.loss.best_scaling(R, work.Y, work.beta / norm)
             value, shown = float(_objective(work, cuts)), best if oracle.exact else low
             gap = (value - shown) / max(abs(value), np.finfo(float).tiny)
             trace.append((step, value, shown))
@@ -126,8 +127,7 @@ class CuttingPlane(HostSolver):
         bound = certificate.lower if oracle.exact else certificate.heuristic_bound
         if certificate.upper - bound <= tol * max(abs(certificate.upper), np.finfo(float).tiny):
             status = Status.CONVERGED
-        params = cuts._replace(dual=dual if oracle.exact else cuts.dual)
-        params, network = jax.device_get((params, network))
+        params, network = jax.device_get((cuts._replace(dual=dual), network))
         return host_solution(
             jax.tree.map(jnp.asarray, network), params, certificate, status, len(trace) - 1, trace
         )
