@@ -1,10 +1,12 @@
 """jaxcvx: two-layer ReLU networks trained to certified global optimality."""
 
 from jaxcvx import errors as errors
-from jaxcvx.analysis.closed_forms import rank_one_solution
+from jaxcvx.analysis.closed_forms import rank_one_solution, whitened_solution
+from jaxcvx.analysis.extreme_points import bias_intervals, residual_neurons, vertex_network
+from jaxcvx.analysis.line import l1_classifier, line_kernel, line_neurons, spline_rnorm
 from jaxcvx.analysis.path import regularization_path
 from jaxcvx.analysis.semi_nmf import semi_nmf
-from jaxcvx.analysis.spike_free import is_spike_free
+from jaxcvx.analysis.spike_free import is_spike_free, spike_free_solution, spike_free_witness
 from jaxcvx.analysis.whitening import fit_whitening
 from jaxcvx.arrangements.cells import Arrangements, arrangements_of, merge_arrangements
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
@@ -70,12 +72,16 @@ __all__ = [
     "arrangements_of",
     "balance",
     "beta_max",
+    "bias_intervals",
     "certify",
     "enumerate_arrangements",
     "errors",
     "fit_whitening",
     "gated_to_relu",
     "is_spike_free",
+    "l1_classifier",
+    "line_kernel",
+    "line_neurons",
     "load",
     "make_problem",
     "merge_arrangements",
@@ -84,12 +90,18 @@ __all__ = [
     "prune",
     "rank_one_solution",
     "regularization_path",
+    "residual_neurons",
     "restrict_filters",
     "sample_arrangements",
     "save",
     "semi_nmf",
     "solve",
+    "spike_free_solution",
+    "spike_free_witness",
+    "spline_rnorm",
     "training_objective",
+    "vertex_network",
+    "whitened_solution",
 ]
 
 __version__ = "0.1.0"

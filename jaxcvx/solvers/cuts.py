@@ -2,8 +2,8 @@
 
     min_{W, c}  loss(lower((Z U^T)_+ W) + c, Y) + beta sum_j ||w_j||
 
-with unit neurons u_j. Its dual is the training problem's, with the constraints of these neurons only. The squared loss goes
-to the Newton method of :mod:`jaxcvx.solvers.atoms`, other losses to :mod:`jaxcvx.solvers.interior_lasso`.
+with unit neurons u_j. Its dual is the training problem's, with the constraints of these neurons only. The squared
+loss goes to the Newton method of :mod:`jaxcvx.solvers.atoms`, others to :mod:`jaxcvx.solvers.interior_lasso`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.atoms import fit_atoms
 from jaxcvx.solvers.interior_lasso import fit_lasso
-
 
 _TOL = 1e-11  # relative gap of the master program
 

@@ -14,7 +14,7 @@ from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.certificates.certificate import double_precision, to_double
 from jaxcvx.certificates.dual import feasible_residual, scaled_bound
 from jaxcvx.certificates.priced import certify_priced
-from jaxcvx.certificates.pricers import ORACLES, MultistartPricer, choose_oracle
+from jaxcvx.certificates.pricers import ORACLES, choose_oracle
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, balance, hidden_norms, network_objective, prune
 from jaxcvx.problems.losses import Squared
@@ -37,14 +37,13 @@ class CuttingPlane(HostSolver):
 
     Oracles, and what ``solution.scope`` says of the bound: "sweep", exact in O(n log n), for samples on a line with
     :class:`jaxcvx.FreeBias`, or rows of rank at most two, a penalised bias's ones included; "faces", exact for all
-    cells, in low rank; "cone", exact on spike-free data (all "global"); "multistart", for any data: "heuristic", so that
-    ``lower_bound`` is -inf and the estimate is ``heuristic_bound``. "auto" takes the first that fits.
+    cells, in low rank; "cone", exact on spike-free data (all "global"); "multistart", for any data: "heuristic",
+    so that ``lower_bound`` is -inf and the estimate is ``heuristic_bound``. "auto" takes the first that fits.
 
     Every loss but softmax; several outputs with the squared loss. Minimum-norm interpolation is the loss
-    ``"interpolation"``. ``solution.params`` holds the cuts: ``directions``, ``weights``, ``output_bias`` and the ``dual``
-    point of the best bound, feasible as far as the oracle can tell.
-    ``init`` may be a Network whose neurons are the first cuts. Runs on the host in float64 with compiled pieces: not
-    under jit or vmap.
+    ``"interpolation"``. ``solution.params`` holds the cuts: ``directions``, ``weights``, ``output_bias`` and the
+    ``dual`` point of the best bound, feasible as far as the oracle can tell. ``init`` may be a Network whose
+    neurons are the first cuts. Runs on the host in float64 with compiled pieces: not under jit or vmap.
 
     Attributes:
       tol: relative gap to reach.
@@ -54,8 +53,8 @@ class CuttingPlane(HostSolver):
       num_starts: random starts of "multistart".
       final_starts: fresh starts of its final estimate.
 
-    Source: T. Ergen and M. Pilanci, "Convex geometry and duality of over-parameterized neural networks", JMLR 22 (2021),
-    algorithms 1 and 3; the cone oracle is their relaxation, used only where it is exact.
+    Source: T. Ergen and M. Pilanci, "Convex geometry and duality of over-parameterized neural networks", JMLR 22
+    (2021), algorithms 1 and 3; the cone oracle is their relaxation, used only where it is exact.
     """
 
     tol: float = 1e-6
@@ -162,9 +161,11 @@ def _objective(problem: Problem, cuts: Cuts) -> Float[Array, ""]:
 
 
 def _better(problem: Problem, new: Cuts, old: Cuts) -> Cuts:
-    """The cleaned cuts, unless cleaning has cost more than rounding."""
-    before = float(_objective(problem, old))
-    return new if float(_objective(problem, new)) <= before + 1e-12 * abs(before) else old
+    """The cleaned cuts, unless cleaning has cost more than the rounding of the loss."""
+    rounding = (
+        64 * float(jnp.finfo(problem.X.dtype).eps) * float(problem.loss.value(0 * problem.Y, problem.Y))
+    )
+    return new if float(_objective(problem, new)) <= float(_objective(problem, old)) + rounding else old
 
 
 def _violated(cuts: Cuts, directions: Array, values: Array, beta: float) -> np.ndarray:

@@ -2,15 +2,16 @@
 
     min_{w, c}  loss(A w + c 1, y) + beta ||w||_1         (c only with a free bias)
 
-is solved through its dual ``max_R D(R)`` with D = -loss*(-R), subject to ``|A^T R| <= beta``, ``low <= R <= high`` and, with
-a free bias, ``1^T R = 0``: there interpolation and the hinge are linear programs, Huber's loss is a quadratic one, the
-logistic loss a smooth one, and all are alike. The primal weights are the multipliers.
+is solved through its dual ``max_R D(R)`` with D = -loss*(-R), subject to ``|A^T R| <= beta``, ``low <= R <= high``
+and, with a free bias, ``1^T R = 0``: there interpolation and the hinge are linear programs, Huber's loss is a quadratic
+one, the logistic loss a smooth one, and all are alike. The primal weights are the multipliers.
 
 Source: S. Mehrotra, "On the implementation of a primal-dual interior point method" (1992).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -99,7 +100,7 @@ def fit_lasso(
             jnp.where(stronger, bound, best.bound),
         )
 
-    def newton(state: _Iterate):
+    def newton(state: _Iterate) -> Callable[[Array, Array], _Iterate]:
         """A solver for the Newton system at ``state``: from targets of the complementarity products to a direction."""
         diagonal = state.z[0] / state.room[0] + state.z[1] / state.room[1]
         if curved:
@@ -152,7 +153,9 @@ def fit_lasso(
 
     def longest(now, change):
         """The largest step <= 1 that keeps positive numbers positive."""
-        return jnp.minimum(1.0, jnp.min(jnp.where(change < 0, -now / jnp.where(change < 0, change, 1.0), jnp.inf)))
+        return jnp.minimum(
+            1.0, jnp.min(jnp.where(change < 0, -now / jnp.where(change < 0, change, 1.0), jnp.inf))
+        )
 
     def lengths(state, d):
         primal = jnp.minimum(longest(state.slack, d.slack), longest(state.room, d.room))
