@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcvx.networks.network import Network, balance
+from jaxcvx.networks.network import Network, balance, network_objective
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.atoms import fit_atoms
@@ -47,6 +47,12 @@ def cuts_network(problem: Problem, cuts: Cuts) -> Network:
 
 
 @jax.jit
+def cuts_objective(problem: Problem, cuts: Cuts) -> Float[Array, ""]:
+    """Training objective of the cuts."""
+    return network_objective(cuts_network(problem, cuts), problem)
+
+
+@jax.jit
 def fit_cuts(problem: Problem, cuts: Cuts) -> Cuts:
     """Solve the master program, starting from the weights at hand."""
     loss, Y, readout = problem.loss, problem.Y, problem.readout
@@ -75,7 +81,7 @@ def cleaned(problem: Problem, cuts: Cuts) -> Cuts:
 
     For one output. Neurons that rounding keeps alive go; while activations are linearly dependent some neuron
     can be traded for the others at no cost; and where R lies inside its interval a loss with kinks has F = Y,
-    which is restored by least squares.
+    which is restored by least squares. Nothing is done that costs more than the rounding of the loss.
     """
     A = np.asarray(problem.readout.design(jax.nn.relu(problem.rows @ cuts.directions.T))[:, :, 0], np.float64)
     w, c = np.array(cuts.weights[:, 0]), float(cuts.output_bias[0])
@@ -112,7 +118,13 @@ def cleaned(problem: Problem, cuts: Cuts) -> Cuts:
         fixed, *_ = np.linalg.lstsq(columns[inside], error, rcond=None)
         w[alive] += fixed[: len(alive)] / scale[alive]
         c += fixed[-1] * len(A) ** -0.5 if free else 0.0
-    return cuts._replace(weights=jnp.asarray(w)[:, None], output_bias=jnp.asarray([c]))
+    new = cuts._replace(weights=jnp.asarray(w)[:, None], output_bias=jnp.asarray([c]))
+    rounding = 64 * float(np.finfo(np.float64).eps) * float(problem.loss.value(0 * problem.Y, problem.Y))
+    return (
+        new
+        if float(cuts_objective(problem, new)) <= float(cuts_objective(problem, cuts)) + rounding
+        else cuts
+    )
 
 
 def grown(cuts: Cuts, directions: np.ndarray, capacity: int) -> Cuts:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.certificates.certificate import double_precision, to_double
@@ -16,11 +16,11 @@ from jaxcvx.certificates.dual import feasible_residual, scaled_bound
 from jaxcvx.certificates.priced import certify_priced
 from jaxcvx.certificates.pricers import ORACLES, choose_oracle
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.networks.network import Network, balance, hidden_norms, network_objective, prune
+from jaxcvx.networks.network import Network, balance, hidden_norms, prune
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Callback, HostSolver, Solution, Status, StepInfo
-from jaxcvx.solvers.cuts import Cuts, cleaned, cuts_network, fit_cuts, grown
+from jaxcvx.solvers.cuts import Cuts, cleaned, cuts_network, cuts_objective, fit_cuts, grown
 from jaxcvx.solvers.host import host_solution
 
 _NEAR = 1e-9  # neurons closer than this are one cut
@@ -103,7 +103,7 @@ class CuttingPlane(HostSolver):
             low = float(scaled_bound(work, R, norm))
             if low > best:
                 best, dual = low, R * work.loss.best_scaling(R, work.Y, work.beta / norm)
-            value, shown = float(_objective(work, cuts)), best if oracle.exact else low
+            value, shown = float(cuts_objective(work, cuts)), best if oracle.exact else low
             gap = (value - shown) / max(abs(value), np.finfo(float).tiny)
             trace.append((step, value, shown))
             stop = callback is not None and callback(
@@ -118,7 +118,7 @@ class CuttingPlane(HostSolver):
                 break  # the master program has reached its last digit
             cuts = fit_cuts(work, self._added(cuts, new))
         if work.num_columns == 1:
-            cuts = _better(work, cleaned(work, cuts), cuts)
+            cuts = cleaned(work, cuts)
         network = prune(jax.tree.map(lambda a: a.astype(problem.X.dtype), cuts_network(work, cuts)))
         certificate = certify_priced(
             work, to_double(network), oracle, dual, key, self.new_neurons, self.final_starts
@@ -153,19 +153,6 @@ class CuttingPlane(HostSolver):
         while capacity < total:
             capacity *= 2
         return grown(cuts, new, capacity)
-
-
-@jax.jit
-def _objective(problem: Problem, cuts: Cuts) -> Float[Array, ""]:
-    return network_objective(cuts_network(problem, cuts), problem)
-
-
-def _better(problem: Problem, new: Cuts, old: Cuts) -> Cuts:
-    """The cleaned cuts, unless cleaning has cost more than the rounding of the loss."""
-    rounding = (
-        64 * float(jnp.finfo(problem.X.dtype).eps) * float(problem.loss.value(0 * problem.Y, problem.Y))
-    )
-    return new if float(_objective(problem, new)) <= float(_objective(problem, old)) + rounding else old
 
 
 def _violated(cuts: Cuts, directions: Array, values: Array, beta: float) -> np.ndarray:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from jaxcvx.problems.losses import Loss
 
-_PATIENCE = 8  # iterations without progress
+_PATIENCE = 5  # iterations without progress
 _REFINE = 3  # steps of iterative refinement of each Newton system
 
 
@@ -191,7 +191,9 @@ def fit_lasso(
         new = new._replace(room=jnp.maximum(jnp.stack([new.R - low, high - new.R]), eps * eps * width))
         finite = jnp.all(jnp.isfinite(new.R)) & jnp.all(jnp.isfinite(new.w)) & jnp.isfinite(new.c)
         found = measure(new, best)
-        progress = (best.objective - best.bound) > 1.1 * (found.objective - found.bound)
+        # Early on the weights may miss the targets by much while the products still fall.
+        early = (count * mu > tol * jnp.abs(best.objective)) & (jnp.maximum(primal, dual) > 1e-6)
+        progress = early | ((best.objective - best.bound) > 1.1 * (found.objective - found.bound))
         stalled = jnp.where(finite, jnp.where(progress, 0, stalled + 1), _PATIENCE)
         new, found = (
             jax.tree.map(lambda a, b: jnp.where(finite, a, b), x, y) for x, y in ((new, state), (found, best))

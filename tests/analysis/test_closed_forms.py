@@ -10,9 +10,12 @@ import pytest
 from jaxcvx import (
     ColumnGeneration,
     CuttingPlane,
+    Hinge,
+    Interpolation,
     InvalidInputError,
     InvalidTypeError,
     SoftThresholdedSVD,
+    Squared,
     fit_whitening,
     make_problem,
     rank_one_solution,
@@ -98,10 +101,10 @@ def check_closed_form(problem, X, Y, beta, loss):
 
 
 @pytest.mark.parametrize("beta", [0.3, 1.5, 100.0])
-@pytest.mark.parametrize("loss", ["squared", "hinge", "interpolation"])
+@pytest.mark.parametrize("loss", [Squared(), Hinge(), Interpolation(1e3)])
 def test_whitened_formulas_are_what_the_solvers_find(loss, beta):
     X = whitened_rows(0, 8, 12)
-    Y = targets_for(loss, np.random.default_rng(1).standard_normal((8, 1)))
+    Y = targets_for(loss.name, np.random.default_rng(1).standard_normal((8, 1)))
     problem = make_problem(X, Y, beta, loss=loss)
     network, value = check_closed_form(problem, X, Y, beta, loss)
     assert network.width == 2

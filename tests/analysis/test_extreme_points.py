@@ -16,7 +16,6 @@ from jaxcvx import (
     make_problem,
     residual_neurons,
     solve,
-    training_objective,
     vertex_network,
 )
 from tests.helpers import gaussian_data
