@@ -79,52 +79,55 @@ def fit_cuts(problem: Problem, cuts: Cuts) -> Cuts:
 def cleaned(problem: Problem, cuts: Cuts) -> Cuts:
     """The same solution with as few neurons as linear algebra gives, on kinks of the loss exactly; on the host.
 
-    For one output. Neurons that rounding keeps alive go; while activations are linearly dependent some neuron
-    can be traded for the others at no cost; and where R lies inside its interval a loss with kinks has F = Y,
-    which is restored by least squares. Nothing is done that costs more than the rounding of the loss.
+    For one output. Neurons that rounding keeps alive go. While the activations are linearly dependent (on the samples
+    that hold, for a loss with kinks: those at one) some neuron can be traded for others at no cost, until one
+    vanishes or another sample comes to its kink F = Y. At the end F = Y is restored there by least squares. Nothing is
+    done that costs more than the rounding of the loss.
     """
     A = np.asarray(problem.readout.design(jax.nn.relu(problem.rows @ cuts.directions.T))[:, :, 0], np.float64)
     w, c = np.array(cuts.weights[:, 0]), float(cuts.output_bias[0])
-    R, beta, free = np.asarray(cuts.dual[:, 0]), float(problem.beta), problem.features.free_bias
-    slack = 1 - np.abs(A.T @ R) / beta
+    R, Y, free = np.asarray(cuts.dual)[:, 0], np.asarray(problem.Y)[:, 0], problem.features.free_bias
+    slack = 1 - np.abs(A.T @ R) / float(problem.beta)
     w[np.abs(w) <= np.maximum(slack, 1e-13) * np.abs(w).max(initial=0.0)] = 0.0
+    constant = np.full((len(A), int(free)), len(A) ** -0.5)
     scale = np.linalg.norm(A, axis=0)
+    held = np.ones(len(A), bool)
+    if problem.loss.curvature is None:
+        low, high = (np.asarray(b)[:, 0] for b in problem.loss.dual_interval(problem.Y))
+        held = np.minimum(R - low, high - R) > 1e-6 * (high - low)
     while True:
         alive = np.flatnonzero(w)
-        columns = A[:, alive] / scale[alive]
-        if free:
-            columns = np.concatenate([columns, np.full((len(A), 1), len(A) ** -0.5)], axis=1)
-        if not columns.shape[1]:
+        columns = np.concatenate([A[:, alive] / scale[alive], constant], axis=1)
+        wide = held.sum() < columns.shape[1]
+        if not len(alive):
             break
-        wide = len(columns) < columns.shape[1]
-        _, size, right = np.linalg.svd(columns, full_matrices=wide)
+        _, size, right = np.linalg.svd(columns[held], full_matrices=wide)
         if not wide and size[-1] > 1e-11 * size[0]:
             break
-        z = right[-1]
-        step_w = z[: len(alive)] / scale[alive]
-        if step_w @ np.sign(w[alive]) > 0:
-            z, step_w = -z, -step_w
-        length = np.where(step_w * w[alive] < 0, -w[alive] / np.where(step_w == 0, 1.0, step_w), np.inf)
-        first = length.argmin()
-        if not np.isfinite(length[first]):
+        z = right[-1] * (1 if right[-1, : len(alive)] / scale[alive] @ np.sign(w[alive]) < 0 else -1)
+        step = z[: len(alive)] / scale[alive]
+        error, moved = Y - A @ w - c, columns @ z
+        vanish = np.where(step * w[alive] < 0, -w[alive] / np.where(step == 0, 1.0, step), np.inf)
+        arrive = np.where(~held & (error * moved > 0), error / np.where(moved == 0, 1.0, moved), np.inf)
+        first, sample = vanish.argmin(), arrive.argmin()
+        length = min(vanish[first], arrive[sample])
+        if not np.isfinite(length):
             break
-        w[alive] += length[first] * step_w
-        w[alive[first]] = 0.0
-        c += length[first] * z[-1] * len(A) ** -0.5 if free else 0.0
+        w[alive] += length * step
+        c += length * float(z[len(alive) :] @ constant[0])
+        if arrive[sample] <= vanish[first]:
+            held[sample] = True
+        else:
+            w[alive[first]] = 0.0
     if problem.loss.curvature is None and len(alive):
-        low, high = (np.asarray(b)[:, 0] for b in problem.loss.dual_interval(problem.Y))
-        inside = np.minimum(R - low, high - R) > 1e-6 * (high - low)
-        error = (np.asarray(problem.Y)[:, 0] - A @ w - c)[inside]
-        fixed, *_ = np.linalg.lstsq(columns[inside], error, rcond=None)
+        fixed, *_ = np.linalg.lstsq(columns[held], (Y - A @ w - c)[held], rcond=None)
         w[alive] += fixed[: len(alive)] / scale[alive]
-        c += fixed[-1] * len(A) ** -0.5 if free else 0.0
+        c += float(fixed[len(alive) :] @ constant[0])
     new = cuts._replace(weights=jnp.asarray(w)[:, None], output_bias=jnp.asarray([c]))
-    rounding = 64 * float(np.finfo(np.float64).eps) * float(problem.loss.value(0 * problem.Y, problem.Y))
-    return (
-        new
-        if float(cuts_objective(problem, new)) <= float(cuts_objective(problem, cuts)) + rounding
-        else cuts
-    )
+    before, after = (float(cuts_objective(problem, a)) for a in (cuts, new))
+    eps = float(np.finfo(np.float64).eps)
+    rounding = 64 * eps * float(problem.loss.value(0 * problem.Y, problem.Y)) + 1e-9 * abs(before)
+    return new if after <= before + rounding else cuts
 
 
 def grown(cuts: Cuts, directions: np.ndarray, capacity: int) -> Cuts:

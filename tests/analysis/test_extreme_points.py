@@ -79,7 +79,3 @@ def test_every_bias_in_the_interval_is_optimal():
 def test_networks_without_free_biases_are_refused():
     with pytest.raises(InvalidInputError, match="^network: got features"):
         bias_intervals(Network(jnp.ones((1, 2)), jnp.ones((1, 1))), np.eye(2), np.ones(2))
-    assert (
-        float(training_objective(vertex_network(np.eye(3), [1.0, 2.0, 3.0]), np.eye(3), [1.0, 2.0, 3.0], 0.0))
-        < 1e-20
-    )
