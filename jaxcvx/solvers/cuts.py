@@ -8,6 +8,7 @@ loss goes to the Newton method of :mod:`jaxcvx.solvers.atoms`, others to :mod:`j
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -20,8 +21,6 @@ from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.atoms import fit_atoms
 from jaxcvx.solvers.interior_lasso import fit_lasso
-
-_TOL = 1e-11  # relative gap of the master program
 
 
 class Cuts(NamedTuple):
@@ -52,17 +51,17 @@ def cuts_objective(problem: Problem, cuts: Cuts) -> Float[Array, ""]:
     return network_objective(cuts_network(problem, cuts), problem)
 
 
-@jax.jit
-def fit_cuts(problem: Problem, cuts: Cuts) -> Cuts:
-    """Solve the master program, starting from the weights at hand."""
+@functools.partial(jax.jit, static_argnames="tol")
+def fit_cuts(problem: Problem, cuts: Cuts, tol: float = 1e-11) -> Cuts:
+    """Solve the master program to a relative gap ``tol``, starting from the weights at hand."""
     loss, Y, readout = problem.loss, problem.Y, problem.readout
     atoms = jax.nn.relu(problem.rows @ cuts.directions.T)
     if readout.kind == "flatten":
-        fit = fit_atoms(atoms, Y, problem.beta, readout, init=cuts.weights, tol=_TOL)
+        fit = fit_atoms(atoms, Y, problem.beta, readout, init=cuts.weights, tol=tol)
         return cuts._replace(weights=fit.output, dual=fit.R)
     A, free = readout.design(atoms)[:, :, 0], problem.features.free_bias
     if not isinstance(loss, Squared):
-        found = fit_lasso(loss, A, Y[:, 0], problem.beta, free)
+        found = fit_lasso(loss, A, Y[:, 0], problem.beta, free, tol=tol)
         return cuts._replace(
             weights=found.weights[:, None], output_bias=found.bias[None], dual=found.R[:, None]
         )
@@ -71,7 +70,7 @@ def fit_cuts(problem: Problem, cuts: Cuts) -> Cuts:
     A, target = A - mean_A, Y - mean_Y
     Q, T = jnp.linalg.qr(A) if A.shape[0] > A.shape[1] else (jnp.eye(A.shape[0], dtype=A.dtype), A)
     inside = Q.T @ target
-    fit = fit_atoms(T, inside, problem.beta, init=cuts.weights, tol=_TOL)
+    fit = fit_atoms(T, inside, problem.beta, init=cuts.weights, tol=tol)
     R = target - Q @ (inside - fit.R)
     return cuts._replace(weights=fit.output, output_bias=mean_Y - mean_A @ fit.output, dual=R)
 

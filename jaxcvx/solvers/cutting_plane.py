@@ -116,7 +116,7 @@ class CuttingPlane(HostSolver):
             new = _violated(cuts, priced.directions, priced.values, 0.0 if first else float(work.beta))
             if not len(new):
                 break  # the master program has reached its last digit
-            cuts = fit_cuts(work, self._added(cuts, new))
+            cuts = fit_cuts(work, self._added(cuts, new), tol=self._master_tol())
         if work.num_columns == 1:
             cuts = cleaned(work, cuts)
         network = prune(jax.tree.map(lambda a: a.astype(problem.X.dtype), cuts_network(work, cuts)))
@@ -145,7 +145,10 @@ class CuttingPlane(HostSolver):
         network = prune(balance(to_double(init)))
         size = np.asarray(hidden_norms(network))[:, None]
         unit = np.asarray(network.hidden) / np.where(size > 0, size, 1.0)
-        return fit_cuts(work, self._added(cuts, unit[size[:, 0] > 0]))
+        return fit_cuts(work, self._added(cuts, unit[size[:, 0] > 0]), tol=self._master_tol())
+
+    def _master_tol(self) -> float:
+        return min(1e-6, max(1e-11, 1e-3 * self.tol))
 
     def _added(self, cuts: Cuts, new: np.ndarray) -> Cuts:
         total = int(np.any(np.asarray(cuts.directions) != 0, axis=1).sum()) + len(new)
