@@ -15,8 +15,8 @@ from jaxcvx.plots.figure import new_figure, save_png
 from jaxcvx.plots.geometry import draw_gaps, draw_rectified_ellipsoid
 
 CLAIM = (
-    "The gap between the best network of width m and the dual closes at a small m, at m = 2 on whitened data; where data "
-    "are spike-free the rectified ellipsoid is the ellipsoid's part of the orthant."
+    "The gap between the best network of width m and the dual closes at a small m, at m = 2 on whitened data; where "
+    "data are spike-free the rectified ellipsoid is the ellipsoid's part of the orthant."
 )
 PICTURES = {
     "whitened (spike-free)": [[1.0, 0.0], [0.0, 1.0]],
