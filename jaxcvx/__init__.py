@@ -22,6 +22,8 @@ from jaxcvx.operators.features import Dense, Features
 from jaxcvx.problems.base import make_problem
 from jaxcvx.problems.losses import Hinge, Huber, Logistic, SoftmaxCrossEntropy, Squared
 from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.teacher_cnn import TeacherCNN
+from jaxcvx.solvers.annealed_noise import AnnealedNoise
 from jaxcvx.solvers.base import Solution, Status, StepInfo
 from jaxcvx.solvers.column_generation import ColumnGeneration
 from jaxcvx.solvers.cone_admm import ConeADMM
@@ -33,8 +35,14 @@ from jaxcvx.solvers.nuclear import NuclearProximalGradient
 from jaxcvx.solvers.polish import polish
 from jaxcvx.solvers.proximal_gradient import ProximalGradient
 from jaxcvx.solvers.soft_svd import SoftThresholdedSVD
+from jaxcvx.transforms.gradient_noise import annealed_gradient_noise, langevin
+from jaxcvx.transforms.noise_annealed import noise_annealed_gd
+from jaxcvx.transforms.perturb import perturb_iterates
+from jaxcvx.transforms.schedules import epochwise_geometric
+from jaxcvx.transforms.sphere import riemannian_sphere
 
 __all__ = [
+    "AnnealedNoise",
     "Arrangements",
     "Certificate",
     "ColumnGeneration",
@@ -62,25 +70,32 @@ __all__ = [
     "Squared",
     "Status",
     "StepInfo",
+    "TeacherCNN",
     "TooManyArrangements",
+    "annealed_gradient_noise",
     "arrangements_of",
     "balance",
     "beta_max",
     "certify",
     "enumerate_arrangements",
+    "epochwise_geometric",
     "errors",
     "fit_whitening",
     "gated_to_relu",
     "is_spike_free",
+    "langevin",
     "load",
     "make_problem",
     "merge_arrangements",
     "merge_parallel",
+    "noise_annealed_gd",
+    "perturb_iterates",
     "polish",
     "prune",
     "rank_one_solution",
     "regularization_path",
     "restrict_filters",
+    "riemannian_sphere",
     "sample_arrangements",
     "save",
     "semi_nmf",

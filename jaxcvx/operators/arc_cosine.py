@@ -6,17 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcvx.operators.sphere import unit
+
 
 def norm(u: Float[Array, "p"]) -> Float[Array, ""]:
     """Length of a vector, with derivative 0 at 0."""
     square = jnp.sum(u**2)
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-
-
-def unit(u: Float[Array, "p"]) -> Float[Array, "p"]:
-    """The vector scaled to length 1; zero stays zero."""
-    size = norm(u)
-    return u / jnp.where(size > 0, size, 1.0)
 
 
 def angle(u: Float[Array, "p"], v: Float[Array, "p"]) -> Float[Array, ""]:

@@ -1,7 +1,7 @@
-"""Leaves of a pytree that live on the unit sphere: tangent projection and retraction.
+"""Arrays of a pytree that live on the unit sphere: tangent projection and retraction.
 
-``mask`` is a pytree of bools like the params, or None where no leaf is on a sphere. A leaf is one vector whatever
-its shape.
+``mask`` is a tree of bools like the params, or None where none of them is on a sphere. An array is one vector,
+whatever its shape.
 """
 
 from __future__ import annotations
@@ -10,25 +10,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 
-def _where_masked(change: Any, mask: Any, tree: Any, *rest: Any) -> Any:
-    if mask is None:
-        return tree
-    return jax.tree.map(lambda on, *leaves: change(*leaves) if on else leaves[0], mask, tree, *rest)
-
-
-def tangent(gradient: Any, params: Any, mask: Any) -> Any:
-    """The gradient with its part along the params removed, on the masked leaves: ``(I - w w^T) g``."""
-    return _where_masked(lambda g, w: g - jnp.sum(g * w) * w, mask, gradient, params)
-
-
-def retract(params: Any, mask: Any) -> Any:
-    """The params with the masked leaves scaled to length 1; a zero leaf stays zero."""
-    return _where_masked(_unit, mask, params)
-
-
-def _unit(w: Array) -> Array:
+def unit(w: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """``w / ||w||`` over all axes; zero stays zero."""
     square = jnp.sum(w**2)
-    return w * jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 1.0)
+    return jnp.where(square > 0, w / jnp.sqrt(jnp.where(square > 0, square, 1.0)), w)
+
+
+def tangent(mask: Any, params: Any, gradient: Any) -> Any:
+    """The part of a gradient that is tangent to the spheres: ``(I - w w^T) g`` where the mask is True."""
+    if mask is None:
+        return gradient
+    return jax.tree.map(lambda s, w, g: g - jnp.sum(w * g) * w if s else g, mask, params, gradient)
+
+
+def retract(mask: Any, params: Any) -> Any:
+    """Back to the spheres: the masked arrays scaled to length 1."""
+    return params if mask is None else jax.tree.map(lambda s, w: unit(w) if s else w, mask, params)

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxcvx.errors import invalid
-from jaxcvx.operators.arc_cosine import angle, kernel_deficit, norm, unit
+from jaxcvx.operators.arc_cosine import angle, kernel_deficit, norm
+from jaxcvx.operators.noise import draw_noise
+from jaxcvx.operators.sphere import unit
 from jaxcvx.problems.smooth import SmoothProblem
 
 _PI = jnp.pi
@@ -126,9 +128,8 @@ class TeacherCNN(SmoothProblem):
     def random_params(self, key: PRNGKeyArray, radius: Any = 1.0) -> Filter:
         """w uniform on the unit sphere, a uniform in the ball of this radius."""
         first, second = jax.random.split(key)
-        w = unit(jax.random.normal(first, self.w_star.shape, self.dtype))
-        a = jax.random.ball(second, self.a_star.size, dtype=self.dtype)
-        return Filter(w, jnp.asarray(radius, self.dtype) * a)
+        w = draw_noise(first, self.w_star, 1.0, "sphere")
+        return Filter(w, draw_noise(second, self.a_star, radius, "ball"))
 
     def spurious_point(self) -> Filter:
         """The stationary point at ``-w*``: ``a = (11' + (pi - 1) I)^{-1} (11' - I) a*``."""

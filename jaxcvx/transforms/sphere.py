@@ -46,10 +46,10 @@ def riemannian_sphere(inner: Any, mask: Any) -> Any:
         if params is None:
             raise invalid("params", None, "the current params: update(updates, state, params)")
         on = mask_of(params)
-        updates, after = inner.update(tangent(updates, params, on), state.inner, params, **extra)
+        updates, after = inner.update(tangent(on, params, updates), state.inner, params, **extra)
         if on is None:
             return updates, SphereState(after)
-        moved = retract(jax.tree.map(jnp.add, params, updates), on)
+        moved = retract(on, jax.tree.map(jnp.add, params, updates))
         updates = jax.tree.map(lambda m, u, q, p: q - p if m else u, on, updates, moved, params)
         return updates, SphereState(after)
 
