@@ -115,9 +115,12 @@ class TeacherCNN(SmoothProblem):
 
     def sampled_objective(self, params: Filter, key: PRNGKeyArray, batch_size: int) -> Float[Array, ""]:
         """Mean of ``(f - f*)^2 / 2`` over ``batch_size`` fresh inputs."""
-        shape = (batch_size, self.a_star.size, self.w_star.size)
-        Z = jax.random.normal(key, shape, self.dtype)
-        error = jax.nn.relu(Z @ params.w) @ params.a - jax.nn.relu(Z @ self.w_star) @ self.a_star
+        Z = jax.random.normal(key, (self.w_star.size, batch_size, self.a_star.size), self.dtype)
+
+        def outputs(w: Array, a: Array) -> Array:
+            return jnp.sum(jax.nn.relu(jnp.sum(Z * w[:, None, None], 0)) * a, -1)
+
+        error = outputs(*params) - outputs(self.w_star, self.a_star)
         return jnp.mean(error**2) / 2
 
     def initial_params(self, key: PRNGKeyArray) -> Filter:

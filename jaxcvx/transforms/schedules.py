@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -65,7 +66,7 @@ def check_radius(radius: Any, name: str = "radius") -> None:
     for value in radius.values() if isinstance(radius, Mapping) else (radius,):
         if callable(value) or isinstance(value, jax.core.Tracer):
             continue
-        if isinstance(value, str) or jnp.ndim(value) != 0:
+        if not isinstance(value, numbers.Real) and getattr(value, "shape", None) != ():
             raise InvalidTypeError(f"{name}: got {value!r}, expected a number, a schedule or a dict of those.")
         if not 0 <= float(value) < float("inf"):
             raise invalid(name, value, "a finite number >= 0")
