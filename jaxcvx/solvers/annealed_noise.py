@@ -90,8 +90,9 @@ class AnnealedNoise(SmoothSolver):
     def validate(self, problem: Any) -> None:
         super().validate(problem)
         check_noise(self.noise)
-        if self.radius is not None:
-            check_radius(self._radius)
+        for name, value in (("radius", self._radius), ("learning_rate", self.learning_rate)):
+            if value is not None:
+                check_radius(value, name)
         if self.reading not in ("tangent", "wn", "angle"):
             raise invalid("reading", repr(self.reading), "'tangent', 'wn' or 'angle'")
         if self.reading == "angle" and not hasattr(problem, "angle_gradient"):

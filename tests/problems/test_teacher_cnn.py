@@ -112,17 +112,15 @@ def test_spurious_values_of_reference(ratio, value):
 
 
 def _escapes(problem):
-    """Whether gradient descent from next to the spurious point turns to the teacher."""
+    """Whether gradient descent from next to the spurious point turns to the teacher (w* is the first axis)."""
     point = problem.spurious_point()
-    side = jnp.zeros_like(point.w).at[0].set(1.0)
-    params = point._replace(w=unit(point.w + 0.05 * (side - side @ point.w * point.w)))
+    params = point._replace(w=unit(point.w + jnp.array([0.0, 0.2, 0.0])))
 
     def step(_, params):
         tangent = problem.tangent(params, problem.gradient(params))
-        return problem.retract(jax.tree.map(lambda x, g: x - 0.5 * g, params, tangent))
+        return problem.retract(jax.tree.map(lambda x, g: x - 0.2 * g, params, tangent))
 
-    params = jax.lax.fori_loop(0, 4000, step, params)
-    return problem.angle(params) < jnp.pi / 2, problem.alignment(point)
+    return problem.angle(jax.lax.fori_loop(0, 10_000, step, params)) < jnp.pi / 2
 
 
 @pytest.mark.parametrize("k", [4, 9, 25])
@@ -134,7 +132,7 @@ def test_trap_rule_is_exact_on_a_grid(k):
     alignment = jax.vmap(lambda problem: problem.alignment(problem.spurious_point()))(problems)
     np.testing.assert_array_equal(alignment < 0, ratios < threshold)
     clear = np.abs(ratios / threshold - 1) > 0.2  # next to the threshold the escape takes for ever
-    escaped, _ = jax.jit(jax.vmap(_escapes))(problems)
+    escaped = jax.jit(jax.vmap(_escapes))(problems)
     np.testing.assert_array_equal(escaped[clear], ratios[clear] > threshold)
 
 
@@ -174,8 +172,7 @@ def test_large_noise_pulls_the_output_weights_towards_the_teacher():
     """Mechanism: E g(phi) - 1 = pi/2 p kappa^2 - 1 > 0 over uniform directions, so a drifts to a.a* > 0 at q = 0."""
     p = 6
     problem = _teacher(0.0, 25, p)
-    kappa = 15 * np.pi / 8 / np.pi  # the formula at p = 6, where Gamma(3) / Gamma(7/2) = 2 / (15 sqrt(pi) / 8)
-    kappa = 2 / (15 / 8 * np.sqrt(np.pi)) / np.sqrt(np.pi)
+    kappa = 2 / (15 / 8 * np.pi)  # Gamma(p/2) / (sqrt(pi) Gamma((p + 1)/2))
     expected = np.pi / 2 * p * kappa**2 - 1
     assert abs(expected - 0.0865) < 1e-4
     w = jax.vmap(unit)(jax.random.normal(jax.random.key(0), (200_000, p)))
