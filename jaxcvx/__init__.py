@@ -2,9 +2,12 @@
 
 from jaxcvx import errors as errors
 from jaxcvx.analysis.closed_forms import rank_one_solution
+from jaxcvx.analysis.jacobian import jacobian_spectrum
 from jaxcvx.analysis.path import regularization_path
 from jaxcvx.analysis.semi_nmf import semi_nmf
+from jaxcvx.analysis.shortest_path import PathReport, path_report
 from jaxcvx.analysis.spike_free import is_spike_free
+from jaxcvx.analysis.trajectory import trajectory
 from jaxcvx.analysis.whitening import fit_whitening
 from jaxcvx.arrangements.cells import Arrangements, arrangements_of, merge_arrangements
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
@@ -20,6 +23,7 @@ from jaxcvx.networks.recovery import gated_to_relu
 from jaxcvx.operators.convolution import ConvFlatten, ConvPool
 from jaxcvx.operators.features import Dense, Features
 from jaxcvx.problems.base import make_problem
+from jaxcvx.problems.least_squares import LeastSquares
 from jaxcvx.problems.losses import Hinge, Huber, Logistic, SoftmaxCrossEntropy, Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.teacher_cnn import TeacherCNN
@@ -59,9 +63,11 @@ __all__ = [
     "InvalidInputError",
     "InvalidTypeError",
     "JaxcvxError",
+    "LeastSquares",
     "Logistic",
     "Network",
     "NuclearProximalGradient",
+    "PathReport",
     "Problem",
     "ProximalGradient",
     "SoftThresholdedSVD",
@@ -83,12 +89,14 @@ __all__ = [
     "fit_whitening",
     "gated_to_relu",
     "is_spike_free",
+    "jacobian_spectrum",
     "langevin",
     "load",
     "make_problem",
     "merge_arrangements",
     "merge_parallel",
     "noise_annealed_gd",
+    "path_report",
     "perturb_iterates",
     "polish",
     "prune",
@@ -101,6 +109,7 @@ __all__ = [
     "semi_nmf",
     "solve",
     "training_objective",
+    "trajectory",
 ]
 
 __version__ = "0.1.0"
