@@ -54,16 +54,17 @@ def jacobian_spectrum(
 
 
 def _ritz_values(product: Callable[[Array], Array], n: int, num_steps: int, dtype: Any) -> Float[Array, "k"]:
-    """Eigenvalues of the operator on the Krylov space of a random vector (fixed seed)."""
-    start = jax.random.normal(jax.random.key(0), (n,), dtype)
-    basis = jnp.zeros((num_steps, n), dtype).at[0].set(start / jnp.linalg.norm(start))
+    """Eigenvalues of the operator on the Krylov space of a random vector (fixed seed), or more if that is small."""
+    random = jax.random.normal(jax.random.key(0), (num_steps, n), dtype)
+    basis = jnp.zeros((num_steps, n), dtype).at[0].set(random[0] / jnp.linalg.norm(random[0]))
 
     def grow(k: Array, basis: Array) -> Array:
         v = product(basis[k - 1])
-        for _ in range(2):
+        for _ in range(3):  # where the space is exhausted, what is left is noise: normalised, it opens a new one
             v = v - basis.T @ (basis @ v)
-        size = jnp.linalg.norm(v)
-        return basis.at[k].set(jnp.where(size > 0, v / jnp.where(size > 0, size, 1.0), 0.0))
+            size = jnp.linalg.norm(v)
+            v = jnp.where(size > 0, v / jnp.where(size > 0, size, 1.0), random[k])
+        return basis.at[k].set(v)
 
     basis = jax.lax.fori_loop(1, num_steps, grow, basis)
     projected = basis @ jax.lax.map(product, basis).T

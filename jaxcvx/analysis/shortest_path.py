@@ -21,7 +21,7 @@ from jaxcvx.errors import InvalidTypeError, invalid
 
 
 class Bound(NamedTuple):
-    """A bound along a path: at its tightest step ``attained / allowed``; it holds if ``slack <= 0`` up to rounding."""
+    """Whether a bound holds at every step, up to rounding, and how tight it is."""
 
     holds: Bool[Array, ""]
     tightness: Float[Array, ""]  # largest ratio of the bounded quantity to its bound; 1 is attained
@@ -37,7 +37,7 @@ class PathReport:
       path_lengths: (T + 1,) sums of the steps up to t.
       misfits: (T + 1,) ``||f(theta_t) - y||``.
       potential: (T + 1,) ``misfit + zeta * path length``; along gradient descent it never grows.
-      zeta: its constant: ``(1/2 - eta beta^2 / 2) alpha``, or ``alpha / 4`` without a learning rate.
+      zeta: its constant: ``(1 - eta beta^2) alpha / 2``, or ``alpha / 4`` without a learning rate.
       alpha, beta: smallest and largest singular value of the Jacobian on the way.
       bounds: a :class:`Bound` for each bound that could be checked, by name.
     """
@@ -69,7 +69,7 @@ class PathReport:
     @property
     def holds(self) -> Bool[Array, ""]:
         """Whether all bounds hold."""
-        return jnp.all(jnp.stack([bound.holds for bound in self.bounds.values()]))
+        return jnp.all(jnp.asarray([bound.holds for bound in self.bounds.values()], bool))
 
 
 def path_report(
@@ -106,7 +106,8 @@ def path_report(
     Args:
       trajectory: array (T + 1, ...), pytree whose arrays have that leading axis, or list of T + 1 pytrees.
       f: params -> outputs. Default: the params themselves, with y the last of them; then r is the distance to the
-        end, alpha = beta = 1, and the potential rises from the distance to the path length.
+        end, alpha = beta = zeta = 1, the potential rises from the distance to the path length, and there are no
+        bounds to check.
       y: targets like the outputs.
       learning_rate: eta of plain gradient descent on ``1/2 ||f - y||^2``.
       alpha, beta: if known, else measured.
@@ -131,8 +132,11 @@ def path_report(
         measured = _spectrum(f, path, unravel, points) if alpha is None or beta is None else (alpha, beta)
     misfits = jnp.linalg.norm(residuals, axis=1)
     alpha, beta = (jnp.asarray(m if v is None else v) for v, m in zip((alpha, beta), measured, strict=True))
-    zeta = alpha / 4 if learning_rate is None else (0.5 - learning_rate * beta**2 / 2) * alpha
+    zeta = alpha / 4 if learning_rate is None else (1 - learning_rate * beta**2) * alpha / 2
+    zeta = alpha if f is None else zeta
     report = PathReport(distances, lengths, misfits, misfits + zeta * lengths, zeta, alpha, beta, {})
+    if f is None:
+        return report
     away = None if optimum is None else jnp.linalg.norm(path - ravel_pytree(optimum)[0], axis=1)
     if glm and (away is None or learning_rate is None):
         raise invalid("glm", True, "optimum and learning_rate with it")
