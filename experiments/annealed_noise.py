@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,18 @@ import jaxcvx
 from benchmarks.common import print_table
 from experiments.common import difference_interval, record, wilson
 from jaxcvx.operators.sphere import unit
-from jaxcvx.plots.figure import BLACK, BLUE, GREEN, INK, ORANGE, VERMILLION, label, new_figure, save_png, style
+from jaxcvx.plots.figure import (
+    BLACK,
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    VERMILLION,
+    label,
+    new_figure,
+    save_png,
+    style,
+)
 from jaxcvx.problems.teacher_cnn import Filter, TeacherCNN
 
 CLAIM = (
@@ -107,39 +119,44 @@ def run(quick: bool = False) -> dict[str, Any]:
     if quick:
         rows = {name: rows[name] for name in ("gradient descent", "annealed", "no noise on w")}
     settings = {"k": PATCHES, "p": SIZE, "runs": runs, "success": SUCCESS, "steps": STEPS, "seed": 0}
-    table = {name: _row(name, row, runs) for name, row in rows.items()}
-    return record("annealed_noise", CLAIM, quick, settings, dtype="float32", table=table, portraits=_portraits())
+    with ThreadPoolExecutor(2) as pool:
+        table = dict(zip(rows, pool.map(lambda name: _row(name, rows[name], runs), rows), strict=True))
+    return record(
+        "annealed_noise", CLAIM, quick, settings, dtype="float32", table=table, portraits=_portraits()
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.vmap, in_axes=(None, 0, 0, 0))
+def _train(solver: Any, problem: TeacherCNN, init: Filter, key: Any) -> tuple[Any, Any]:
+    """Loss at the end of each run, and the cosine of its filter with the teacher's."""
+    solver = solver(key) if callable(solver) else solver
+    solution = jaxcvx.solve(problem, solver, init=init, key=key)
+    return solution.upper_bound, jnp.cos(problem.angle(solution.params))
 
 
 def _row(name: str, method: Method, runs: int) -> list[dict[str, Any]]:
-    runs = round(runs * method.share)
+    with jax.enable_x64(False):  # of this thread
+        return [_cell(name, method, ratio, round(runs * method.share)) for ratio in method.ratios]
 
-    @jax.jit
-    @jax.vmap
-    def train(problem: TeacherCNN, key: Any) -> tuple[Any, Any]:
-        first, noise = jax.random.split(key)
-        solver = method.solver(noise) if callable(method.solver) else method.solver
-        solution = jaxcvx.solve(problem, solver, init=method.start(problem, first), key=noise)
-        return solution.upper_bound, jnp.cos(problem.angle(solution.params))
 
-    cells = []
-    for ratio in method.ratios:
-        teachers, keys = jax.random.split(jax.random.key(0), (2, runs))
-        problems = jax.vmap(lambda key, q=ratio: TeacherCNN.random(key, PATCHES, SIZE, q, jnp.float32))(teachers)
-        losses, cosines = jax.device_get(train(problems, keys))
-        wins = int((losses < SUCCESS).sum())
-        cell = {"ratio": ratio, "runs": runs, "wins": wins, "rate": wins / runs, "interval": wilson(wins, runs)}
-        cell |= {"median_loss": float(np.median(losses)), "trapped": float((cosines < -0.9).mean())}
-        reference = REFERENCE.get(name, {}).get(ratio)
-        if reference is not None:
-            low, high = difference_interval(wins, runs, round(reference * runs), runs)
-            cell |= {"reference": reference, "difference": [low, high], "agrees": low <= 0 <= high}
-        cells.append(cell)
-    return cells
+def _cell(name: str, method: Method, ratio: float, runs: int) -> dict[str, Any]:
+    teachers, starts, noise = jax.random.split(jax.random.key(0), (3, runs))
+    problems = jax.vmap(lambda key: TeacherCNN.random(key, PATCHES, SIZE, ratio))(teachers)
+    inits = jax.vmap(method.start)(problems, starts)
+    losses, cosines = jax.device_get(_train(method.solver, problems, inits, noise))
+    wins = int((losses < SUCCESS).sum())
+    cell = {"ratio": ratio, "runs": runs, "wins": wins, "rate": wins / runs, "interval": wilson(wins, runs)}
+    cell |= {"median_loss": float(np.median(losses)), "trapped": float((cosines < -0.9).mean())}
+    reference = REFERENCE.get(name, {}).get(ratio)
+    if reference is not None:
+        low, high = difference_interval(wins, runs, round(reference * runs), runs)
+        cell |= {"reference": reference, "difference": [low, high], "agrees": low <= 0 <= high}
+    return cell
 
 
 def _portraits(runs: int = 12) -> dict[str, Any]:
-    """a.a* and the angle along runs with q = 1 that start next to the trap: phase one and two of the theorem."""
+    """a.a* and the angle along runs with q = 1 from random starts: the two phases of the theorem."""
     solvers = {
         "gradient descent": jaxcvx.GradientDescent(optimizer=optax.sgd(0.1)),
         "annealed": jaxcvx.AnnealedNoise(),
@@ -169,7 +186,9 @@ def show(result: dict[str, Any]) -> None:
             low, high = c["interval"]
             seen = f"{c['reference']:.3f} {'yes' if c['agrees'] else 'NO'}" if "reference" in c else ""
             rate = f"{c['rate']:.3f} [{low:.3f}, {high:.3f}]"
-            rows.append((name, f"{c['ratio']:g}", rate, f"{c['median_loss']:.1e}", f"{c['trapped']:.3f}", seen))
+            rows.append(
+                (name, f"{c['ratio']:g}", rate, f"{c['median_loss']:.1e}", f"{c['trapped']:.3f}", seen)
+            )
     header = ("", "q", "success", "median loss", "cos < -.9", "reference, agrees")
     print_table(f"Teacher with k={PATCHES}, p={SIZE}", header, rows)
 
@@ -198,7 +217,9 @@ def _draw_rates(ax: Any, table: dict[str, Any]) -> None:
         x = np.array([c["ratio"] for c in cells]) + 0.12 * (shift - 2)
         y = np.array([c["rate"] for c in cells])
         error = np.abs(np.array([c["interval"] for c in cells]).reshape(-1, 2).T - y)
-        ax.errorbar(x, y, error, color=color, marker="o", markersize=4, linewidth=1.2, elinewidth=0.8, label=name)
+        ax.errorbar(
+            x, y, error, color=color, marker="o", markersize=4, linewidth=1.2, elinewidth=0.8, label=name
+        )
     threshold = (PATCHES + np.pi - 1) / np.pi
     ax.axvline(threshold, color=INK, linewidth=0.8, linestyle=":")
     label(ax, threshold + 0.3, 0.08, "no trap right of\n(k + π − 1)/π", INK)
@@ -208,7 +229,9 @@ def _draw_rates(ax: Any, table: dict[str, Any]) -> None:
 
 def _draw_ablations(ax: Any, table: dict[str, Any]) -> None:
     style(ax)
-    rows = [(name, c) for name, cells in table.items() for c in cells if c["ratio"] == 1 and "ball" not in name]
+    rows = [
+        (name, c) for name, cells in table.items() for c in cells if c["ratio"] == 1 and "ball" not in name
+    ]
     for place, (name, cell) in enumerate(rows):
         low, high = cell["interval"]
         color = VERMILLION if name.startswith(("gradient", "SGD")) else BLUE

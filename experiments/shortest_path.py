@@ -27,11 +27,16 @@ from jaxcvx.problems.least_squares import (
 )
 
 CLAIM = (
-    "On overparametrised least squares gradient descent reaches an optimum about as near to the start as any, by a path "
-    "hardly longer than the distance: misfit + alpha/4 distance never exceeds the first misfit."
+    "On overparametrised least squares gradient descent reaches an optimum about as near to the start as any, by a "
+    "path hardly longer than the distance: misfit + alpha/4 distance never exceeds the first misfit."
 )
 LOW_RANK = (16, 8, 4, 2)  # n = d r / that
-CASES = ("linear", "generalised linear", "one hidden layer", *(f"low rank, n = dr/{part}" for part in LOW_RANK))
+CASES = (
+    "linear",
+    "generalised linear",
+    "one hidden layer",
+    *(f"low rank, n = dr/{part}" for part in LOW_RANK),
+)
 LAYERS = (64, 256, 128, 10)
 
 
@@ -139,7 +144,9 @@ def _digits(n: int, repeats: int, steps: int) -> dict[str, Any]:
         path = jaxcvx.trajectory(problem, solver, steps, key=keys[-1], every=10)
         misfits = jnp.sqrt(jax.lax.map(problem.objective, path))
         sizes = [jnp.linalg.norm(weights) for weights, _ in start]
-        moved = [jaxcvx.path_report(weights).distances / s for (weights, _), s in zip(path, sizes, strict=True)]
+        moved = [
+            jaxcvx.path_report(weights).distances / s for (weights, _), s in zip(path, sizes, strict=True)
+        ]
         right = jnp.mean(jnp.argmax(_perceptron([(w[-1], b[-1]) for w, b in path], X), 1) == jnp.argmax(Y, 1))
         return misfits / misfits[0], jnp.stack(moved), right
 
@@ -183,7 +190,9 @@ def _summary(name: str, found: Case) -> dict[str, Any]:
         "straight": float(((alpha * distance + misfit) / first)[1:].max()),
         "lower": float(((beta * distance + misfit) / first)[1:].min()),
         "relative_distance": float(distance[-1] / start),
-        "bounds": {k: {"holds": bool(b.holds), "tightness": float(b.tightness)} for k, b in report.bounds.items()},
+        "bounds": {
+            k: {"holds": bool(b.holds), "tightness": float(b.tightness)} for k, b in report.bounds.items()
+        },
         "curve": {"distance": distance.tolist(), "misfit": misfit.tolist(), "start": start},
     }
 
@@ -205,11 +214,24 @@ def show(result: dict[str, Any]) -> None:
         )
         for c in result["cases"]
     ]
-    header = ("", "steps", "misfit", "path/dist", "a/4 d + r", "a d + r", "b d + r", "path/bound", "rel. dist", "fails")
+    header = (
+        "",
+        "steps",
+        "misfit",
+        "path/dist",
+        "a/4 d + r",
+        "a d + r",
+        "b d + r",
+        "path/bound",
+        "rel. dist",
+        "fails",
+    )
     print_table("Gradient descent", header, rows)
     for d in result["digits"]:
         last = ", ".join(f"{moved[-1]:.2f}" for moved in d["distance"])
-        print(f"digits, n={d['n']}: misfit {d['misfit'][-1]:.3f}, layers moved by {last}, accuracy {d['accuracy']:.3f}")
+        print(
+            f"digits, n={d['n']}: misfit {d['misfit'][-1]:.3f}, layers moved by {last}, accuracy {d['accuracy']:.3f}"
+        )
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
@@ -227,7 +249,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
         theory.plot(x, y, color=color, linewidth=1.6, label=name)
     ends = np.array([0.0, 1.0])
     theory.plot(ends, 1 - ends, color=INK, linewidth=0.9, linestyle=":", label="alpha distance + misfit = 1")
-    theory.plot(ends, 1 - ends / 4, color=INK, linewidth=0.9, linestyle="--", label="the proved line, alpha/4")
+    theory.plot(
+        ends, 1 - ends / 4, color=INK, linewidth=0.9, linestyle="--", label="the proved line, alpha/4"
+    )
     theory.set(xlabel="alpha · distance / first misfit", xlim=(0, 1), ylim=(0, 1.02))
     for name, color in zip(CASES[3:], (SKY, BLUE, ORANGE, VERMILLION), strict=True):
         c = named[name]
@@ -237,7 +261,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
     rank.set_title("low-rank regression", fontsize=10, color=INK, loc="left")
     for d, dash in zip(result["digits"], ("-", "--"), strict=False):
         for at, (moved, color) in enumerate(zip(d["distance"], (BLUE, GREEN, BLACK), strict=True)):
-            digits.plot(moved, d["misfit"], dash, color=color, linewidth=1.4, label=f"layer {at + 1}, n = {d['n']}")
+            digits.plot(
+                moved, d["misfit"], dash, color=color, linewidth=1.4, label=f"layer {at + 1}, n = {d['n']}"
+            )
     digits.set(xlabel="distance / norm of the layer's start", ylim=(0, 1.02))
     digits.set_title("digits, three layers, Adam", fontsize=10, color=INK, loc="left")
     for ax in (theory, rank, digits):

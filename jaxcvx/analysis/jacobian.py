@@ -53,14 +53,16 @@ def jacobian_spectrum(
     return values[0], values[-1]
 
 
-def _ritz_values(product: Callable[[Array], Array], n: int, num_steps: int, dtype: Any) -> Float[Array, "k"]:
+def _ritz_values(product: Callable[[Array], Array], n: int, num_steps: int, dtype: Any) -> Float[Array, k]:
     """Eigenvalues of the operator on the Krylov space of a random vector (fixed seed), or more if that is small."""
     random = jax.random.normal(jax.random.key(0), (num_steps, n), dtype)
     basis = jnp.zeros((num_steps, n), dtype).at[0].set(random[0] / jnp.linalg.norm(random[0]))
 
     def grow(k: Array, basis: Array) -> Array:
         v = product(basis[k - 1])
-        for _ in range(3):  # where the space is exhausted, what is left is noise: normalised, it opens a new one
+        for _ in range(
+            3
+        ):  # where the space is exhausted, what is left is noise: normalised, it opens a new one
             v = v - basis.T @ (basis @ v)
             size = jnp.linalg.norm(v)
             v = jnp.where(size > 0, v / jnp.where(size > 0, size, 1.0), random[k])

@@ -42,10 +42,10 @@ class PathReport:
       bounds: a :class:`Bound` for each bound that could be checked, by name.
     """
 
-    distances: Float[Array, "T"]
-    path_lengths: Float[Array, "T"]
-    misfits: Float[Array, "T"]
-    potential: Float[Array, "T"]
+    distances: Float[Array, T]
+    path_lengths: Float[Array, T]
+    misfits: Float[Array, T]
+    potential: Float[Array, T]
     zeta: Float[Array, ""]
     alpha: Float[Array, ""]
     beta: Float[Array, ""]

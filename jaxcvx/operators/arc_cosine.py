@@ -9,20 +9,20 @@ from jaxtyping import Array, Float
 from jaxcvx.operators.sphere import unit
 
 
-def norm(u: Float[Array, "p"]) -> Float[Array, ""]:
+def norm(u: Float[Array, p]) -> Float[Array, ""]:
     """Length of a vector, with derivative 0 at 0."""
     square = jnp.sum(u**2)
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
-def angle(u: Float[Array, "p"], v: Float[Array, "p"]) -> Float[Array, ""]:
+def angle(u: Float[Array, p], v: Float[Array, p]) -> Float[Array, ""]:
     """Angle in [0, pi] between two vectors, to rounding also at its ends (Kahan's formula)."""
     a, b = unit(u), unit(v)
     return 2 * jnp.arctan2(norm(a - b), norm(a + b))
 
 
 @jax.custom_jvp
-def kernel_deficit(u: Float[Array, "p"], v: Float[Array, "p"]) -> Float[Array, ""]:
+def kernel_deficit(u: Float[Array, p], v: Float[Array, p]) -> Float[Array, ""]:
     """``|u||v|/2 - E relu(z.u) relu(z.v) = |u||v| (pi - g(phi)) / (2 pi)``, phi the angle of u and v.
 
     Here ``g(phi) = (pi - phi) cos(phi) + sin(phi)`` (Cho and Saul 2009). The deficit is >= 0, and 0 for parallel

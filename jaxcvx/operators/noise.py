@@ -25,10 +25,9 @@ def draw_noise(key: PRNGKeyArray, params: Any, radii: Any, noise: str) -> Any:
     "ball": uniform in the ball of that radius in R^d; "sphere": uniform on its surface; "normal": independent
     entries with that standard deviation (so of length about ``sqrt(d)`` radii).
     """
-    leaves, treedef = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [_leaf(*of) for of in zip(keys, leaves, treedef.flatten_up_to(radii), [noise] * len(leaves))]
-    return treedef.unflatten(drawn)
+    count = len(jax.tree.leaves(params))
+    keys = jax.tree.unflatten(jax.tree.structure(params), list(jax.random.split(key, count)))
+    return jax.tree.map(lambda k, leaf, radius: _leaf(k, leaf, radius, noise), keys, params, radii)
 
 
 def _leaf(key: PRNGKeyArray, leaf: Array, radius: Any, noise: str) -> Array:

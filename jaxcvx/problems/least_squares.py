@@ -56,7 +56,7 @@ class LeastSquares(SmoothProblem):
         return jnp.zeros((), self.dtype)
 
 
-def linear(theta: Float[Array, "p"], X: Float[Array, "n p"]) -> Float[Array, "n"]:
+def linear(theta: Float[Array, p], X: Float[Array, "n p"]) -> Float[Array, n]:
     """``X theta``."""
     return X @ theta
 
@@ -71,7 +71,7 @@ def generalised_linear(activation: Callable[[Array], Array]) -> Callable[[Array,
     return lambda theta, X: activation(X @ theta)
 
 
-def quadratic(theta: Float[Array, "d r"], X: Float[Array, "n d d"]) -> Float[Array, "n"]:
+def quadratic(theta: Float[Array, "d r"], X: Float[Array, "n d d"]) -> Float[Array, n]:
     """Low-rank regression ``trace(Theta^T X_i Theta)``."""
     return jnp.einsum("ia,nij,ja->n", theta, X, theta, optimize=True)
 

@@ -27,8 +27,8 @@ _PI = jnp.pi
 class Filter(NamedTuple):
     """Weights of the student: a filter w (p,), on the unit sphere, and output weights a (k,)."""
 
-    w: Float[Array, p]  # type: ignore[name-defined]
-    a: Float[Array, k]  # type: ignore[name-defined]
+    w: Float[Array, p]
+    a: Float[Array, k]
 
 
 @jax.tree_util.register_dataclass
@@ -44,11 +44,13 @@ class TeacherCNN(SmoothProblem):
       a_star: (k,) its output weights.
     """
 
-    w_star: Float[Array, "p"]
-    a_star: Float[Array, "k"]
+    w_star: Float[Array, p]
+    a_star: Float[Array, k]
 
     @classmethod
-    def random(cls, key: PRNGKeyArray, patches: int, size: int, ratio: float, dtype: Any = float) -> TeacherCNN:
+    def random(
+        cls, key: PRNGKeyArray, patches: int, size: int, ratio: float, dtype: Any = float
+    ) -> TeacherCNN:
         """A random teacher with ``|w*| = |a*| = 1`` and ``(1'a*)^2 = ratio``.
 
         Raises:
@@ -123,8 +125,10 @@ class TeacherCNN(SmoothProblem):
         error = outputs(*params) - outputs(self.w_star, self.a_star)
         return jnp.mean(error**2) / 2
 
-    def initial_params(self, key: PRNGKeyArray) -> Filter:
+    def initial_params(self, key: PRNGKeyArray | None) -> Filter:
         """The start of Du et al.: w uniform on the sphere, a uniform in the ball of radius ``|1'a*| / sqrt(k)``."""
+        if key is None:
+            raise invalid("key", None, "a jax random key for the start (or init=)")
         k = self.a_star.size
         return self.random_params(key, jnp.abs(jnp.sum(self.optimum.a)) / k**0.5)
 

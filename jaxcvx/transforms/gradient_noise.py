@@ -16,7 +16,7 @@ from jaxcvx.transforms.schedules import Radius, Schedule, check_radius, radius_t
 class NoiseState(NamedTuple):
     """Steps taken, and the key of the next draw."""
 
-    count: Array
+    count: Array  # type: ignore[assignment]
     rng_key: PRNGKeyArray
 
 

@@ -19,7 +19,7 @@ class PerturbState(NamedTuple):
     """State of :func:`perturb_iterates`: the inner state, steps taken, the key of the next perturbation."""
 
     inner: Any
-    count: Array
+    count: Array  # type: ignore[assignment]
     rng_key: PRNGKeyArray
 
 
@@ -27,7 +27,7 @@ class PerturbedState(NamedTuple):
     """The same state after ``perturb``: the next update is given the gradient at the perturbed params."""
 
     inner: Any
-    count: Array
+    count: Array  # type: ignore[assignment]
     rng_key: PRNGKeyArray
 
 
@@ -104,7 +104,9 @@ def perturbing(
         if isinstance(state, PerturbState):
             if grad_fn is None:
                 raise invalid(
-                    "grad_fn", None, "a function from params to gradients, or perturb(params, state) before the update"
+                    "grad_fn",
+                    None,
+                    "a function from params to gradients, or perturb(params, state) before the update",
                 )
             noisy, state = perturb(params, state)
             updates = grad_fn(noisy)

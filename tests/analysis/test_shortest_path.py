@@ -94,7 +94,12 @@ def test_generalised_linear_rate_is_exact_for_one_step_size():
     assert {"nearest", "contraction", "glm path"} <= set(bounds)
     wrong = jnp.asarray(found.optimum) + 1.0
     report = jaxcvx.path_report(
-        found.path, found.problem.outputs, found.problem.targets, learning_rate=found.rate, optimum=wrong, glm=True
+        found.path,
+        found.problem.outputs,
+        found.problem.targets,
+        learning_rate=found.rate,
+        optimum=wrong,
+        glm=True,
     )
     assert not bool(report.bounds["contraction"].holds)
 

@@ -38,9 +38,16 @@ def test_one_step_is_the_algorithm():
 def test_defaults_are_the_papers():
     zero = {"w": jnp.array([1.0, 0.0]), "a": jnp.zeros(1)}
     tx = jaxcvx.noise_annealed_gd(key=KEY, sphere_mask=MASK, noise="sphere")
-    for count, lr, radius in ((0, 0.1, 1.0), (399, 0.1, 1.0), (400, 0.08, 0.4), (7999, 0.1 * 0.8**19, 0.4**19)):
+    for count, lr, radius in (
+        (0, 0.1, 1.0),
+        (399, 0.1, 1.0),
+        (400, 0.08, 0.4),
+        (7999, 0.1 * 0.8**19, 0.4**19),
+    ):
         state = tx.init(zero)
-        state = state._replace(count=jnp.asarray(count), inner=jax.tree.map(lambda c: c + count, state.inner))
+        state = state._replace(
+            count=jnp.asarray(count), inner=jax.tree.map(lambda c, count=count: c + count, state.inner)
+        )
         noisy, state = tx.perturb(zero, state)
         np.testing.assert_allclose(jnp.linalg.norm(noisy["a"]), radius, rtol=1e-12)
         updates, _ = tx.update({"w": jnp.zeros(2), "a": jnp.ones(1)}, state, zero)
