@@ -30,7 +30,7 @@ from jaxcvx.plots.figure import (
     save_png,
     style,
 )
-from jaxcvx.problems.teacher_cnn import Filter, TeacherCNN
+from jaxcvx.problems.teacher_cnn import StudentWeights, TeacherCNN
 
 CLAIM = (
     "The population loss of a two-layer convolutional network has a spurious minimum that traps gradient descent with "
@@ -61,15 +61,15 @@ class Method(NamedTuple):
 
     solver: Any  # or a function from the run's key to one
     ratios: tuple[float, ...]
-    start: Callable[[TeacherCNN, Any], Filter] = TeacherCNN.initial_params
+    start: Callable[[TeacherCNN, Any], StudentWeights] = TeacherCNN.initial_params
     share: float = 1.0  # of the runs
 
 
-def _near_trap(distance: float) -> Callable[[TeacherCNN, Any], Filter]:
-    def start(problem: TeacherCNN, key: Any) -> Filter:
+def _near_trap(distance: float) -> Callable[[TeacherCNN, Any], StudentWeights]:
+    def start(problem: TeacherCNN, key: Any) -> StudentWeights:
         point, off = problem.spurious_point(), problem.random_params(key)
         side = unit(off.w - (off.w @ point.w) * point.w)
-        return Filter(unit(point.w + distance * side), point.a + distance * unit(off.a))
+        return StudentWeights(unit(point.w + distance * side), point.a + distance * unit(off.a))
 
     return start
 
@@ -128,7 +128,7 @@ def run(quick: bool = False) -> dict[str, Any]:
 
 @functools.partial(jax.jit, static_argnums=0)
 @functools.partial(jax.vmap, in_axes=(None, 0, 0, 0))
-def _train(solver: Any, problem: TeacherCNN, init: Filter, key: Any) -> tuple[Any, Any]:
+def _train(solver: Any, problem: TeacherCNN, init: StudentWeights, key: Any) -> tuple[Any, Any]:
     """Loss at the end of each run, and the cosine of its filter with the teacher's."""
     solver = solver(key) if callable(solver) else solver
     solution = jaxcvx.solve(problem, solver, init=init, key=key)
@@ -166,7 +166,7 @@ def _portraits(runs: int = 12) -> dict[str, Any]:
     def walk(solver: Any, key: Any) -> tuple[Any, Any]:
         first, noise = jax.random.split(key)
         init = problem.random_params(first)
-        path = jaxcvx.trajectory(problem, solver, STEPS, init=init, key=noise, every=20)
+        path = jaxcvx.trajectory(problem, solver, STEPS, init=init, key=noise, every=80)
         return jax.vmap(problem.alignment)(path), jax.vmap(problem.angle)(path)
 
     found = {}

@@ -186,7 +186,7 @@ def _summary(name: str, found: Case) -> dict[str, Any]:
         "ratio": float(report.ratio),
         "alpha": alpha,
         "beta": beta,
-        "upper": float(((alpha / 4 * distance + misfit) / first).max()),
+        "upper": float(((alpha / 4 * distance + misfit) / first)[1:].max()),
         "straight": float(((alpha * distance + misfit) / first)[1:].max()),
         "lower": float(((beta * distance + misfit) / first)[1:].min()),
         "relative_distance": float(distance[-1] / start),
@@ -248,10 +248,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         x, y = c["alpha"] * np.array(c["curve"]["distance"]) / first, np.array(c["curve"]["misfit"]) / first
         theory.plot(x, y, color=color, linewidth=1.6, label=name)
     ends = np.array([0.0, 1.0])
-    theory.plot(ends, 1 - ends, color=INK, linewidth=0.9, linestyle=":", label="alpha distance + misfit = 1")
-    theory.plot(
-        ends, 1 - ends / 4, color=INK, linewidth=0.9, linestyle="--", label="the proved line, alpha/4"
-    )
+    theory.plot(ends, 1 - ends, color=INK, linewidth=0.9, linestyle=":", label="straight: alpha")
+    theory.plot(ends, 1 - ends / 4, color=INK, linewidth=0.9, linestyle="--", label="proved: alpha / 4")
     theory.set(xlabel="alpha · distance / first misfit", xlim=(0, 1), ylim=(0, 1.02))
     for name, color in zip(CASES[3:], (SKY, BLUE, ORANGE, VERMILLION), strict=True):
         c = named[name]
@@ -266,7 +264,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
             )
     digits.set(xlabel="distance / norm of the layer's start", ylim=(0, 1.02))
     digits.set_title("digits, three layers, Adam", fontsize=10, color=INK, loc="left")
-    for ax in (theory, rank, digits):
+    theory.legend(frameon=False, fontsize=8.5, loc="upper right", bbox_to_anchor=(1.0, 0.76))
+    for ax in (rank, digits):
         ax.legend(frameon=False, fontsize=8.5)
     save_png(figure, path)
 

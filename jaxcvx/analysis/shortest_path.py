@@ -20,7 +20,7 @@ from jaxcvx.analysis.jacobian import jacobian_spectrum
 from jaxcvx.errors import InvalidTypeError, invalid
 
 
-class Bound(NamedTuple):
+class PathBound(NamedTuple):
     """Whether a bound holds at every step, up to rounding, and how tight it is."""
 
     holds: Bool[Array, ""]
@@ -39,7 +39,7 @@ class PathReport:
       potential: (T + 1,) ``misfit + zeta * path length``; along gradient descent it never grows.
       zeta: its constant: ``(1 - eta beta^2) alpha / 2``, or ``alpha / 4`` without a learning rate.
       alpha, beta: smallest and largest singular value of the Jacobian on the way.
-      bounds: a :class:`Bound` for each bound that could be checked, by name.
+      bounds: a :class:`PathBound` for each bound that could be checked, by name.
     """
 
     distances: Float[Array, T]
@@ -49,7 +49,7 @@ class PathReport:
     zeta: Float[Array, ""]
     alpha: Float[Array, ""]
     beta: Float[Array, ""]
-    bounds: dict[str, Bound]
+    bounds: dict[str, PathBound]
 
     @property
     def distance(self) -> Float[Array, ""]:
@@ -170,16 +170,16 @@ def _spectrum(f: Any, path: Array, unravel: Any, points: int) -> tuple[Array, Ar
     return low.min(), high.max()
 
 
-def _bounds(report: PathReport, eta: Any, away: Array | None, glm: bool) -> dict[str, Bound]:
+def _bounds(report: PathReport, eta: Any, away: Array | None, glm: bool) -> dict[str, PathBound]:
     """Each as a quantity and its limit, compared with room for rounding relative to the start."""
     r, d, length = report.misfits, report.distances, report.path_lengths
     alpha, beta, start = report.alpha, report.beta, report.misfits[0]
     room = 1e3 * jnp.finfo(r.dtype).eps
     time = jnp.arange(len(r))
 
-    def bound(value: Array, limit: Array, scale: Array) -> Bound:
+    def bound(value: Array, limit: Array, scale: Array) -> PathBound:
         ratio = jnp.max(jnp.where(limit > 0, value / jnp.where(limit > 0, limit, 1.0), 0.0))
-        return Bound(jnp.all(value <= limit + room * scale), ratio)
+        return PathBound(jnp.all(value <= limit + room * scale), ratio)
 
     found = {
         "potential": bound(alpha / 4 * d + r, start, start),

@@ -24,7 +24,7 @@ from jaxcvx.problems.smooth import SmoothProblem
 _PI = jnp.pi
 
 
-class Filter(NamedTuple):
+class StudentWeights(NamedTuple):
     """Weights of the student: a filter w (p,), on the unit sphere, and output weights a (k,)."""
 
     w: Float[Array, p]
@@ -72,9 +72,9 @@ class TeacherCNN(SmoothProblem):
         return self.a_star.dtype
 
     @property
-    def optimum(self) -> Filter:
+    def optimum(self) -> StudentWeights:
         """The teacher's weights, with a filter of length 1."""
-        return Filter(unit(self.w_star), norm(self.w_star) * self.a_star)
+        return StudentWeights(unit(self.w_star), norm(self.w_star) * self.a_star)
 
     def is_valid(self) -> Bool[Array, ""]:
         finite = jnp.all(jnp.isfinite(self.w_star)) & jnp.all(jnp.isfinite(self.a_star))
@@ -83,17 +83,17 @@ class TeacherCNN(SmoothProblem):
     def lower_bound(self) -> Float[Array, ""]:
         return jnp.zeros((), self.dtype)
 
-    def sphere(self, params: Filter) -> Filter:
-        return Filter(True, False)  # type: ignore[arg-type]
+    def sphere(self, params: StudentWeights) -> StudentWeights:
+        return StudentWeights(True, False)  # type: ignore[arg-type]
 
-    def objective(self, params: Filter) -> Float[Array, ""]:
+    def objective(self, params: StudentWeights) -> Float[Array, ""]:
         """Population loss ``1/2 E (f - f*)^2``, for w of any length."""
         target = self.optimum
         error = norm(params.w) * params.a - target.a
         aligned = jnp.vdot(params.a, target.a) * kernel_deficit(params.w, target.w)
         return (0.25 - 0.25 / _PI) * jnp.sum(error**2) + jnp.sum(error) ** 2 / (4 * _PI) + aligned
 
-    def gradient(self, params: Filter) -> Filter:
+    def gradient(self, params: StudentWeights) -> StudentWeights:
         """Gradient of the population loss, for w of any length but 0."""
         target = self.optimum
         (w, a), n, phi = params, norm(params.w), angle(params.w, target.w)
@@ -102,9 +102,9 @@ class TeacherCNN(SmoothProblem):
         radial = (_PI - 1) * jnp.sum(a**2) + total**2 - (total * wanted - dot + dot * jnp.sin(phi)) / n
         grad_w = (radial * w - dot * (_PI - phi) * target.w) / (2 * _PI)
         student = n**2 * (total + (_PI - 1) * a)
-        return Filter(grad_w, (student - n * (wanted + (g - 1) * target.a)) / (2 * _PI))
+        return StudentWeights(grad_w, (student - n * (wanted + (g - 1) * target.a)) / (2 * _PI))
 
-    def angle_gradient(self, params: Filter) -> Filter:
+    def angle_gradient(self, params: StudentWeights) -> StudentWeights:
         """The gradient with w's part reduced to the pull of w*: needs the teacher, and the tangent projection after it.
 
         At ``params`` itself it has the tangent part of :meth:`gradient`; at perturbed params projected at the
@@ -113,9 +113,11 @@ class TeacherCNN(SmoothProblem):
         target = self.optimum
         params = params._replace(w=unit(params.w))
         pull = jnp.vdot(params.a, target.a) * (_PI - angle(params.w, target.w)) / (2 * _PI)
-        return Filter(-pull * target.w, self.gradient(params).a)
+        return StudentWeights(-pull * target.w, self.gradient(params).a)
 
-    def sampled_objective(self, params: Filter, key: PRNGKeyArray, batch_size: int) -> Float[Array, ""]:
+    def sampled_objective(
+        self, params: StudentWeights, key: PRNGKeyArray, batch_size: int
+    ) -> Float[Array, ""]:
         """Mean of ``(f - f*)^2 / 2`` over ``batch_size`` fresh inputs."""
         Z = jax.random.normal(key, (self.w_star.size, batch_size, self.a_star.size), self.dtype)
 
@@ -125,25 +127,25 @@ class TeacherCNN(SmoothProblem):
         error = outputs(*params) - outputs(self.w_star, self.a_star)
         return jnp.mean(error**2) / 2
 
-    def initial_params(self, key: PRNGKeyArray | None) -> Filter:
+    def initial_params(self, key: PRNGKeyArray | None) -> StudentWeights:
         """The start of Du et al.: w uniform on the sphere, a uniform in the ball of radius ``|1'a*| / sqrt(k)``."""
         if key is None:
             raise invalid("key", None, "a jax random key for the start (or init=)")
         k = self.a_star.size
         return self.random_params(key, jnp.abs(jnp.sum(self.optimum.a)) / k**0.5)
 
-    def random_params(self, key: PRNGKeyArray, radius: Any = 1.0) -> Filter:
+    def random_params(self, key: PRNGKeyArray, radius: Any = 1.0) -> StudentWeights:
         """w uniform on the unit sphere, a uniform in the ball of this radius."""
         first, second = jax.random.split(key)
         w = draw_noise(first, self.w_star, 1.0, "sphere")
-        return Filter(w, draw_noise(second, self.a_star, radius, "ball"))
+        return StudentWeights(w, draw_noise(second, self.a_star, radius, "ball"))
 
-    def spurious_point(self) -> Filter:
+    def spurious_point(self) -> StudentWeights:
         """The stationary point at ``-w*``: ``a = (11' + (pi - 1) I)^{-1} (11' - I) a*``."""
         w, a = self.optimum
         wanted = jnp.sum(a)
         solved = (wanted - a - (a.size - 1) * wanted / (_PI - 1 + a.size)) / (_PI - 1)
-        return Filter(-w, solved)
+        return StudentWeights(-w, solved)
 
     def spurious_value(self) -> Float[Array, ""]:
         """Loss at the spurious point, in closed form."""
@@ -157,10 +159,10 @@ class TeacherCNN(SmoothProblem):
         a = self.a_star
         return _PI * jnp.sum(a) ** 2 < (a.size + _PI - 1) * jnp.sum(a**2)
 
-    def alignment(self, params: Filter) -> Float[Array, ""]:
+    def alignment(self, params: StudentWeights) -> Float[Array, ""]:
         """``a . a*``: the filter turns towards w* while it is positive, away from it while negative."""
         return jnp.vdot(params.a, self.optimum.a)
 
-    def angle(self, params: Filter) -> Float[Array, ""]:
+    def angle(self, params: StudentWeights) -> Float[Array, ""]:
         """Angle between w and w*; phase one of the theorem ends at ``5 pi / 12`` with positive alignment."""
         return angle(params.w, self.w_star)

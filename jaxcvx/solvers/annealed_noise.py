@@ -144,7 +144,8 @@ class AnnealedNoise(SmoothSolver):
         plain = smooth.sphere(params) is not None
         if not plain and self.learning_rate is None and smooth.default_optimizer() is not None:
             return smooth.default_optimizer()
-        rate = self.learning_rate or (paper.LEARNING_RATE if plain else _ADAM_RATE)
+        default = paper.LEARNING_RATE if plain else _ADAM_RATE
+        rate = default if self.learning_rate is None else self.learning_rate
         schedule = epochwise_geometric(rate, self.learning_rate_decay, self.epoch_length)
         return optax.sgd(schedule) if plain else optax.adam(schedule)
 

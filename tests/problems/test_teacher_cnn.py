@@ -8,7 +8,7 @@ import pytest
 import jaxcvx
 from jaxcvx.errors import InvalidInputError
 from jaxcvx.operators.sphere import unit
-from jaxcvx.problems.teacher_cnn import Filter, TeacherCNN
+from jaxcvx.problems.teacher_cnn import StudentWeights, TeacherCNN
 
 
 def _teacher(ratio=1.0, k=5, p=4, seed=0):
@@ -183,7 +183,7 @@ def test_large_noise_pulls_the_output_weights_towards_the_teacher():
     expected = np.pi / 2 * p * kappa**2 - 1
     assert abs(expected - 0.0865) < 1e-4
     w = jax.vmap(unit)(jax.random.normal(jax.random.key(0), (200_000, p)))
-    phi = jax.vmap(lambda w: problem.angle(Filter(w, problem.a_star)))(w)
+    phi = jax.vmap(lambda w: problem.angle(StudentWeights(w, problem.a_star)))(w)
     g = (jnp.pi - phi) * jnp.cos(phi) + jnp.sin(phi)
     assert abs(float(g.mean()) - 1 - expected) < 4 * float(g.std()) / len(w) ** 0.5
 
@@ -193,6 +193,15 @@ def test_diagnostics():
     point = problem.spurious_point()
     np.testing.assert_allclose([problem.angle(point), problem.angle(problem.optimum)], [np.pi, 0], atol=1e-15)
     np.testing.assert_allclose(problem.alignment(problem.optimum), 1)
+
+
+def test_solutions_can_be_saved(tmp_path):
+    problem = _teacher()
+    solution = jaxcvx.solve(problem, jaxcvx.AnnealedNoise(max_steps=100), key=jax.random.key(0))
+    jaxcvx.save(tmp_path / "run", {"problem": problem, "solution": solution})
+    loaded = jaxcvx.load(tmp_path / "run")
+    again = jaxcvx.solve(loaded["problem"], jaxcvx.GradientDescent(max_steps=10), init=loaded["solution"].params)
+    assert again.objective <= solution.objective
 
 
 def test_bad_data_are_a_status():
