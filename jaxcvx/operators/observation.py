@@ -1,0 +1,144 @@
+"""Linear maps from matrices to numbers, applied to products of factors.
+
+An observation A takes a matrix X (d1, d2) to an array of numbers z. Low-rank problems need it on
+``X = L R^T`` only, and its adjoint only times a factor, so nothing of size d1 x d2 has to exist.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class Observation(abc.ABC):
+    """A linear map A of matrices. Subclasses are frozen pytrees with a static field ``shape`` (d1, d2)."""
+
+    shape: tuple[int, int]
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Number of observations m."""
+
+    @abc.abstractmethod
+    def apply(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, "..."]:
+        """``A(L R^T)``."""
+
+    @abc.abstractmethod
+    def times(self, z: Float[Array, "..."], R: Float[Array, "d2 k"]) -> Float[Array, "d1 k"]:
+        """``A*(z) R``."""
+
+    @abc.abstractmethod
+    def transposed_times(self, z: Float[Array, "..."], L: Float[Array, "d1 k"]) -> Float[Array, "d2 k"]:
+        """``A*(z)^T L``."""
+
+    @abc.abstractmethod
+    def mean_square(self) -> Float[Array, ""]:
+        """``||A||_F^2 / (d1 d2)``: what A multiplies squared norms with, on average over all matrices."""
+
+    def full(self, X: Float[Array, "d1 d2"]) -> Float[Array, "..."]:
+        """``A(X)`` of a matrix that is not factored."""
+        return self.apply(X, jnp.eye(self.shape[1], dtype=X.dtype))
+
+    def adjoint(self, z: Float[Array, "..."]) -> Float[Array, "d1 d2"]:
+        """``A*(z)`` as a dense matrix."""
+        return self.times(z, jnp.eye(self.shape[1], dtype=z.dtype))
+
+
+class DenseAdjoint(Observation):
+    """Observations that are given by ``full`` and ``adjoint`` on dense matrices."""
+
+    def apply(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, "..."]:
+        return self.full(L @ R.T)
+
+    def times(self, z: Float[Array, "..."], R: Float[Array, "d2 k"]) -> Float[Array, "d1 k"]:
+        return self.adjoint(z) @ R
+
+    def transposed_times(self, z: Float[Array, "..."], L: Float[Array, "d1 k"]) -> Float[Array, "d2 k"]:
+        return self.adjoint(z).T @ L
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Matrices(DenseAdjoint):
+    """``A(X)_i = <A_i, X>`` with the matrices A_i stored.
+
+    Attributes:
+      stack: (m, d1, d2).
+    """
+
+    stack: Float[Array, "m d1 d2"]
+
+    @property
+    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+        return self.stack.shape[1], self.stack.shape[2]
+
+    @property
+    def size(self) -> int:
+        return self.stack.shape[0]
+
+    def full(self, X: Float[Array, "d1 d2"]) -> Float[Array, m]:
+        return self.stack.reshape(self.size, -1) @ X.reshape(-1)
+
+    def adjoint(self, z: Float[Array, m]) -> Float[Array, "d1 d2"]:
+        return (z @ self.stack.reshape(self.size, -1)).reshape(self.shape)
+
+    def mean_square(self) -> Float[Array, ""]:
+        return jnp.sum(self.stack**2) / (self.shape[0] * self.shape[1])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MatrixFree(DenseAdjoint):
+    """Observations given by a pair of functions: ``forward(X)`` and its adjoint ``backward(z)``.
+
+    Attributes:
+      forward, backward: static, or ``jax.tree_util.Partial`` where they hold arrays.
+      shape, size: static.
+    """
+
+    forward: Callable[[Array], Array]
+    backward: Callable[[Array], Array]
+    shape: tuple[int, int] = dataclasses.field(metadata={"static": True})
+    size: int = dataclasses.field(metadata={"static": True})  # type: ignore[assignment]
+
+    def full(self, X: Float[Array, "d1 d2"]) -> Float[Array, m]:
+        return self.forward(X)
+
+    def adjoint(self, z: Float[Array, m]) -> Float[Array, "d1 d2"]:
+        return self.backward(z)
+
+    def mean_square(self) -> Any:
+        probes = jax.random.normal(jax.random.key(0), (16, *self.shape))
+        return jnp.mean(jax.vmap(lambda X: jnp.sum(self.forward(X) ** 2))(probes)) / (self.shape[0] * self.shape[1])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Whole(DenseAdjoint):
+    """The matrix itself, every entry observed.
+
+    Attributes:
+      shape: static.
+    """
+
+    shape: tuple[int, int] = dataclasses.field(metadata={"static": True})
+
+    @property
+    def size(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    def full(self, X: Float[Array, "d1 d2"]) -> Float[Array, "d1 d2"]:
+        return X
+
+    def adjoint(self, z: Float[Array, "d1 d2"]) -> Float[Array, "d1 d2"]:
+        return z
+
+    def mean_square(self) -> Any:
+        return 1.0

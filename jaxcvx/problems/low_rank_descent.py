@@ -1,0 +1,142 @@
+"""Optimisers for the factors of low-rank problems, as optax transformations.
+
+``conjugate_descent`` needs no step size. Gradients are scaled by the inverse Gram matrix of the other factor (ScaledGD:
+Tong, Ma and Chi, JMLR 2021), so that the rate does not depend on the condition number of X; directions are made
+conjugate (Polak and Ribiere, with restarts); and since everything measured is quadratic along a line, the
+objective there is a function of one variable that costs three passes to set up, a quartic for squared losses.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcvx.problems.low_rank import Factors, LowRankProblem
+
+_RIDGE = 1e-4  # relative, on Gram matrices
+_NEWTON_STEPS, _SLOPE_LEFT = 20, 1e-4  # of the line search: evaluations, and what may remain of the slope
+
+
+class _Conjugate(NamedTuple):
+    gradient: Factors
+    scaled: Factors
+    direction: Factors
+
+
+def _dot(a: Any, b: Any) -> Float[Array, ""]:
+    products = jax.tree.map(jnp.vdot, a, b)
+    return sum(jax.tree.leaves(products), start=jnp.zeros(()))
+
+
+def scale_gradient(problem: LowRankProblem, params: Factors, gradient: Factors) -> Factors:
+    """The gradient times the inverse Gram matrix of the other factor, over the mean curvature."""
+    L, R = problem.factors(params)
+
+    def solve(G, F):
+        gram = F.T @ F
+        ridge = _RIDGE * jnp.trace(gram) / problem.rank + jnp.finfo(gram.dtype).tiny
+        return jnp.linalg.solve(gram + ridge * jnp.eye(problem.rank, dtype=gram.dtype), G.T).T / problem.curvature
+
+    if problem.symmetric:
+        return solve(gradient, L) / 2
+    return solve(gradient[0], R), solve(gradient[1], L)
+
+
+def conjugate_descent(problem: LowRankProblem) -> Any:
+    """Nonlinear conjugate gradients in the scaled metric with exact steps, as an optax transformation."""
+    import optax
+
+    def init(params: Factors) -> _Conjugate:
+        zero = jax.tree.map(jnp.zeros_like, params)
+        return _Conjugate(zero, zero, zero)
+
+    def update(gradient: Factors, state: _Conjugate, params: Factors) -> tuple[Factors, _Conjugate]:
+        scaled = scale_gradient(problem, params, gradient)
+        before = _dot(state.scaled, state.gradient)
+        change = _dot(scaled, gradient) - _dot(scaled, state.gradient)
+        keep = jnp.where(before > 0, jnp.maximum(change, 0) / jnp.where(before > 0, before, 1.0), 0.0)
+        direction = jax.tree.map(lambda s, d: keep * d - s, scaled, state.direction)
+        downhill = _dot(direction, gradient) < 0
+        direction = jax.tree.map(lambda d, s: jnp.where(downhill, d, -s), direction, scaled)
+        step = exact_step(problem, params, direction)
+        return jax.tree.map(lambda d: step * d, direction), _Conjugate(gradient, scaled, direction)
+
+    return optax.GradientTransformation(init, update)
+
+
+def exact_step(problem: LowRankProblem, params: Factors, direction: Factors) -> Float[Array, ""]:
+    """A local minimiser t > 0 of the objective along ``params + t direction``, a direction of descent."""
+    start, slope, bend = problem.measure(params), problem.polar(params, direction), problem.measure(direction)
+    coefficients = problem.quartic(start, slope, bend)
+    if coefficients is not None:
+        _, c1, c2, c3, c4 = coefficients
+
+        def derivatives(t):
+            return c1 + t * (2 * c2 + t * (3 * c3 + t * 4 * c4)), 2 * c2 + t * (6 * c3 + t * 12 * c4)
+
+    else:
+
+        def first(t):
+            at = jax.tree.map(lambda z, a, b: z + t * (a + t * b), start, slope, bend)
+            velocity = jax.tree.map(lambda a, b: a + 2 * t * b, slope, bend)
+            return _dot(jax.grad(problem.energy)(at), velocity)
+
+        def derivatives(t):
+            return jax.jvp(first, (t,), (jnp.ones_like(t),))
+
+    return _first_root(derivatives, problem.dtype)
+
+
+def _first_root(derivatives: Any, dtype: Any) -> Float[Array, ""]:
+    """Where a function's derivative, negative at 0, comes up to zero: Newton's method within a bracket."""
+
+    class Bracket(NamedTuple):
+        t: Array
+        low: Array
+        high: Array
+        slope: Array
+        count: Array
+
+    at_zero = jnp.abs(derivatives(jnp.zeros((), dtype))[0])
+
+    def unfinished(b):
+        return (jnp.abs(b.slope) > _SLOPE_LEFT * at_zero) & (b.count < _NEWTON_STEPS)
+
+    def body(b):
+        slope, curvature = derivatives(b.t)
+        low, high = jnp.where(slope <= 0, b.t, b.low), jnp.where(slope > 0, b.t, b.high)
+        newton = b.t - slope / jnp.where(curvature > 0, curvature, 1.0)
+        inside = (curvature > 0) & (newton > low) & (newton < high)
+        further = jnp.where(jnp.isinf(high), jnp.maximum(4 * b.t, 1.0), 0.5 * (low + high))
+        done = jnp.abs(slope) <= _SLOPE_LEFT * at_zero
+        t = jnp.where(done, b.t, jnp.where(inside, newton, further))
+        return Bracket(t, low, high, slope, b.count + 1)
+
+    zero = jnp.zeros((), dtype)
+    start = Bracket(zero, zero, jnp.full((), jnp.inf, dtype), jnp.full((), jnp.inf, dtype), jnp.asarray(0))
+    end = jax.lax.while_loop(unfinished, body, start)
+    return jnp.where(jnp.abs(end.slope) <= _SLOPE_LEFT * at_zero, end.t, end.low)
+
+
+def constant_descent(problem: LowRankProblem, batch_size: int | None) -> Any:
+    """Gradient steps of constant size: a quarter over curvature times largest singular value of X.
+
+    With mini-batches of b observations that is multiplied by b / (b + degrees of freedom): a batch sees no
+    more than b directions, and far more strongly.
+    """
+    import optax
+
+    share = 1.0 if batch_size is None else batch_size / (batch_size + problem.degrees_of_freedom)
+
+    def init(params: Factors) -> Float[Array, ""]:
+        spectral = problem.factors(problem.spectral_params())
+        largest = jnp.sqrt(jnp.prod(jnp.stack([jnp.max(jnp.sum(F**2, axis=0)) for F in spectral])))
+        return 0.25 * share / (problem.curvature * jnp.where(largest > 0, largest, 1.0))
+
+    def update(gradient: Factors, state: Float[Array, ""], params: Factors) -> tuple[Factors, Float[Array, ""]]:
+        return jax.tree.map(lambda g: -state * g, gradient), state
+
+    return optax.GradientTransformation(init, update)
