@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +78,8 @@ class LowRankProblem(SmoothProblem):
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__, **changes)
         return copy
+
+    shrinkage: ClassVar[float] = 0.0  # of the default optimiser
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -204,7 +206,8 @@ class LowRankProblem(SmoothProblem):
 
     def random_params(self, key: PRNGKeyArray, scale: float = 0.3) -> Factors:
         """Gaussian factors whose size is ``scale`` times that of the spectral estimate's largest column."""
-        sizes = [jnp.sqrt(jnp.max(jnp.sum(F**2, axis=0))) for F in self.factors(self.spectral_params())]
+        spectral = self.factors(self.spectral_params())
+        sizes = [jnp.sqrt(jnp.max(jnp.sum(F**2, axis=0))) for F in spectral]
         keys = jax.random.split(key)
         L, R = (
             scale * size / d**0.5 * jax.random.normal(k, (d, self.rank), self.dtype)
@@ -225,7 +228,7 @@ class LowRankProblem(SmoothProblem):
         from jaxcvx.problems.low_rank_descent import conjugate_descent, constant_descent
 
         if batch_size is None and self.row_bounds is None:
-            return conjugate_descent(self)
+            return conjugate_descent(self, self.shrinkage)
         return constant_descent(self, batch_size)
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from jaxcvx.problems.low_rank import Factors, LowRankProblem
 
 _RIDGE = 1e-4  # relative, on Gram matrices
+_FADING = 0.85  # per step, of the shrinkage
 _NEWTON_STEPS, _SLOPE_LEFT = 20, 1e-4  # of the line search: evaluations, and what may remain of the slope
 
 
@@ -24,6 +25,8 @@ class _Conjugate(NamedTuple):
     gradient: Factors
     scaled: Factors
     direction: Factors
+    unit: Array  # of the shrinkage: curvature times the largest singular value of X
+    share: Array  # of that unit that may still be used
 
 
 def _dot(a: Any, b: Any) -> Float[Array, ""]:
@@ -45,15 +48,29 @@ def scale_gradient(problem: LowRankProblem, params: Factors, gradient: Factors) 
     return solve(gradient[0], R), solve(gradient[1], L)
 
 
-def conjugate_descent(problem: LowRankProblem) -> Any:
-    """Nonlinear conjugate gradients in the scaled metric with exact steps, as an optax transformation."""
+def conjugate_descent(problem: LowRankProblem, shrinkage: float = 0.0) -> Any:
+    """Nonlinear conjugate gradients in the scaled metric with exact steps, as an optax transformation.
+
+    Args:
+      problem: whose objective is to be minimised.
+      shrinkage: how strongly the factors' squared norms are penalised at first, relative to curvature times
+        the largest singular value. The penalty fades with the loss, and geometrically with the steps. From a random
+        start it keeps rows that few observations hold from running away.
+    """
     import optax
 
     def init(params: Factors) -> _Conjugate:
-        zero = jax.tree.map(jnp.zeros_like, params)
-        return _Conjugate(zero, zero, zero)
+        zero, one = jax.tree.map(jnp.zeros_like, params), jnp.ones((), problem.dtype)
+        unit = problem.curvature * largest_singular_value(problem) if shrinkage else 0.0
+        return _Conjugate(zero, zero, zero, shrinkage * unit * one, one)
 
     def update(gradient: Factors, state: _Conjugate, params: Factors) -> tuple[Factors, _Conjugate]:
+        weight = jnp.zeros((), problem.dtype)
+        if shrinkage:
+            measured = problem.measure(params)
+            nothing = problem.energy(jax.tree.map(jnp.zeros_like, measured))
+            weight = state.unit * jnp.minimum(state.share, problem.energy(measured) / nothing)
+            gradient = jax.tree.map(lambda g, p: g + weight * p, gradient, params)
         scaled = scale_gradient(problem, params, gradient)
         before = _dot(state.scaled, state.gradient)
         change = _dot(scaled, gradient) - _dot(scaled, state.gradient)
@@ -61,28 +78,40 @@ def conjugate_descent(problem: LowRankProblem) -> Any:
         direction = jax.tree.map(lambda s, d: keep * d - s, scaled, state.direction)
         downhill = _dot(direction, gradient) < 0
         direction = jax.tree.map(lambda d, s: jnp.where(downhill, d, -s), direction, scaled)
-        step = exact_step(problem, params, direction)
-        return jax.tree.map(lambda d: step * d, direction), _Conjugate(gradient, scaled, direction)
+        step = exact_step(problem, params, direction, weight)
+        updates = jax.tree.map(lambda d: step * d, direction)
+        return updates, _Conjugate(gradient, scaled, direction, state.unit, _FADING * state.share)
 
     return optax.GradientTransformation(init, update)
 
 
-def exact_step(problem: LowRankProblem, params: Factors, direction: Factors) -> Float[Array, ""]:
-    """A local minimiser t > 0 of the objective along ``params + t direction``, a direction of descent."""
+def largest_singular_value(problem: LowRankProblem) -> Float[Array, ""]:
+    """Of the spectral estimate of X; 1 where that is zero."""
+    columns = [jnp.max(jnp.sum(F**2, axis=0)) for F in problem.factors(problem.spectral_params())]
+    size = jnp.sqrt(columns[0] * columns[1])
+    return jnp.where(size > 0, size, 1.0)
+
+
+def exact_step(
+    problem: LowRankProblem, params: Factors, direction: Factors, weight: Float[Array, ""]
+) -> Float[Array, ""]:
+    """A local minimiser t > 0 of ``objective + weight/2 ||.||^2`` along ``params + t direction``."""
     start, slope, bend = problem.measure(params), problem.polar(params, direction), problem.measure(direction)
+    linear, square = weight * _dot(params, direction), weight * _dot(direction, direction)
     coefficients = problem.quartic(start, slope, bend)
     if coefficients is not None:
         _, c1, c2, c3, c4 = coefficients
 
         def derivatives(t):
-            return c1 + t * (2 * c2 + t * (3 * c3 + t * 4 * c4)), 2 * c2 + t * (6 * c3 + t * 12 * c4)
+            slope = c1 + linear + t * (2 * c2 + square + t * (3 * c3 + t * 4 * c4))
+            return slope, 2 * c2 + square + t * (6 * c3 + t * 12 * c4)
 
     else:
 
         def first(t):
             at = jax.tree.map(lambda z, a, b: z + t * (a + t * b), start, slope, bend)
             velocity = jax.tree.map(lambda a, b: a + 2 * t * b, slope, bend)
-            return _dot(jax.grad(problem.energy)(at), velocity)
+            return _dot(jax.grad(problem.energy)(at), velocity) + linear + t * square
 
         def derivatives(t):
             return jax.jvp(first, (t,), (jnp.ones_like(t),))
@@ -132,9 +161,7 @@ def constant_descent(problem: LowRankProblem, batch_size: int | None) -> Any:
     share = 1.0 if batch_size is None else batch_size / (batch_size + problem.degrees_of_freedom)
 
     def init(params: Factors) -> Float[Array, ""]:
-        spectral = problem.factors(problem.spectral_params())
-        largest = jnp.sqrt(jnp.prod(jnp.stack([jnp.max(jnp.sum(F**2, axis=0)) for F in spectral])))
-        return 0.25 * share / (problem.curvature * jnp.where(largest > 0, largest, 1.0))
+        return 0.25 * share / (problem.curvature * largest_singular_value(problem))
 
     def update(gradient: Factors, state: Float[Array, ""], params: Factors) -> tuple[Factors, Float[Array, ""]]:
         return jax.tree.map(lambda g: -state * g, gradient), state

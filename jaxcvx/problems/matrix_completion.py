@@ -43,6 +43,8 @@ class MatrixCompletion(SquaredProblem):
     than O(n + (d1 + d2) r).
     """
 
+    shrinkage = 1.0
+
     def __init__(
         self,
         rows: Any,
