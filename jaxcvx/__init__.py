@@ -2,7 +2,14 @@
 
 from jaxcvx import errors as errors
 from jaxcvx.analysis.closed_forms import rank_one_solution
+from jaxcvx.analysis.landscape import (
+    half_rip_counterexample,
+    isometry_constant,
+    restricted_curvature,
+    second_order,
+)
 from jaxcvx.analysis.path import regularization_path
+from jaxcvx.analysis.recovery import RecoveryCertificate, recovery_certificate
 from jaxcvx.analysis.semi_nmf import semi_nmf
 from jaxcvx.analysis.spike_free import is_spike_free
 from jaxcvx.analysis.whitening import fit_whitening
@@ -21,6 +28,9 @@ from jaxcvx.operators.convolution import ConvFlatten, ConvPool
 from jaxcvx.operators.features import Dense, Features
 from jaxcvx.problems.base import make_problem
 from jaxcvx.problems.losses import Hinge, Huber, Logistic, SoftmaxCrossEntropy, Squared
+from jaxcvx.problems.low_rank import LowRankLoss, LowRankProblem
+from jaxcvx.problems.matrix_completion import MatrixCompletion, OneBitCompletion
+from jaxcvx.problems.matrix_sensing import MatrixSensing
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Solution, Status, StepInfo
 from jaxcvx.solvers.column_generation import ColumnGeneration
@@ -31,6 +41,7 @@ from jaxcvx.solvers.frank_wolfe import FrankWolfe
 from jaxcvx.solvers.gradient_descent import GradientDescent
 from jaxcvx.solvers.nuclear import NuclearProximalGradient
 from jaxcvx.solvers.polish import polish
+from jaxcvx.solvers.primal_dual import PrimalDual
 from jaxcvx.solvers.proximal_gradient import ProximalGradient
 from jaxcvx.solvers.soft_svd import SoftThresholdedSVD
 
@@ -52,10 +63,17 @@ __all__ = [
     "InvalidTypeError",
     "JaxcvxError",
     "Logistic",
+    "LowRankLoss",
+    "LowRankProblem",
+    "MatrixCompletion",
+    "MatrixSensing",
     "Network",
     "NuclearProximalGradient",
+    "OneBitCompletion",
+    "PrimalDual",
     "Problem",
     "ProximalGradient",
+    "RecoveryCertificate",
     "SoftThresholdedSVD",
     "SoftmaxCrossEntropy",
     "Solution",
@@ -71,7 +89,9 @@ __all__ = [
     "errors",
     "fit_whitening",
     "gated_to_relu",
+    "half_rip_counterexample",
     "is_spike_free",
+    "isometry_constant",
     "load",
     "make_problem",
     "merge_arrangements",
@@ -79,10 +99,13 @@ __all__ = [
     "polish",
     "prune",
     "rank_one_solution",
+    "recovery_certificate",
     "regularization_path",
     "restrict_filters",
+    "restricted_curvature",
     "sample_arrangements",
     "save",
+    "second_order",
     "semi_nmf",
     "solve",
     "training_objective",

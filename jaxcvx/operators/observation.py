@@ -27,26 +27,26 @@ class Observation(abc.ABC):
         """Number of observations m."""
 
     @abc.abstractmethod
-    def apply(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, "..."]:
+    def apply(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, ...]:
         """``A(L R^T)``."""
 
     @abc.abstractmethod
-    def times(self, z: Float[Array, "..."], R: Float[Array, "d2 k"]) -> Float[Array, "d1 k"]:
+    def times(self, z: Float[Array, ...], R: Float[Array, "d2 k"]) -> Float[Array, "d1 k"]:
         """``A*(z) R``."""
 
     @abc.abstractmethod
-    def transposed_times(self, z: Float[Array, "..."], L: Float[Array, "d1 k"]) -> Float[Array, "d2 k"]:
+    def transposed_times(self, z: Float[Array, ...], L: Float[Array, "d1 k"]) -> Float[Array, "d2 k"]:
         """``A*(z)^T L``."""
 
     @abc.abstractmethod
     def mean_square(self) -> Float[Array, ""]:
         """``||A||_F^2 / (d1 d2)``: what A multiplies squared norms with, on average over all matrices."""
 
-    def full(self, X: Float[Array, "d1 d2"]) -> Float[Array, "..."]:
+    def full(self, X: Float[Array, "d1 d2"]) -> Float[Array, ...]:
         """``A(X)`` of a matrix that is not factored."""
         return self.apply(X, jnp.eye(self.shape[1], dtype=X.dtype))
 
-    def adjoint(self, z: Float[Array, "..."]) -> Float[Array, "d1 d2"]:
+    def adjoint(self, z: Float[Array, ...]) -> Float[Array, "d1 d2"]:
         """``A*(z)`` as a dense matrix."""
         return self.times(z, jnp.eye(self.shape[1], dtype=z.dtype))
 
@@ -54,13 +54,13 @@ class Observation(abc.ABC):
 class DenseAdjoint(Observation):
     """Observations that are given by ``full`` and ``adjoint`` on dense matrices."""
 
-    def apply(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, "..."]:
+    def apply(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, ...]:
         return self.full(L @ R.T)
 
-    def times(self, z: Float[Array, "..."], R: Float[Array, "d2 k"]) -> Float[Array, "d1 k"]:
+    def times(self, z: Float[Array, ...], R: Float[Array, "d2 k"]) -> Float[Array, "d1 k"]:
         return self.adjoint(z) @ R
 
-    def transposed_times(self, z: Float[Array, "..."], L: Float[Array, "d1 k"]) -> Float[Array, "d2 k"]:
+    def transposed_times(self, z: Float[Array, ...], L: Float[Array, "d1 k"]) -> Float[Array, "d2 k"]:
         return self.adjoint(z).T @ L
 
 

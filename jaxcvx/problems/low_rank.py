@@ -57,7 +57,7 @@ class LowRankProblem(SmoothProblem):
     """
 
     operator: Observation
-    row_bounds: Float[Array, "2"] | None
+    row_bounds: Float[Array, 2] | None
     rank: int = dataclasses.field(metadata={"static": True})
     symmetric: bool = dataclasses.field(metadata={"static": True})
     balance: float = dataclasses.field(metadata={"static": True})
@@ -93,7 +93,7 @@ class LowRankProblem(SmoothProblem):
         return d1 * r - r * (r - 1) // 2 if self.symmetric else r * (d1 + d2 - r)
 
     @abc.abstractmethod
-    def loss(self, z: Float[Array, "..."]) -> Float[Array, ""]:
+    def loss(self, z: Float[Array, ...]) -> Float[Array, ""]:
         """The loss of observations ``z = A(X)``."""
 
     @property
@@ -159,7 +159,7 @@ class LowRankProblem(SmoothProblem):
         linear = jnp.sum(self.operator.times(z, R) ** 2) + jnp.sum(self.operator.transposed_times(z, L) ** 2)
         return jnp.maximum(largest, jnp.sqrt(linear))
 
-    def _pull(self) -> Float[Array, "..."]:
+    def _pull(self) -> Float[Array, ...]:
         """Minus the gradient of the loss at z = 0."""
         zero = jax.eval_shape(lambda: self.operator.full(jnp.zeros(self.shape, self.dtype)))
         return -jax.grad(self.loss)(jnp.zeros(zero.shape, self.dtype))
@@ -170,7 +170,15 @@ class LowRankProblem(SmoothProblem):
         clipped = tuple(clip_rows(F, b) for F, b in zip(self.factors(params), self.row_bounds, strict=True))
         return clipped[0] if self.symmetric else clipped
 
-    def estimated_row_bounds(self, slack: float = 1.5) -> Float[Array, "2"]:
+    def tangent(self, params: Factors, gradient: Factors) -> Factors:
+        """The gradient without its pull on rows that are as long as they may be, out of the bound."""
+        if self.row_bounds is None:
+            return gradient
+        parts = zip(self.factors(params), self.factors(gradient), self.row_bounds, strict=True)
+        kept = tuple(_along_bound(F, G, bound) for F, G, bound in parts)
+        return kept[0] if self.symmetric else kept
+
+    def estimated_row_bounds(self, slack: float = 1.5) -> Float[Array, 2]:
         """``row_bounds``, or ``slack`` times the longest rows of the spectral estimate's factors."""
         if self.row_bounds is not None:
             return self.row_bounds
@@ -237,6 +245,14 @@ def clip_rows(F: Float[Array, "d r"], bound: Float[Array, ""]) -> Float[Array, "
     square = jnp.sum(F**2, axis=1, keepdims=True)
     long = square > bound**2
     return F * jnp.where(long, bound / jnp.sqrt(jnp.where(long, square, 1.0)), 1.0)
+
+
+def _along_bound(F: Float[Array, "d r"], G: Float[Array, "d r"], bound: Float[Array, ""]) -> Float[Array, "d r"]:
+    """G without its component along those rows of F that have norm ``bound`` and would be made longer."""
+    outward = jnp.sum(F * G, axis=1, keepdims=True)
+    square = jnp.sum(F**2, axis=1, keepdims=True)
+    held = (square >= bound**2 * (1 - 64 * jnp.finfo(F.dtype).eps)) & (outward < 0)
+    return G - jnp.where(held, outward / jnp.where(held, square, 1.0), 0.0) * F
 
 
 def _orthonormal(A: Float[Array, "d k"]) -> Float[Array, "d k"]:
@@ -319,7 +335,7 @@ def as_shape(shape: Any) -> tuple[int, int]:
     return d1, d2
 
 
-def as_row_bounds(bound: Any, dtype: Any) -> Float[Array, "2"] | None:
+def as_row_bounds(bound: Any, dtype: Any) -> Float[Array, 2] | None:
     """One bound for both factors, or a pair of bounds, as (2,); None stays None."""
     if bound is None:
         return None

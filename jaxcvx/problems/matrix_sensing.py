@@ -30,9 +30,9 @@ class SquaredProblem(LowRankProblem):
       targets: y, shaped like the operator's values.
     """
 
-    targets: Float[Array, "..."]
+    targets: Float[Array, ...]
 
-    def loss(self, z: Float[Array, "..."]) -> Float[Array, ""]:
+    def loss(self, z: Float[Array, ...]) -> Float[Array, ""]:
         return 0.5 * jnp.sum((z - self.targets) ** 2)
 
     def quartic(self, z: dict[str, Array], a: dict[str, Array], b: dict[str, Array]) -> list[Array] | None:
@@ -42,12 +42,12 @@ class SquaredProblem(LowRankProblem):
         if self.balance:
             weight = 0.5 * self.balance * self.curvature
             terms.append((weight, z["imbalance"], a["imbalance"], b["imbalance"]))
-        products = [
-            (w, jnp.vdot(e, e), jnp.vdot(e, p), jnp.vdot(p, p), jnp.vdot(e, q), jnp.vdot(p, q), jnp.vdot(q, q))
-            for w, e, p, q in terms
-        ]
-        coefficients = [(w * ee / 2, w * ep, w * (pp / 2 + eq), w * pq, w * qq / 2) for w, ee, ep, pp, eq, pq, qq in products]
-        return [sum(c) for c in zip(*coefficients, strict=True)]
+        total = [jnp.zeros((), self.dtype)] * 5
+        for weight, e, p, q in terms:
+            ee, ep, pp, eq, pq, qq = (jnp.vdot(x, y) for x, y in ((e, e), (e, p), (p, p), (e, q), (p, q), (q, q)))
+            parts = (ee / 2, ep, pp / 2 + eq, pq, qq / 2)
+            total = [sum_ + weight * part for sum_, part in zip(total, parts, strict=True)]
+        return total
 
     def lower_bound(self) -> Float[Array, ""]:
         return jnp.zeros((), self.dtype)
@@ -58,9 +58,9 @@ class SquaredProblem(LowRankProblem):
 class MatrixSensing(SquaredProblem):
     """``min 1/2 ||A(X) - y||^2`` over matrices X of rank at most r.
 
-    Params are U (n, r) with X = U U^T if ``symmetric``, else the pair (U, V) with X = U V^T. If A is near to an isometry
-    on low-rank matrices every local minimum is global (Bhojanapalli, Neyshabur and Srebro 2016: restricted isometry
-    constant of rank 2r below 1/5; below 1/2 for rank one, Zhang, Sojoudi and Lavaei 2019).
+    Params are U (n, r) with X = U U^T if ``symmetric``, else the pair (U, V) with X = U V^T. If A is near to an
+    isometry on low-rank matrices every local minimum is global (Bhojanapalli, Neyshabur and Srebro 2016: restricted
+    isometry constant of rank 2r below 1/5; below 1/2 for rank one, Zhang, Sojoudi and Lavaei 2019).
     """
 
     def __init__(
@@ -137,9 +137,8 @@ def _check_adjoint(operator: MatrixFree, y: Array) -> None:
     z = jax.random.normal(jax.random.key(1), y.shape, y.dtype)
     forward, backward = (jax.eval_shape(f, x) for f, x in ((operator.forward, X), (operator.backward, z)))
     if (forward.shape, backward.shape) != (z.shape, X.shape):
-        raise invalid(
-            "operators", f"functions with values of shapes {forward.shape} and {backward.shape}", f"{z.shape} and {X.shape}"
-        )
+        got = f"functions with values of shapes {forward.shape} and {backward.shape}"
+        raise invalid("operators", got, f"{z.shape} and {X.shape}")
     left, right = jnp.vdot(operator.forward(X), z), jnp.vdot(X, operator.backward(z))
     size = jnp.linalg.norm(operator.forward(X)) * jnp.linalg.norm(z)
     if not is_traced(left, right, size) and not abs(left - right) <= 1e-3 * size:
