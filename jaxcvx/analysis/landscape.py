@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxcvx.problems.low_rank import LowRankProblem
@@ -49,7 +50,7 @@ def second_order(problem: SmoothProblem, params: Any, key: PRNGKeyArray, *, num_
       key: of the random start.
       num_steps: Hessian products, at most; no more are made than there are variables.
     """
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    flat, unravel = ravel_pytree(params)
     gradient = jax.grad(lambda x: problem.objective(unravel(x)))
     steps = min(num_steps, flat.size)
     first = jax.random.normal(key, flat.shape, flat.dtype)

@@ -40,15 +40,26 @@ class Slots:
 
     def dot(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, "K C"]:
         """``<L_row, R_col>`` in every slot, 0 in empty ones."""
-        L = L if self.owner is None else L[self.owner]
+        return self._gather(lambda l, r: [l * r], (L,), (R,))[0]
+
+    def line(self, L: Array, R: Array, P: Array, Q: Array) -> list[Array]:
+        """The coefficients of ``<(L + t P)_row, (R + t Q)_col>`` in t, in one pass."""
+        return self._gather(lambda l, p, r, q: [l * r, l * q + p * r, p * q], (L, P), (R, Q))
+
+    def _gather(self, terms: Any, left: tuple[Array, ...], right: tuple[Array, ...]) -> list[Array]:
+        """Sums over columns of ``terms``, functions of the entries of ``left`` by rows and of ``right`` by places."""
+        left = left if self.owner is None else tuple(F[self.owner] for F in left)
 
         def block(_, index):
-            columns = range(L.shape[1])
-            return None, sum(L[:, j] * R[:, j].at[index].get(mode="promise_in_bounds") for j in columns)
+            columns = (
+                terms(*(F[:, j] for F in left), *(F[:, j].at[index].get(mode="promise_in_bounds") for F in right))
+                for j in range(left[0].shape[1])
+            )
+            return None, [sum(parts) for parts in zip(*columns, strict=True)]
 
         # A loop also keeps XLA from computing each number anew wherever it is used.
-        _, dots = jax.lax.scan(block, None, self.index.reshape(-1, _BLOCK, self.index.shape[1]))
-        return jnp.where(self.filled, dots.reshape(self.index.shape), 0)
+        _, sums = jax.lax.scan(block, None, self.index.reshape(-1, _BLOCK, self.index.shape[1]))
+        return [jnp.where(self.filled, x.reshape(self.index.shape), 0) for x in sums]
 
     def multiply(self, z: Float[Array, "K C"], R: Float[Array, "d2 k"]) -> Float[Array, "d1 k"]:
         """The sparse matrix with entries ``z`` times ``R``; ``z`` must be 0 in empty slots."""
@@ -65,7 +76,7 @@ class Slots:
         return jax.ops.segment_sum(sums, self.owner, self.num_rows, indices_are_sorted=True)
 
 
-def _pack(rows: np.ndarray, cols: np.ndarray, num_rows: int) -> tuple[Slots, np.ndarray]:
+def _pack(rows: np.ndarray, cols: np.ndarray, num_rows: int) -> tuple[Slots, Any]:
     """Slots of places in any order, and the flat slot of each place."""
     order = np.lexsort((cols, rows))
     counts = np.bincount(rows, minlength=num_rows)
@@ -80,12 +91,12 @@ def _pack(rows: np.ndarray, cols: np.ndarray, num_rows: int) -> tuple[Slots, np.
     slot[order] = (position % length) * total + first[rows_sorted] + position // length
     index, filled = np.zeros(length * total, np.int32), np.zeros(length * total, bool)
     index[slot], filled[slot] = cols, True
-    arrays = (index.reshape(length, total), filled.reshape(length, total))
-    owner = None if owner is None else jnp.asarray(owner)
-    return Slots(*map(jnp.asarray, arrays), owner, num_rows), slot
+    index, filled = index.reshape(length, total), filled.reshape(length, total)
+    owners = None if owner is None else jnp.asarray(owner)
+    return Slots(jnp.asarray(index), jnp.asarray(filled), owners, num_rows), slot
 
 
-def _pack_traced(rows: Array, cols: Array, num_rows: int, num_cols: int) -> tuple[Slots, Array]:
+def _pack_traced(rows: Array, cols: Array, num_rows: int, num_cols: int) -> tuple[Slots, Any]:
     """The same with a slot for every place of the matrix, as shapes can't depend on traced places."""
     length = -(-num_cols // _BLOCK) * _BLOCK
     slot = cols * num_rows + rows
@@ -131,6 +142,10 @@ class Entries(Observation):
     def apply(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, "K C"]:
         return _dot(self, L, R)
 
+    def line(self, L: Array, R: Array, P: Array, Q: Array) -> tuple[Array, Array, Array]:
+        z, a, b = self.by_rows.line(L, R, P, Q)
+        return z, a, b
+
     def times(self, z: Float[Array, "K C"], R: Float[Array, "d2 k"]) -> Float[Array, "d1 k"]:
         return self.by_rows.multiply(jnp.where(self.by_rows.filled, z, 0), R)
 
@@ -175,13 +190,13 @@ def observe_entries(rows: Any, cols: Any, shape: tuple[int, int]) -> Entries:
     """
     if is_traced(rows, cols):
         rows, cols = jnp.asarray(rows, jnp.int32), jnp.asarray(cols, jnp.int32)
-        (by_rows, slot), (by_columns, slot_t) = (
-            _pack_traced(rows, cols, *shape), _pack_traced(cols, rows, *shape[::-1])
-        )
-        source = jnp.zeros(by_columns.index.size, jnp.int32).at[slot_t].set(slot)
+        by_rows, slot = _pack_traced(rows, cols, *shape)
+        by_columns, slot_t = _pack_traced(cols, rows, *shape[::-1])
+        source: Any = jnp.zeros(by_columns.index.size, jnp.int32).at[slot_t].set(slot)
     else:
         rows, cols = np.asarray(rows, np.int32), np.asarray(cols, np.int32)
-        (by_rows, slot), (by_columns, slot_t) = _pack(rows, cols, shape[0]), _pack(cols, rows, shape[1])
+        by_rows, slot = _pack(rows, cols, shape[0])
+        by_columns, slot_t = _pack(cols, rows, shape[1])
         source = np.zeros(by_columns.index.size, np.int32)
         source[slot_t] = slot
     source = jnp.asarray(source).reshape(by_columns.index.shape)

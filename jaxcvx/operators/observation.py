@@ -30,6 +30,10 @@ class Observation(abc.ABC):
     def apply(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, ...]:
         """``A(L R^T)``."""
 
+    def line(self, L: Array, R: Array, P: Array, Q: Array) -> tuple[Array, Array, Array]:
+        """The coefficients of ``A((L + t P) (R + t Q)^T) = z + t a + t^2 b``."""
+        return self.apply(L, R), self.apply(jnp.hstack([L, P]), jnp.hstack([Q, R])), self.apply(P, Q)
+
     @abc.abstractmethod
     def times(self, z: Float[Array, ...], R: Float[Array, "d2 k"]) -> Float[Array, "d1 k"]:
         """``A*(z) R``."""
@@ -99,12 +103,12 @@ class MatrixFree(DenseAdjoint):
     """Observations given by a pair of functions: ``forward(X)`` and its adjoint ``backward(z)``.
 
     Attributes:
-      forward, backward: static, or ``jax.tree_util.Partial`` where they hold arrays.
+      forward, backward: static.
       shape, size: static.
     """
 
-    forward: Callable[[Array], Array]
-    backward: Callable[[Array], Array]
+    forward: Callable[[Array], Array] = dataclasses.field(metadata={"static": True})
+    backward: Callable[[Array], Array] = dataclasses.field(metadata={"static": True})
     shape: tuple[int, int] = dataclasses.field(metadata={"static": True})
     size: int = dataclasses.field(metadata={"static": True})  # type: ignore[assignment]
 

@@ -35,8 +35,8 @@ def register_validated(cls: type) -> type:
         leaves, aux = flatten(problem)
         return tuple((jax.tree_util.GetAttrKey(n), leaf) for n, leaf in zip(data, leaves, strict=True)), aux
 
-    def unflatten(aux: tuple, leaves: tuple) -> Any:
-        problem = object.__new__(cls)
+    def unflatten(aux: Any, leaves: Any) -> Any:
+        problem: Any = object.__new__(cls)
         problem.__dict__.update(zip(static, aux, strict=True), **dict(zip(data, leaves, strict=True)))
         return problem
 
@@ -121,13 +121,15 @@ class LowRankProblem(SmoothProblem):
         measured = {"z": self.operator.apply(L, R)}
         return measured | {"imbalance": L.T @ L - R.T @ R} if self.balance else measured
 
-    def polar(self, params: Factors, direction: Factors) -> dict[str, Array]:
-        """Derivative of ``measure`` along a direction: twice its polar form."""
+    def line(self, params: Factors, direction: Factors) -> tuple[dict[str, Array], ...]:
+        """The coefficients z, a, b of ``measure(params + t direction) = z + t a + t^2 b``."""
         (L, R), (P, Q) = self.factors(params), self.factors(direction)
-        measured = {"z": self.operator.apply(jnp.hstack([L, P]), jnp.hstack([Q, R]))}
+        coefficients = tuple({"z": c} for c in self.operator.line(L, R, P, Q))
         if self.balance:
-            measured["imbalance"] = L.T @ P + P.T @ L - R.T @ Q - Q.T @ R
-        return measured
+            half = L.T @ P - R.T @ Q
+            imbalances = (L.T @ L - R.T @ R, half + half.T, P.T @ P - Q.T @ Q)
+            return tuple(c | {"imbalance": i} for c, i in zip(coefficients, imbalances, strict=True))
+        return coefficients
 
     def energy(self, measured: dict[str, Array]) -> Float[Array, ""]:
         """The objective, from what was measured."""
@@ -155,11 +157,11 @@ class LowRankProblem(SmoothProblem):
     def gradient_scale(self, params: Factors, largest: Float[Array, ""]) -> Float[Array, ""]:
         """The gradient of the loss's linear part at X = 0, or the largest gradient seen."""
         L, R = self.factors(params)
-        z = self._pull()
+        z = self.pull()
         linear = jnp.sum(self.operator.times(z, R) ** 2) + jnp.sum(self.operator.transposed_times(z, L) ** 2)
         return jnp.maximum(largest, jnp.sqrt(linear))
 
-    def _pull(self) -> Float[Array, ...]:
+    def pull(self) -> Float[Array, ...]:
         """Minus the gradient of the loss at z = 0."""
         zero = jax.eval_shape(lambda: self.operator.full(jnp.zeros(self.shape, self.dtype)))
         return -jax.grad(self.loss)(jnp.zeros(zero.shape, self.dtype))
@@ -191,26 +193,7 @@ class LowRankProblem(SmoothProblem):
         For sensing that is ``A*(y) / h``, for completion the observed entries over their share. By randomised
         subspace iteration from a fixed key, so it is deterministic, with balanced factors.
         """
-        z, operator = self._pull() / self.curvature, self.operator
-        count = min(self.rank + _OVERSAMPLING, min(self.shape))
-        start = jax.random.normal(jax.random.key(0), (self.shape[1], count), self.dtype)
-        if self.symmetric:
-
-            def times(Q):
-                return 0.5 * (operator.times(z, Q) + operator.transposed_times(z, Q))
-
-            Q = jax.lax.fori_loop(0, 2 * _POWER_STEPS, lambda _, Q: _orthonormal(times(Q)), start)
-            values, vectors = jnp.linalg.eigh(Q.T @ times(Q))
-            size = jnp.sqrt(jnp.maximum(values[::-1], 0))[: self.rank]
-            return Q @ vectors[:, ::-1][:, : self.rank] * size
-
-        def step(_, Q):
-            return _orthonormal(operator.transposed_times(z, _orthonormal(operator.times(z, Q))))
-
-        Q = jax.lax.fori_loop(0, _POWER_STEPS, step, start)
-        left, size, right = jnp.linalg.svd(operator.times(z, Q), full_matrices=False)
-        size = jnp.sqrt(size[: self.rank])
-        return left[:, : self.rank] * size, Q @ right[: self.rank].T * size
+        return _spectral_params(self)
 
     def random_params(self, key: PRNGKeyArray, scale: float = 0.3) -> Factors:
         """Gaussian factors whose size is ``scale`` times that of the spectral estimate's largest column."""
@@ -238,6 +221,30 @@ class LowRankProblem(SmoothProblem):
         if batch_size is None and self.row_bounds is None:
             return conjugate_descent(self, self.shrinkage)
         return constant_descent(self, batch_size)
+
+
+@jax.jit
+def _spectral_params(problem: LowRankProblem) -> Factors:
+    z, operator, rank = problem.pull() / problem.curvature, problem.operator, problem.rank
+    count = min(rank + _OVERSAMPLING, min(problem.shape))
+    start = jax.random.normal(jax.random.key(0), (problem.shape[1], count), problem.dtype)
+    if problem.symmetric:
+
+        def times(Q):
+            return 0.5 * (operator.times(z, Q) + operator.transposed_times(z, Q))
+
+        Q = jax.lax.fori_loop(0, 2 * _POWER_STEPS, lambda _, Q: _orthonormal(times(Q)), start)
+        values, vectors = jnp.linalg.eigh(Q.T @ times(Q))
+        size = jnp.sqrt(jnp.maximum(values[::-1], 0))[:rank]
+        return Q @ vectors[:, ::-1][:, :rank] * size
+
+    def step(_, Q):
+        return _orthonormal(operator.transposed_times(z, _orthonormal(operator.times(z, Q))))
+
+    Q = jax.lax.fori_loop(0, _POWER_STEPS, step, start)
+    left, size, right = jnp.linalg.svd(operator.times(z, Q), full_matrices=False)
+    size = jnp.sqrt(size[:rank])
+    return left[:, :rank] * size, Q @ right[:rank].T * size
 
 
 def clip_rows(F: Float[Array, "d r"], bound: Float[Array, ""]) -> Float[Array, "d r"]:

@@ -96,7 +96,7 @@ def exact_step(
     problem: LowRankProblem, params: Factors, direction: Factors, weight: Float[Array, ""]
 ) -> Float[Array, ""]:
     """A local minimiser t > 0 of ``objective + weight/2 ||.||^2`` along ``params + t direction``."""
-    start, slope, bend = problem.measure(params), problem.polar(params, direction), problem.measure(direction)
+    start, slope, bend = problem.line(params, direction)
     linear, square = weight * _dot(params, direction), weight * _dot(direction, direction)
     coefficients = problem.quartic(start, slope, bend)
     if coefficients is not None:
@@ -127,12 +127,12 @@ def _first_root(derivatives: Any, dtype: Any) -> Float[Array, ""]:
         low: Array
         high: Array
         slope: Array
-        count: Array
+        steps: Array
 
     at_zero = jnp.abs(derivatives(jnp.zeros((), dtype))[0])
 
     def unfinished(b):
-        return (jnp.abs(b.slope) > _SLOPE_LEFT * at_zero) & (b.count < _NEWTON_STEPS)
+        return (jnp.abs(b.slope) > _SLOPE_LEFT * at_zero) & (b.steps < _NEWTON_STEPS)
 
     def body(b):
         slope, curvature = derivatives(b.t)
@@ -142,7 +142,7 @@ def _first_root(derivatives: Any, dtype: Any) -> Float[Array, ""]:
         further = jnp.where(jnp.isinf(high), jnp.maximum(4 * b.t, 1.0), 0.5 * (low + high))
         done = jnp.abs(slope) <= _SLOPE_LEFT * at_zero
         t = jnp.where(done, b.t, jnp.where(inside, newton, further))
-        return Bracket(t, low, high, slope, b.count + 1)
+        return Bracket(t, low, high, slope, b.steps + 1)
 
     zero = jnp.zeros((), dtype)
     start = Bracket(zero, zero, jnp.full((), jnp.inf, dtype), jnp.full((), jnp.inf, dtype), jnp.asarray(0))

@@ -46,10 +46,15 @@ class _Augmented(LowRankProblem):
         L, R = self.factors(params)
         return super().measure(params) | {"left": jnp.sum(L**2, axis=1), "right": jnp.sum(R**2, axis=1)}
 
-    def polar(self, params: Factors, direction: Factors) -> dict[str, Array]:
+    def line(self, params: Factors, direction: Factors) -> tuple[dict[str, Array], ...]:
         (L, R), (P, Q) = self.factors(params), self.factors(direction)
-        rows = {"left": 2 * jnp.sum(L * P, axis=1), "right": 2 * jnp.sum(R * Q, axis=1)}
-        return super().polar(params, direction) | rows
+
+        def rows(A, B):
+            return jnp.sum(A * B, axis=1)
+
+        left, right = (rows(L, L), 2 * rows(L, P), rows(P, P)), (rows(R, R), 2 * rows(R, Q), rows(Q, Q))
+        coefficients = zip(super().line(params, direction), left, right, strict=True)
+        return tuple(c | {"left": a, "right": b} for c, a, b in coefficients)
 
     def energy(self, measured: dict[str, Array]) -> Array:
         raised = self.raised(measured)
