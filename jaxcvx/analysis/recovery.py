@@ -2,7 +2,8 @@
 
 Let X = U S V^T have tangent space T = {P V^T + U Q^T}, and let Y = A*(lambda) satisfy
 
-    ||P_T(Y) - U V^T||_F <= eps,  ||P_T'(Y)|| <= c (spectral norm; T' orthogonal to T),   ||A(H)|| >= sigma ||H||_F on T.
+    ||P_T(Y) - U V^T||_F <= eps,     ||P_T'(Y)|| <= c  (spectral norm; T' is the complement of T),
+    ||A(H)|| >= sigma ||H||_F  for H in T.
 
 Every H with A(H) = 0 has ``||H_T||_F <= kappa ||H_T'||_F``, kappa = ||A|| / sigma, so by the subgradient inequality and
 ``<Y, H> = 0``

@@ -40,11 +40,15 @@ class Slots:
 
     def dot(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, "K C"]:
         """``<L_row, R_col>`` in every slot, 0 in empty ones."""
-        return self._gather(lambda l, r: [l * r], (L,), (R,))[0]
+        return self._gather(lambda left, right: [left * right], (L,), (R,))[0]
 
     def line(self, L: Array, R: Array, P: Array, Q: Array) -> list[Array]:
         """The coefficients of ``<(L + t P)_row, (R + t Q)_col>`` in t, in one pass."""
-        return self._gather(lambda l, p, r, q: [l * r, l * q + p * r, p * q], (L, P), (R, Q))
+
+        def terms(left, left_step, right, right_step):
+            return [left * right, left * right_step + left_step * right, left_step * right_step]
+
+        return self._gather(terms, (L, P), (R, Q))
 
     def _gather(self, terms: Any, left: tuple[Array, ...], right: tuple[Array, ...]) -> list[Array]:
         """Sums over columns of ``terms``, functions of the entries of ``left`` by rows and of ``right`` by places."""
@@ -91,9 +95,9 @@ def _pack(rows: np.ndarray, cols: np.ndarray, num_rows: int) -> tuple[Slots, Any
     slot[order] = (position % length) * total + first[rows_sorted] + position // length
     index, filled = np.zeros(length * total, np.int32), np.zeros(length * total, bool)
     index[slot], filled[slot] = cols, True
-    index, filled = index.reshape(length, total), filled.reshape(length, total)
     owners = None if owner is None else jnp.asarray(owner)
-    return Slots(jnp.asarray(index), jnp.asarray(filled), owners, num_rows), slot
+    shape = (length, total)
+    return Slots(jnp.asarray(index.reshape(shape)), jnp.asarray(filled.reshape(shape)), owners, num_rows), slot
 
 
 def _pack_traced(rows: Array, cols: Array, num_rows: int, num_cols: int) -> tuple[Slots, Any]:

@@ -17,14 +17,11 @@ from jaxtyping import Array, Float
 
 
 class Observation(abc.ABC):
-    """A linear map A of matrices. Subclasses are frozen pytrees with a static field ``shape`` (d1, d2)."""
+    """A linear map A of matrices. Subclasses are frozen pytrees with a static ``shape`` (d1, d2)."""
 
     shape: tuple[int, int]
 
-    @property
-    @abc.abstractmethod
-    def size(self) -> int:
-        """Number of observations m."""
+    size: int  # number of observations m
 
     @abc.abstractmethod
     def apply(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, ...]:
@@ -80,7 +77,7 @@ class Matrices(DenseAdjoint):
     stack: Float[Array, "m d1 d2"]
 
     @property
-    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+    def shape(self) -> tuple[int, int]:
         return self.stack.shape[1], self.stack.shape[2]
 
     @property
@@ -110,7 +107,7 @@ class MatrixFree(DenseAdjoint):
     forward: Callable[[Array], Array] = dataclasses.field(metadata={"static": True})
     backward: Callable[[Array], Array] = dataclasses.field(metadata={"static": True})
     shape: tuple[int, int] = dataclasses.field(metadata={"static": True})
-    size: int = dataclasses.field(metadata={"static": True})  # type: ignore[assignment]
+    size: int = dataclasses.field(metadata={"static": True})
 
     def full(self, X: Float[Array, "d1 d2"]) -> Float[Array, m]:
         return self.forward(X)

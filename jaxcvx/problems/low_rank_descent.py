@@ -127,27 +127,26 @@ def _first_root(derivatives: Any, dtype: Any) -> Float[Array, ""]:
         low: Array
         high: Array
         slope: Array
+        first_slope: Array
         steps: Array
 
-    at_zero = jnp.abs(derivatives(jnp.zeros((), dtype))[0])
-
     def unfinished(b):
-        return (jnp.abs(b.slope) > _SLOPE_LEFT * at_zero) & (b.steps < _NEWTON_STEPS)
+        return (jnp.abs(b.slope) > _SLOPE_LEFT * b.first_slope) & (b.steps < _NEWTON_STEPS)
 
     def body(b):
         slope, curvature = derivatives(b.t)
+        first_slope = jnp.where(b.steps == 0, jnp.abs(slope), b.first_slope)
         low, high = jnp.where(slope <= 0, b.t, b.low), jnp.where(slope > 0, b.t, b.high)
         newton = b.t - slope / jnp.where(curvature > 0, curvature, 1.0)
         inside = (curvature > 0) & (newton > low) & (newton < high)
         further = jnp.where(jnp.isinf(high), jnp.maximum(4 * b.t, 1.0), 0.5 * (low + high))
-        done = jnp.abs(slope) <= _SLOPE_LEFT * at_zero
+        done = jnp.abs(slope) <= _SLOPE_LEFT * first_slope
         t = jnp.where(done, b.t, jnp.where(inside, newton, further))
-        return Bracket(t, low, high, slope, b.steps + 1)
+        return Bracket(t, low, high, slope, first_slope, b.steps + 1)
 
-    zero = jnp.zeros((), dtype)
-    start = Bracket(zero, zero, jnp.full((), jnp.inf, dtype), jnp.full((), jnp.inf, dtype), jnp.asarray(0))
-    end = jax.lax.while_loop(unfinished, body, start)
-    return jnp.where(jnp.abs(end.slope) <= _SLOPE_LEFT * at_zero, end.t, end.low)
+    zero, infinity = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)
+    end = jax.lax.while_loop(unfinished, body, Bracket(zero, zero, infinity, infinity, zero, jnp.asarray(0)))
+    return jnp.where(jnp.abs(end.slope) <= _SLOPE_LEFT * end.first_slope, end.t, end.low)
 
 
 def constant_descent(problem: LowRankProblem, batch_size: int | None) -> Any:

@@ -207,8 +207,8 @@ def _entries(rows: Any, cols: Any, count: int, shape: tuple[int, int]) -> Entrie
                 raise InvalidTypeError(f"{name}: got {host.dtype}, expected integers.")
             if host.ndim == 1 and host.size and not 0 <= int(host.min()) <= int(host.max()) < limit:
                 raise invalid(name, f"{host.min()}..{host.max()}", f"indices in 0..{limit - 1}")
-        if jnp.shape(value) != (count,):
-            raise invalid(name, f"shape {jnp.shape(value)}", f"{(count,)}, one index for each entry")
+        if np.shape(value) != (count,):
+            raise invalid(name, f"shape {np.shape(value)}", f"{(count,)}, one index for each entry")
     if not is_traced(rows, cols):
         flat = np.asarray(rows, np.int64) * shape[1] + np.asarray(cols, np.int64)
         sorted_flat = np.sort(flat)
