@@ -209,12 +209,12 @@ def _operator_extremes(problem: SquaredProblem) -> tuple[float, float]:
     operator = problem.operator
     if isinstance(operator, Entries):
         return 1.0, 1.0
-    if operator.size > _MAX_DENSE:
+    if operator.count > _MAX_DENSE:
         return float(np.sqrt(operator.mean_square() * operator.shape[0] * operator.shape[1])), 0.0
 
     def column(z):
         X = operator.adjoint(z)
         return operator.full(0.5 * (X + X.T) if problem.symmetric else X)
 
-    values = np.linalg.eigvalsh(np.asarray(jax.lax.map(column, jnp.eye(operator.size), batch_size=64)))
+    values = np.linalg.eigvalsh(np.asarray(jax.lax.map(column, jnp.eye(operator.count), batch_size=64)))
     return float(np.sqrt(max(values[-1], 0.0))), float(np.sqrt(max(values[0], 0.0)))

@@ -130,17 +130,19 @@ class Entries(Observation):
       by_columns: slots of the transposed places.
       source: slot in ``by_rows`` of each slot in ``by_columns``.
       slot: (n,) slot of each place in the caller's order.
-      shape: static.
     """
 
     by_rows: Slots
     by_columns: Slots
     source: Int[Array, "K2 C2"]
     slot: Int[Array, n]
-    shape: tuple[int, int] = dataclasses.field(metadata={"static": True})
 
     @property
-    def size(self) -> int:
+    def shape(self) -> tuple[int, int]:
+        return self.by_rows.num_rows, self.by_columns.num_rows
+
+    @property
+    def count(self) -> int:
         return self.slot.shape[0]
 
     def apply(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, "K C"]:
@@ -158,12 +160,22 @@ class Entries(Observation):
         return self.by_columns.multiply(moved, L)
 
     def mean_square(self) -> Any:
-        return self.size / (self.shape[0] * self.shape[1])
+        return jnp.sum(self.by_rows.filled) / (self.shape[0] * self.shape[1])
 
     def spread(self, values: Float[Array, n]) -> Float[Array, "K C"]:
         """Numbers in the caller's order, put into their slots."""
         shape = self.by_rows.index.shape
         return jnp.zeros(shape[0] * shape[1], values.dtype).at[self.slot].set(values).reshape(shape)
+
+    def only(self, kept: Bool[Array, n]) -> Entries:
+        """The same without the places where ``kept`` is False, whose slots become empty (``count`` stays)."""
+        filled = self.spread(kept)
+        moved = self.by_columns.filled & filled.reshape(-1)[self.source]
+        return dataclasses.replace(
+            self,
+            by_rows=dataclasses.replace(self.by_rows, filled=filled),
+            by_columns=dataclasses.replace(self.by_columns, filled=moved),
+        )
 
     def collect(self, z: Float[Array, "K C"]) -> Float[Array, n]:
         """Numbers in slots, in the caller's order."""
@@ -204,4 +216,4 @@ def observe_entries(rows: Any, cols: Any, shape: tuple[int, int]) -> Entries:
         source = np.zeros(by_columns.index.size, np.int32)
         source[slot_t] = slot
     source = jnp.asarray(source).reshape(by_columns.index.shape)
-    return Entries(by_rows, by_columns, source, jnp.asarray(slot), shape)
+    return Entries(by_rows, by_columns, source, jnp.asarray(slot))

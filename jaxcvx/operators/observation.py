@@ -17,11 +17,17 @@ from jaxtyping import Array, Float
 
 
 class Observation(abc.ABC):
-    """A linear map A of matrices. Subclasses are frozen pytrees with a static ``shape`` (d1, d2)."""
+    """A linear map A of matrices. Subclasses are frozen pytrees."""
 
-    shape: tuple[int, int]
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Shape (d1, d2) of the matrices."""
 
-    size: int  # number of observations m
+    @property
+    @abc.abstractmethod
+    def count(self) -> int:
+        """Number of observations m."""
 
     @abc.abstractmethod
     def apply(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, ...]:
@@ -81,14 +87,14 @@ class Matrices(DenseAdjoint):
         return self.stack.shape[1], self.stack.shape[2]
 
     @property
-    def size(self) -> int:
+    def count(self) -> int:
         return self.stack.shape[0]
 
     def full(self, X: Float[Array, "d1 d2"]) -> Float[Array, m]:
-        return self.stack.reshape(self.size, -1) @ X.reshape(-1)
+        return self.stack.reshape(self.count, -1) @ X.reshape(-1)
 
     def adjoint(self, z: Float[Array, m]) -> Float[Array, "d1 d2"]:
-        return (z @ self.stack.reshape(self.size, -1)).reshape(self.shape)
+        return (z @ self.stack.reshape(self.count, -1)).reshape(self.shape)
 
     def mean_square(self) -> Float[Array, ""]:
         return jnp.sum(self.stack**2) / (self.shape[0] * self.shape[1])
@@ -100,14 +106,20 @@ class MatrixFree(DenseAdjoint):
     """Observations given by a pair of functions: ``forward(X)`` and its adjoint ``backward(z)``.
 
     Attributes:
-      forward, backward: static.
-      shape, size: static.
+      forward, backward, sizes: static; sizes are (d1, d2, m).
     """
 
     forward: Callable[[Array], Array] = dataclasses.field(metadata={"static": True})
     backward: Callable[[Array], Array] = dataclasses.field(metadata={"static": True})
-    shape: tuple[int, int] = dataclasses.field(metadata={"static": True})
-    size: int = dataclasses.field(metadata={"static": True})
+    sizes: tuple[int, int, int] = dataclasses.field(metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.sizes[:2]
+
+    @property
+    def count(self) -> int:
+        return self.sizes[2]
 
     def full(self, X: Float[Array, "d1 d2"]) -> Float[Array, m]:
         return self.forward(X)
@@ -126,14 +138,18 @@ class Whole(DenseAdjoint):
     """The matrix itself, every entry observed.
 
     Attributes:
-      shape: static.
+      sizes: static; (d1, d2).
     """
 
-    shape: tuple[int, int] = dataclasses.field(metadata={"static": True})
+    sizes: tuple[int, int] = dataclasses.field(metadata={"static": True})
 
     @property
-    def size(self) -> int:
-        return self.shape[0] * self.shape[1]
+    def shape(self) -> tuple[int, int]:
+        return self.sizes
+
+    @property
+    def count(self) -> int:
+        return self.sizes[0] * self.sizes[1]
 
     def full(self, X: Float[Array, "d1 d2"]) -> Float[Array, "d1 d2"]:
         return X

@@ -141,7 +141,7 @@ class LowRankProblem(SmoothProblem):
 
     def estimate(self, losses: Float[Array, b], params: Factors) -> Float[Array, ""]:
         """The objective, from the losses of observations drawn at random."""
-        value = self.operator.size * jnp.mean(losses)
+        value = self.operator.count * jnp.mean(losses)
         if not self.balance:
             return value
         L, R = self.factors(params)

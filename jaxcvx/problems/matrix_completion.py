@@ -29,7 +29,7 @@ def _draw(
 ) -> tuple[Float[Array, b], Float[Array, b]]:
     """Entries of X at observed places drawn at random, and their targets."""
     operator, (L, R) = problem.operator, problem.factors(params)
-    slots = operator.slot[jax.random.randint(key, (batch_size,), 0, operator.size)]
+    slots = operator.slot[jax.random.randint(key, (batch_size,), 0, operator.count)]
     rows, cols = operator.places(slots)
     return jnp.sum(L[rows] * R[cols], axis=1), problem.targets.reshape(-1)[slots]
 
@@ -83,7 +83,7 @@ class MatrixCompletion(SquaredProblem):
     @property
     def num_samples(self) -> int:
         """Number of observed entries n."""
-        return self.operator.size
+        return self.operator.count
 
     def sampled_objective(self, params: Factors, key: PRNGKeyArray, batch_size: int) -> Float[Array, ""]:
         z, y = _draw(self, params, key, batch_size)
@@ -159,7 +159,7 @@ class OneBitCompletion(LowRankProblem):
     @property
     def num_samples(self) -> int:
         """Number of observed signs n."""
-        return self.operator.size
+        return self.operator.count
 
     def _pointwise(self, z: Array, signs: Array) -> Array:
         log_cdf = jax.scipy.special.log_ndtr if self.link == "probit" else jax.nn.log_sigmoid

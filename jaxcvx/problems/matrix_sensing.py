@@ -104,7 +104,7 @@ class MatrixSensing(SquaredProblem):
     @property
     def num_samples(self) -> int:
         """Number of measurements m."""
-        return self.operator.size
+        return self.operator.count
 
     def sampled_objective(self, params: Factors, key: PRNGKeyArray, batch_size: int) -> Float[Array, ""]:
         if not isinstance(self.operator, Matrices):
@@ -120,7 +120,7 @@ def _observation(operators: Any, y: Array, shape: Any) -> Matrices | MatrixFree:
         if shape is None:
             raise invalid("shape", None, "(d1, d2) for measurements given by functions")
         forward, backward = operators
-        operator = MatrixFree(forward, backward, as_shape(shape), y.shape[0])
+        operator = MatrixFree(forward, backward, (*as_shape(shape), y.shape[0]))
         _check_adjoint(operator, y)
         return operator
     stack = as_real_matrix("operators", operators, 3).astype(y.dtype)

@@ -35,7 +35,7 @@ def observed(request):
 
 
 def test_entries_and_products(observed):
-    (rows, cols, entries), (L, R, P, Q) = observed, factors()
+    (rows, cols, entries), (L, R, _P, _Q) = observed, factors()
     np.testing.assert_allclose(entries.collect(entries.apply(L, R)), (L @ R.T)[rows, cols])
     weights = np.random.default_rng(2).standard_normal(len(rows))
     dense = np.zeros(SHAPE)
@@ -70,6 +70,18 @@ def test_derivatives_of_first_and_second_order(observed):
     got, expected = (jax.jvp(jax.grad(f), ((L, R),), ((P, Q),))[1] for f in (ours, dense))
     for x, y in zip(got, expected, strict=True):
         np.testing.assert_allclose(x, y, atol=1e-12)
+
+
+def test_only_some_places(observed):
+    (rows, cols, entries), (L, R, _, _) = observed, factors()
+    kept = np.arange(len(rows)) % 3 > 0
+    some = entries.only(jnp.asarray(kept))
+    X, dense = np.asarray(L @ R.T), np.zeros(SHAPE)
+    dense[rows[kept], cols[kept]] = X[rows[kept], cols[kept]]
+    z = some.apply(L, R)
+    np.testing.assert_allclose(some.times(z, R), dense @ R, atol=1e-12)
+    np.testing.assert_allclose(some.transposed_times(z, L), dense.T @ L, atol=1e-12)
+    np.testing.assert_allclose(some.mean_square(), kept.sum() / X.size)
 
 
 def test_memory_follows_the_number_of_places():
