@@ -3,7 +3,14 @@
 from jaxcvx import errors as errors
 from jaxcvx.analysis.closed_forms import rank_one_solution
 from jaxcvx.analysis.jacobian import jacobian_spectrum
+from jaxcvx.analysis.landscape import (
+    half_rip_counterexample,
+    isometry_constant,
+    restricted_curvature,
+    second_order,
+)
 from jaxcvx.analysis.path import regularization_path
+from jaxcvx.analysis.recovery import RecoveryCertificate, recovery_certificate
 from jaxcvx.analysis.semi_nmf import semi_nmf
 from jaxcvx.analysis.shortest_path import PathReport, path_report
 from jaxcvx.analysis.spike_free import is_spike_free
@@ -25,6 +32,9 @@ from jaxcvx.operators.features import Dense, Features
 from jaxcvx.problems.base import make_problem
 from jaxcvx.problems.least_squares import LeastSquares
 from jaxcvx.problems.losses import Hinge, Huber, Logistic, SoftmaxCrossEntropy, Squared
+from jaxcvx.problems.low_rank import LowRankLoss, LowRankProblem
+from jaxcvx.problems.matrix_completion import MatrixCompletion, OneBitCompletion
+from jaxcvx.problems.matrix_sensing import MatrixSensing
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.teacher_cnn import TeacherCNN
 from jaxcvx.solvers.annealed_noise import AnnealedNoise
@@ -37,6 +47,7 @@ from jaxcvx.solvers.frank_wolfe import FrankWolfe
 from jaxcvx.solvers.gradient_descent import GradientDescent
 from jaxcvx.solvers.nuclear import NuclearProximalGradient
 from jaxcvx.solvers.polish import polish
+from jaxcvx.solvers.primal_dual import PrimalDual
 from jaxcvx.solvers.proximal_gradient import ProximalGradient
 from jaxcvx.solvers.soft_svd import SoftThresholdedSVD
 from jaxcvx.transforms.gradient_noise import annealed_gradient_noise, langevin
@@ -65,11 +76,18 @@ __all__ = [
     "JaxcvxError",
     "LeastSquares",
     "Logistic",
+    "LowRankLoss",
+    "LowRankProblem",
+    "MatrixCompletion",
+    "MatrixSensing",
     "Network",
     "NuclearProximalGradient",
+    "OneBitCompletion",
     "PathReport",
+    "PrimalDual",
     "Problem",
     "ProximalGradient",
+    "RecoveryCertificate",
     "SoftThresholdedSVD",
     "SoftmaxCrossEntropy",
     "Solution",
@@ -88,7 +106,9 @@ __all__ = [
     "errors",
     "fit_whitening",
     "gated_to_relu",
+    "half_rip_counterexample",
     "is_spike_free",
+    "isometry_constant",
     "jacobian_spectrum",
     "langevin",
     "load",
@@ -101,11 +121,14 @@ __all__ = [
     "polish",
     "prune",
     "rank_one_solution",
+    "recovery_certificate",
     "regularization_path",
     "restrict_filters",
+    "restricted_curvature",
     "riemannian_sphere",
     "sample_arrangements",
     "save",
+    "second_order",
     "semi_nmf",
     "solve",
     "training_objective",

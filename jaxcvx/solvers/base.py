@@ -106,6 +106,7 @@ class Solution:
       history: what the checks saw.
       scope: static; "global" (all networks, exact), "relaxation" (all networks, by a relaxation),
         "sampled-cells" (networks whose neurons lie in the given cells), "heuristic", "none".
+      dual: multipliers of a smooth problem's constraints, from solvers that have them (PrimalDual); else None.
     """
 
     params: Any
@@ -120,6 +121,7 @@ class Solution:
     num_steps: Scalar
     history: History | None
     scope: str = dataclasses.field(default="none", metadata={"static": True})
+    dual: Any = None
 
     @property
     def converged(self) -> Any:

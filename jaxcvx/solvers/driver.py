@@ -194,6 +194,7 @@ def _summarise(problem: Problem, solver: Solver, done: Run) -> Solution:
         num_steps=done.num_steps,
         history=done.history,
         scope=solver.scope(problem),
+        dual=done.outcome.dual if isinstance(problem, SmoothProblem) else None,
         **_numbers(problem, parts)._asdict(),
     )
 
@@ -229,5 +230,6 @@ def _summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
         num_steps=np.int32(done.num_steps),
         history=History(history.step[:used], history.objective[:used], history.bound[:used], history.count),
         scope=solver.scope(problem),
+        dual=done.outcome.dual if isinstance(problem, SmoothProblem) else None,
         **{name: np.float64(value) for name, value in numbers._asdict().items()},
     )
