@@ -25,6 +25,8 @@ NAMES = (
     "shortest_path",
     "low_rank",
     "one_bit",
+    "line",
+    "width",
 )
 
 

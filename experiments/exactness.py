@@ -29,7 +29,7 @@ def run(quick: bool = False) -> dict[str, Any]:
         "instances": 2 if quick else 10,
         "classes": 4,
         "beta": 0.3,
-        "exact_if": 5e-5,
+        "exact_if": 1e-6,
         "tol": {"column generation": 1e-9, "copositive relaxation": 1e-7},
     }
     cases = [

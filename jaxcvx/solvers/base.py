@@ -164,6 +164,7 @@ class AnySolver:
 
     needs_arrangements = True
     problem_kinds: ClassVar[tuple[type, ...]] = (Problem,)
+    takes_free_bias = False
 
     def validate(self, problem: Problem) -> None:
         """Raise if this solver can't take ``problem``; shapes and static fields only."""

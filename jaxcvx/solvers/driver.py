@@ -82,13 +82,8 @@ def solve(
         value = getattr(solver, name)
         if not value >= (0 if name == "tol" else 1):
             raise invalid(name, value, "a positive number" if name != "tol" else "a number >= 0")
-    if solver.needs_arrangements and isinstance(problem, Problem) and problem.arrangements is None:
-        raise invalid(
-            "problem.arrangements",
-            "None",
-            f"cells for {type(solver).__name__}: make_problem(..., arrangements=jaxcvx.enumerate_arrangements(X)) "
-            "or sample_arrangements(key, X, num)",
-        )
+    if isinstance(problem, Problem):
+        _check_structure(problem, solver)
     solver.validate(problem)
     if isinstance(solver, HostSolver):
         if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, init, key))):
@@ -112,6 +107,23 @@ def solve(
     else:
         done = _run_with_callback(problem, solver, params, key, callback)
     return _summarise_on_host(problem, solver, done)
+
+
+def _check_structure(problem: Problem, solver: AnySolver) -> None:
+    """Cells where they are needed, no free biases where they are not known."""
+    if solver.needs_arrangements and problem.arrangements is None:
+        raise invalid(
+            "problem.arrangements",
+            "None",
+            f"cells for {type(solver).__name__}: make_problem(..., arrangements=jaxcvx.enumerate_arrangements(X)) "
+            "or sample_arrangements(key, X, num)",
+        )
+    if problem.features.free_bias and not solver.takes_free_bias:
+        raise invalid(
+            "features",
+            "FreeBias()",
+            f"a penalised bias, Dense(bias=True), or none for {type(solver).__name__}",
+        )
 
 
 def starting_params(problem: Problem, solver: Solver, init: Any, key: Any) -> Any:
