@@ -14,13 +14,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.operators.features import Dense, Features
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.readout import Readout
 from jaxcvx.problems.losses import Loss, Squared
+from jaxcvx.problems.smooth import all_finite
 
 
 @jax.tree_util.register_dataclass
@@ -55,6 +56,15 @@ class Problem:
         from jaxcvx.certificates.beta import beta_max
 
         return beta_max(self, program)
+
+    @property
+    def dtype(self) -> Any:
+        """Floating type of the data."""
+        return self.X.dtype
+
+    def is_valid(self) -> Bool[Array, ""]:
+        """True if data are finite and beta is not negative: what a traced problem could not be asked before."""
+        return all_finite((self.X, self.Y, self.beta)) & (self.beta >= 0)
 
     @property
     def num_samples(self) -> int:

@@ -17,7 +17,7 @@ import abc
 import dataclasses
 import enum
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network
 from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.smooth import all_finite
 
 Scalar = Any  # a jax scalar under jit, a numpy scalar outside
 
@@ -105,6 +106,7 @@ class Solution:
       history: what the checks saw.
       scope: static; "global" (all networks, exact), "relaxation" (all networks, by a relaxation),
         "sampled-cells" (networks whose neurons lie in the given cells), "heuristic", "none".
+      dual: multipliers of a smooth problem's constraints, from solvers that have them (PrimalDual); else None.
     """
 
     params: Any
@@ -119,6 +121,7 @@ class Solution:
     num_steps: Scalar
     history: History | None
     scope: str = dataclasses.field(default="none", metadata={"static": True})
+    dual: Any = None
 
     @property
     def converged(self) -> Any:
@@ -160,6 +163,7 @@ class AnySolver:
     check_every: int = 20
 
     needs_arrangements = True
+    problem_kinds: ClassVar[tuple[type, ...]] = (Problem,)
     takes_free_bias = False
 
     def validate(self, problem: Problem) -> None:
@@ -208,6 +212,10 @@ class Solver(AnySolver, abc.ABC):
         """Params that a network given as ``init`` stands for, where that makes sense."""
         raise invalid("init", "a Network", f"the params of {type(self).__name__}")
 
+    def adopt(self, problem: Problem, init: Any) -> Any:
+        """Params that ``init`` stands for."""
+        return self.params_from_network(problem, init) if isinstance(init, Network) else init
+
     @abc.abstractmethod
     def init(self, problem: Problem, key: PRNGKeyArray | None, params: Any) -> Any:
         """State at the start."""
@@ -233,18 +241,13 @@ def _where_tree(condition: Array, a: Any, b: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
-def _finite(tree: Any) -> Array:
-    checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.all(jnp.stack(checks))
-
-
 def run_block(problem: Problem, solver: Solver, state: Any, status: Array, fresh: Array) -> tuple[Any, Array]:
     """One block of steps (none if ``fresh``) and a check; the last finite state is kept if numbers blow up."""
     count = jnp.where(fresh, 0, solver.check_every)
     after = jax.lax.fori_loop(0, count, lambda _, s: solver.step(problem, s), state)
     after = solver.check(problem, after)
-    finite = _finite(after.params) & ~jnp.isnan(after.residual)
-    tol = max(solver.tol, 256 * float(jnp.finfo(problem.X.dtype).eps))
+    finite = all_finite(after.params) & ~jnp.isnan(after.residual)
+    tol = max(solver.tol, 256 * float(jnp.finfo(problem.dtype).eps))
     status = jnp.where(after.residual <= tol, Status.CONVERGED, status)
     status = jnp.where(
         (status == Status.RUNNING) & (after.step >= solver.max_steps), Status.MAX_STEPS, status
@@ -267,14 +270,8 @@ def record(history: History, state: Any, offset: Array) -> History:
 def new_history(problem: Problem, phases: tuple[Solver, ...], limit: int = 4096) -> History:
     """An empty trace with room for every check, at most ``limit``."""
     size = min(limit, sum(-(-phase.max_steps // phase.check_every) + 1 for phase in phases))
-    zeros = jnp.zeros(size, problem.X.dtype)
+    zeros = jnp.zeros(size, problem.dtype)
     return History(jnp.zeros(size, jnp.int32), zeros, zeros, jnp.asarray(0, jnp.int32))
-
-
-def valid_data(problem: Problem) -> Array:
-    """True if data are finite and beta is not negative: what a traced problem could not be asked before."""
-    finite = _finite((problem.X, problem.Y, problem.beta))
-    return finite & (problem.beta >= 0)
 
 
 class Run(NamedTuple):
@@ -325,7 +322,7 @@ def run(problem: Problem, solver: Solver, params: Any, key: PRNGKeyArray | None)
     """Run all phases; pure, so it works under jit and vmap."""
     phases = solver.run_phases(problem)
     history = new_history(problem, phases)
-    status = jnp.where(valid_data(problem), Status.RUNNING, Status.INVALID_INPUT)
+    status = jnp.where(problem.is_valid(), Status.RUNNING, Status.INVALID_INPUT)
     total, last, best = jnp.asarray(0, jnp.int32), None, None
     for phase in phases:
         status = next_status(status, last, solver)

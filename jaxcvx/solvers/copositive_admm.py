@@ -219,7 +219,7 @@ class CopositiveADMM(Solver):
         return Outcome(state.params, state.dual)
 
     def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:
-        return evaluate_relaxed(problem, outcome)
+        return evaluate_relaxed(problem, outcome, max(0.03 * self.tol, 1e-9))
 
     def scope(self, problem: Problem) -> str:
         assert problem.arrangements is not None

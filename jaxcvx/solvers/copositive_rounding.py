@@ -76,8 +76,9 @@ def candidate_neurons(problem: Problem, U: Float[Array, "P p p"]) -> tuple[Array
     columns = jnp.einsum("ipr,ikr->ikp", U, A)
     sizes = jnp.einsum("ikp,ikp->ik", columns, A)
     columns = columns / jnp.sqrt(jnp.where(sizes > 0, sizes, jnp.inf))[:, :, None]
-    factors = jax.vmap(lambda a, u: rotate_into_cone(a, cholesky_factor(a, u)))(A, U)
-    all_of = jnp.concatenate([columns, jnp.swapaxes(factors, 1, 2)], axis=1)  # (P, k + p, p)
+    factors = jnp.swapaxes(jax.vmap(lambda a, u: rotate_into_cone(a, cholesky_factor(a, u)))(A, U), 1, 2)
+    exact = A.shape[1] <= 2  # the factor's columns are all that is needed
+    all_of = factors if exact else jnp.concatenate([columns, factors], axis=1)  # (P, p or k + p, p)
     inside = push_towards(A[:, None], centers[:, None], all_of)
     hidden = inside.reshape(-1, U.shape[1])
     limit = min(hidden.shape[0], _MAX_CANDIDATES * problem.Y.size)
@@ -130,15 +131,18 @@ def unit_rows(U: Float[Array, "m p"]) -> Float[Array, "m p"]:
     return jnp.where(norms > 0, U / jnp.where(norms > 0, norms, 1.0), 0.0)
 
 
-def round_relaxed(problem: Problem, U: Float[Array, "P p p"]) -> Network:
-    """A network of candidates and what they climb to, with fitted output weights; never worse than the zero network."""
+def round_relaxed(problem: Problem, U: Float[Array, "P p p"], tol: float = 1e-9) -> Network:
+    """A network of candidates and what they climb to, with output weights fitted to a relative gap of ``tol``.
+
+    Never worse than the zero network.
+    """
     operator = problem.operator
     found, cell = candidate_neurons(problem, U)
     found = unit_rows(found)
 
     def fit(hidden):
         return fit_atoms(
-            operator.phi(hidden), problem.Y, problem.beta, operator.readout, tol=1e-9, max_steps=60
+            operator.phi(hidden), problem.Y, problem.beta, operator.readout, tol=tol, max_steps=60
         )
 
     def improve(_, carry):
@@ -158,13 +162,13 @@ def round_relaxed(problem: Problem, U: Float[Array, "P p p"]) -> Network:
     return better(problem, network, jax.tree.map(jnp.zeros_like, network))
 
 
-def evaluate_relaxed(problem: Problem, outcome: Outcome) -> Parts:
-    """Objective, network and bounds at the returned blocks.
+def evaluate_relaxed(problem: Problem, outcome: Outcome, tol: float = 1e-9) -> Parts:
+    """Objective, network (its output weights fitted to ``tol``) and bounds at the returned blocks.
 
     All bounds depend on a residual alone, so the solver's own, that of the blocks and that of the network are tried.
     """
     blocks = make_feasible(problem, outcome.params)
-    network = round_relaxed(problem, blocks.U)
+    network = round_relaxed(problem, blocks.U, tol)
     duals = [Dual(problem.Y - problem.operator.forward(blocks.V), outcome.dual.S), outcome.dual]
     duals.append(fit_multipliers(problem, Dual(problem.Y - network(problem.X), outcome.dual.S)))
     own, lower = [], []

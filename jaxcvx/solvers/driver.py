@@ -12,8 +12,9 @@ import numpy as np
 from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.certificates.certificate import double_precision, make_certificate, to_double
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.networks.network import Network, network_objective, prune
+from jaxcvx.networks.network import network_objective, prune
 from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.solvers.base import (
     AnySolver,
     Callback,
@@ -33,7 +34,6 @@ from jaxcvx.solvers.base import (
     relative_gap,
     run,
     run_block,
-    valid_data,
 )
 
 
@@ -53,7 +53,7 @@ def solve(
     rounded down.
 
     Args:
-      problem: from :func:`jaxcvx.make_problem`.
+      problem: from :func:`jaxcvx.make_problem`, or a SmoothProblem such as ``MatrixCompletion``.
       solver: a solver object such as ``ProximalGradient(tol=1e-6)``.
       init: the solver's own params to start from (``solution.params`` of an earlier solve), or a Network
         where the solver can use one.
@@ -67,16 +67,50 @@ def solve(
     Raises:
       InvalidInputError, InvalidTypeError: the problem does not fit the solver, or init has a wrong shape.
     """
-    if not isinstance(problem, Problem):
+    if not isinstance(problem, Problem | SmoothProblem):
         raise InvalidTypeError(
-            f"problem: got {type(problem).__name__}, expected one from jaxcvx.make_problem."
+            f"problem: got {type(problem).__name__}, expected one from jaxcvx.make_problem, or a SmoothProblem."
         )
     if not isinstance(solver, AnySolver):
         raise InvalidTypeError(f"solver: got {type(solver).__name__}, expected a solver object.")
+    if not isinstance(problem, solver.problem_kinds):
+        kinds = " or ".join(kind.__name__ for kind in solver.problem_kinds)
+        raise InvalidTypeError(
+            f"problem: got {type(problem).__name__}, expected {kinds} for {type(solver).__name__}."
+        )
     for name in ("tol", "max_steps", "check_every"):
         value = getattr(solver, name)
         if not value >= (0 if name == "tol" else 1):
             raise invalid(name, value, "a positive number" if name != "tol" else "a number >= 0")
+    if isinstance(problem, Problem):
+        _check_structure(problem, solver)
+    solver.validate(problem)
+    if isinstance(solver, HostSolver):
+        if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, init, key))):
+            raise InvalidTypeError(
+                f"problem: got traced arrays, expected concrete ones: {type(solver).__name__} runs on the host, "
+                "outside jit, vmap and grad."
+            )
+        if not bool(problem.is_valid()):
+            raise invalid("problem", "NaN, inf or a negative beta", "finite data and beta >= 0")
+        return solver.solve_on_host(problem, init, key, callback)
+    assert isinstance(solver, Solver)
+    problem = solver.prepare(problem)
+    params = starting_params(problem, solver, init, key)
+    # Inside jit even operations on concrete numbers are traced, which the fresh array tells.
+    if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, params, key))):
+        if callback is not None:
+            raise invalid("callback", "a callback under jit or vmap", "none there: it needs concrete numbers")
+        return _summarise(problem, solver, run(problem, solver, params, key))
+    if callback is None:
+        done = _run_jitted(problem, solver, params, key)
+    else:
+        done = _run_with_callback(problem, solver, params, key, callback)
+    return _summarise_on_host(problem, solver, done)
+
+
+def _check_structure(problem: Problem, solver: AnySolver) -> None:
+    """Cells where they are needed, no free biases where they are not known."""
     if solver.needs_arrangements and problem.arrangements is None:
         raise invalid(
             "problem.arrangements",
@@ -90,36 +124,13 @@ def solve(
             "FreeBias()",
             f"a penalised bias, Dense(bias=True), or none for {type(solver).__name__}",
         )
-    solver.validate(problem)
-    if isinstance(solver, HostSolver):
-        if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, init, key))):
-            raise InvalidTypeError(
-                f"problem: got traced arrays, expected concrete ones: {type(solver).__name__} runs on the host, "
-                "outside jit, vmap and grad."
-            )
-        if not bool(valid_data(problem)):
-            raise invalid("problem", "NaN, inf or a negative beta", "finite data and beta >= 0")
-        return solver.solve_on_host(problem, init, key, callback)
-    assert isinstance(solver, Solver)
-    problem = solver.prepare(problem)
-    params = _starting_params(problem, solver, init, key)
-    # Inside jit even operations on concrete numbers are traced, which the fresh array tells.
-    if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, params, key))):
-        if callback is not None:
-            raise invalid("callback", "a callback under jit or vmap", "none there: it needs concrete numbers")
-        return _summarise(problem, solver, run(problem, solver, params, key))
-    if callback is None:
-        done = _run_jitted(problem, solver, params, key)
-    else:
-        done = _run_with_callback(problem, solver, params, key, callback)
-    return _summarise_on_host(problem, solver, done)
 
 
-def _starting_params(problem: Problem, solver: Solver, init: Any, key: Any) -> Any:
+def starting_params(problem: Problem, solver: Solver, init: Any, key: Any) -> Any:
+    """The solver's own start, or the caller's ``init``, checked."""
     if init is None:
         return solver.initial_params(problem, key)
-    if isinstance(init, Network):
-        init = solver.params_from_network(problem, init)
+    init = solver.adopt(problem, init)
     like = jax.eval_shape(lambda: solver.initial_params(problem, jax.random.key(0)))
     if not all(is_traced(leaf) or np.asarray(leaf).dtype.kind in "iufb" for leaf in jax.tree.leaves(init)):
         raise InvalidTypeError(f"init: got {type(init).__name__}, expected arrays of numbers.")
@@ -129,7 +140,7 @@ def _starting_params(problem: Problem, solver: Solver, init: Any, key: Any) -> A
     for leaf in jax.tree.leaves(init):
         if not is_traced(leaf) and not np.isfinite(leaf).all():
             raise invalid("init", np.asarray(leaf)[~np.isfinite(leaf)].flat[0], "finite numbers")
-    return jax.tree.map(lambda a: jnp.asarray(a, problem.X.dtype), init)
+    return jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), init)
 
 
 @functools.partial(jax.jit, static_argnames="solver")
@@ -146,7 +157,7 @@ def _run_with_callback(problem: Problem, solver: Solver, params: Any, key: Any, 
     """The same loop as ``run``, on the host."""
     phases = solver.run_phases(problem)
     history = new_history(problem, phases)
-    status = jnp.where(valid_data(problem), Status.RUNNING, Status.INVALID_INPUT)
+    status = jnp.where(problem.is_valid(), Status.RUNNING, Status.INVALID_INPUT)
     total, last, best = jnp.asarray(0, jnp.int32), None, None
     for phase in phases:
         status = next_status(status, last, solver)
@@ -176,7 +187,7 @@ class _Numbers(NamedTuple):
 
 
 def _numbers(problem: Problem, parts: Parts) -> _Numbers:
-    upper = network_objective(parts.network, problem)
+    upper = network_objective(parts.network, problem) if isinstance(problem, Problem) else parts.objective
     upper = jnp.where(jnp.isnan(upper), jnp.inf, upper)  # of invalid data: nothing is claimed
     lower = jnp.minimum(parts.lower_bound, upper)
     bound = jnp.minimum(parts.program_bound, parts.objective)
@@ -190,11 +201,12 @@ def _summarise(problem: Problem, solver: Solver, done: Run) -> Solution:
     return Solution(
         params=done.outcome.params,
         network=parts.network,
-        heuristic_bound=jnp.full((), -jnp.inf, problem.X.dtype),
+        heuristic_bound=jnp.full((), -jnp.inf, problem.dtype),
         status=done.status,
         num_steps=done.num_steps,
         history=done.history,
         scope=solver.scope(problem),
+        dual=done.outcome.dual if isinstance(problem, SmoothProblem) else None,
         **_numbers(problem, parts)._asdict(),
     )
 
@@ -206,13 +218,15 @@ def _evaluate_jitted(problem: Problem, solver: Solver, outcome: Outcome) -> tupl
 
 
 def _summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
-    dtype = problem.X.dtype
+    dtype = problem.dtype
     with double_precision():
         exact = to_double(problem)
         parts, numbers = jax.device_get(_evaluate_jitted(exact, solver, to_double(done.outcome)))
-        # The rounded, pruned weights are what the caller gets, so they are what is reported.
-        network = prune(jax.tree.map(lambda a: a.astype(dtype), parts.network))
-        upper = np.float64(network_objective(to_double(network), exact))
+        network, upper = jax.tree.map(lambda a: a.astype(dtype), parts.network), numbers.upper_bound
+        if isinstance(problem, Problem):
+            # The rounded, pruned weights are what the caller gets, so they are what is reported.
+            network = prune(network)
+            upper = np.float64(network_objective(to_double(network), exact))
     network = jax.tree.map(jnp.asarray, network)
     certificate = make_certificate(upper, numbers.lower_bound, solver.scope(problem))
     numbers = numbers._replace(
@@ -228,5 +242,6 @@ def _summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
         num_steps=np.int32(done.num_steps),
         history=History(history.step[:used], history.objective[:used], history.bound[:used], history.count),
         scope=solver.scope(problem),
+        dual=done.outcome.dual if isinstance(problem, SmoothProblem) else None,
         **{name: np.float64(value) for name, value in numbers._asdict().items()},
     )
