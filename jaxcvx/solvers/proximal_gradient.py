@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcvx.diff.implicit import Optimality
 from jaxcvx.errors import invalid
 from jaxcvx.operators.prox import shrink_groups
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.fista import Acceleration, LinearMap, accelerated_step, refresh, start
-from jaxcvx.solvers.gated import evaluate_gated, gated_bound, gated_objective, zero_blocks
+from jaxcvx.solvers.gated import evaluate_gated, gated_bound, gated_objective, gated_optimality, zero_blocks
 from jaxcvx.solvers.gated_newton import GatedNewton
 
 _NEWTON_MAX_ROWS = 4096
@@ -114,6 +115,9 @@ class ProximalGradient(Solver):
 
     def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:
         return evaluate_gated(problem, outcome)
+
+    def optimality(self, problem: Problem, params: Float[Array, "P p c"]) -> Optimality:
+        return gated_optimality(params)
 
     def scope(self, problem: Problem) -> str:
         assert problem.arrangements is not None
