@@ -24,7 +24,6 @@ from jaxtyping import Array, Float
 from jaxcvx.errors import InvalidTypeError
 
 _MAX_DENSE = 1024  # unknowns up to which the matrix is factorised
-_DAMPING = 64  # units of rounding, relative to the mean diagonal entry: singular systems get a finite answer
 
 _Tree = TypeVar("_Tree")
 
@@ -66,12 +65,15 @@ def _solve_symmetric(matvec: Callable[[Array], Array], b: Float[Array, k]) -> Fl
 
 
 def _solve_dense(matvec: Callable[[Array], Array], b: Float[Array, k]) -> Float[Array, k]:
+    """Cholesky with damping, whose effect two refinements take back except where the matrix is singular."""
     identity = jnp.eye(b.size, dtype=b.dtype)
     matrix = jax.vmap(matvec)(identity)
-    damping = _DAMPING * jnp.finfo(b.dtype).eps * jnp.mean(jnp.diagonal(matrix))
+    damping = 0.01 * jnp.finfo(b.dtype).eps ** 0.5 * jnp.mean(jnp.diagonal(matrix))
     factor = jax.scipy.linalg.cho_factor(0.5 * (matrix + matrix.T) + damping * identity)
     x = jax.scipy.linalg.cho_solve(factor, b)
-    return x + jax.scipy.linalg.cho_solve(factor, b - matrix @ x)
+    for _ in range(2):
+        x = x + jax.scipy.linalg.cho_solve(factor, b - matrix @ x)
+    return x
 
 
 def _solve_by_cg(matvec: Callable[[Array], Array], b: Float[Array, k]) -> Float[Array, k]:
