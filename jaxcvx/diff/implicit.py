@@ -77,7 +77,9 @@ def _solve_dense(matvec: Callable[[Array], Array], b: Float[Array, k]) -> Float[
 
 
 def _solve_by_cg(matvec: Callable[[Array], Array], b: Float[Array, k]) -> Float[Array, k]:
-    return jax.scipy.sparse.linalg.cg(matvec, b, tol=64 * float(jnp.finfo(b.dtype).eps), maxiter=2 * b.size)[0]
+    tol = 64 * float(jnp.finfo(b.dtype).eps)
+    x, _ = jax.scipy.sparse.linalg.cg(matvec, b, tol=tol, maxiter=2 * b.size)
+    return x
 
 
 def differentiable_objective(
