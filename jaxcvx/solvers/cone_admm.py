@@ -83,6 +83,9 @@ class ConeADMM(Solver):
     ``solution.lower_bound`` is then a relaxation's, computed apart.
 
     Works under jit and vmap, in float32 (gaps to about 1e-5) and float64; losses: all, hinge included.
+    Under grad, with a smooth loss, ``params`` and ``objective`` carry derivatives. Neighbouring cells can share a
+    neuron on their common facet, and then (V, W) is not unique: only what does not depend on how it is
+    shared has a derivative (predictions, the objective), for which the least change of (V, W) is taken.
 
     Attributes:
       tol: relative program gap to reach.

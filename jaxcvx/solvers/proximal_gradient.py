@@ -48,7 +48,8 @@ class ProximalGradient(Solver):
     convex program), and ``upper_bound`` is its own objective. :func:`jaxcvx.gated_to_relu` gives the network
     with the same predictions on X instead.
 
-    Works under jit and vmap (over beta, Y, X), in float32 and float64.
+    Works under jit, vmap (over beta, Y, X) and grad, in float32 and float64: ``params`` and ``objective`` carry
+    derivatives (:mod:`jaxcvx.diff.implicit`), the rounded network and the bounds are constants under grad.
 
     Attributes:
       tol: relative program gap to reach.
