@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.certificates.certificate import double_precision, make_certificate, to_double
+from jaxcvx.diff.implicit import differentiable_objective, differentiable_params, refuse_derivatives
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import network_objective, prune
 from jaxcvx.problems.relu import Problem
@@ -52,6 +54,12 @@ def solve(
     so the network keeps its zero neurons, and the numbers are in the problem's precision with bounds
     rounded down.
 
+    Under grad and jvp, ``params`` and ``objective`` of a ProximalGradient solution (and of a ConeADMM
+    solution with a smooth loss) carry derivatives with respect to X, Y and beta, by implicit differentiation at the
+    solution: see :mod:`jaxcvx.diff.implicit`. Cells, ``init`` and all other fields (the rounded network and the
+    bounds) count as constants there. A derivative's error is about ``sqrt(tol)``, so ask for tol=1e-12 in
+    float64. Other solvers raise under grad.
+
     Args:
       problem: from :func:`jaxcvx.make_problem`, or a SmoothProblem such as ``MatrixCompletion``.
       solver: a solver object such as ``ProximalGradient(tol=1e-6)``.
@@ -65,7 +73,8 @@ def solve(
       A Solution. ``solution.status`` says how it ended; failures inside jit are a status, not an exception.
 
     Raises:
-      InvalidInputError, InvalidTypeError: the problem does not fit the solver, or init has a wrong shape.
+      InvalidInputError, InvalidTypeError: the problem does not fit the solver, init has a wrong shape, or the
+        solver has no derivatives and one is asked for.
     """
     if not isinstance(problem, Problem | SmoothProblem):
         raise InvalidTypeError(
@@ -101,7 +110,7 @@ def solve(
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, params, key))):
         if callback is not None:
             raise invalid("callback", "a callback under jit or vmap", "none there: it needs concrete numbers")
-        return _summarise(problem, solver, run(problem, solver, params, key))
+        return _solve_traced(problem, solver, params, key)
     if callback is None:
         done = _run_jitted(problem, solver, params, key)
     else:
@@ -141,6 +150,20 @@ def starting_params(problem: Problem, solver: Solver, init: Any, key: Any) -> An
         if not is_traced(leaf) and not np.isfinite(leaf).all():
             raise invalid("init", np.asarray(leaf)[~np.isfinite(leaf)].flat[0], "finite numbers")
     return jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), init)
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+def _solve_traced(problem: Problem, solver: Solver, params: Any, key: Any) -> Solution:
+    """Solve on constants, then attach derivatives to what has them (see :mod:`jaxcvx.diff.implicit`)."""
+    constant = jax.lax.stop_gradient(problem)
+    done = run(constant, solver, jax.lax.stop_gradient(params), key)
+    solution = _summarise(constant, solver, done)
+    optimality = solver.optimality(constant, done.outcome.params)
+    if optimality is None:
+        return refuse_derivatives((problem, params), solution, type(solver).__name__)
+    found = differentiable_params(optimality, problem, solution.params)
+    value = differentiable_objective(optimality, problem, found, solution.objective)
+    return dataclasses.replace(solution, params=found, objective=value)
 
 
 @functools.partial(jax.jit, static_argnames="solver")
