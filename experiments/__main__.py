@@ -14,7 +14,7 @@ import jax
 
 from benchmarks.common import write_json
 
-NAMES = ("spiral", "planted", "whitened", "convolution", "exactness", "cost")
+NAMES = ("spiral", "planted", "whitened", "convolution", "exactness", "cost", "annealed_noise", "shortest_path")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -83,6 +83,22 @@ def slope(x: Any, y: Any) -> float:
     return float((y[1] - y[0]) / (x[1] - x[0]))
 
 
+def wilson(wins: int, runs: int, z: float = 1.96) -> list[float]:
+    """Wilson's interval for a success rate."""
+    rate, spread = wins / runs, z * z / runs
+    centre = (rate + spread / 2) / (1 + spread)
+    half = z * (rate * (1 - rate) / runs + spread / (4 * runs)) ** 0.5 / (1 + spread)
+    return [max(0.0, centre - half), min(1.0, centre + half)]
+
+
+def difference_interval(wins: int, runs: int, others: int, other_runs: int, z: float = 2.968) -> list[float]:
+    """Newcombe's interval, from two of Wilson's, for the difference of two success rates (99.7% by default)."""
+    p, q = wins / runs, others / other_runs
+    (low, high), (lower, upper) = wilson(wins, runs, z), wilson(others, other_runs, z)
+    down, up = ((p - low) ** 2 + (upper - q) ** 2) ** 0.5, ((high - p) ** 2 + (q - lower) ** 2) ** 0.5
+    return [p - q - down, p - q + up]
+
+
 def record(name: str, claim: str, quick: bool, settings: dict[str, Any], **found: Any) -> dict[str, Any]:
     """The JSON of an experiment: what was claimed, how it was run, what was found."""
     return {

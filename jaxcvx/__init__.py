@@ -2,9 +2,12 @@
 
 from jaxcvx import errors as errors
 from jaxcvx.analysis.closed_forms import rank_one_solution
+from jaxcvx.analysis.jacobian import jacobian_spectrum
 from jaxcvx.analysis.path import regularization_path
 from jaxcvx.analysis.semi_nmf import semi_nmf
+from jaxcvx.analysis.shortest_path import PathReport, path_report
 from jaxcvx.analysis.spike_free import is_spike_free
+from jaxcvx.analysis.trajectory import trajectory
 from jaxcvx.analysis.whitening import fit_whitening
 from jaxcvx.arrangements.cells import Arrangements, arrangements_of, merge_arrangements
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
@@ -20,8 +23,11 @@ from jaxcvx.networks.recovery import gated_to_relu
 from jaxcvx.operators.convolution import ConvFlatten, ConvPool
 from jaxcvx.operators.features import Dense, Features
 from jaxcvx.problems.base import make_problem
+from jaxcvx.problems.least_squares import LeastSquares
 from jaxcvx.problems.losses import Hinge, Huber, Logistic, SoftmaxCrossEntropy, Squared
 from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.teacher_cnn import TeacherCNN
+from jaxcvx.solvers.annealed_noise import AnnealedNoise
 from jaxcvx.solvers.base import Solution, Status, StepInfo
 from jaxcvx.solvers.column_generation import ColumnGeneration
 from jaxcvx.solvers.cone_admm import ConeADMM
@@ -33,8 +39,14 @@ from jaxcvx.solvers.nuclear import NuclearProximalGradient
 from jaxcvx.solvers.polish import polish
 from jaxcvx.solvers.proximal_gradient import ProximalGradient
 from jaxcvx.solvers.soft_svd import SoftThresholdedSVD
+from jaxcvx.transforms.gradient_noise import annealed_gradient_noise, langevin
+from jaxcvx.transforms.noise_annealed import noise_annealed_gd
+from jaxcvx.transforms.perturb import perturb_iterates
+from jaxcvx.transforms.schedules import epochwise_geometric
+from jaxcvx.transforms.sphere import riemannian_sphere
 
 __all__ = [
+    "AnnealedNoise",
     "Arrangements",
     "Certificate",
     "ColumnGeneration",
@@ -51,9 +63,11 @@ __all__ = [
     "InvalidInputError",
     "InvalidTypeError",
     "JaxcvxError",
+    "LeastSquares",
     "Logistic",
     "Network",
     "NuclearProximalGradient",
+    "PathReport",
     "Problem",
     "ProximalGradient",
     "SoftThresholdedSVD",
@@ -62,30 +76,40 @@ __all__ = [
     "Squared",
     "Status",
     "StepInfo",
+    "TeacherCNN",
     "TooManyArrangements",
+    "annealed_gradient_noise",
     "arrangements_of",
     "balance",
     "beta_max",
     "certify",
     "enumerate_arrangements",
+    "epochwise_geometric",
     "errors",
     "fit_whitening",
     "gated_to_relu",
     "is_spike_free",
+    "jacobian_spectrum",
+    "langevin",
     "load",
     "make_problem",
     "merge_arrangements",
     "merge_parallel",
+    "noise_annealed_gd",
+    "path_report",
+    "perturb_iterates",
     "polish",
     "prune",
     "rank_one_solution",
     "regularization_path",
     "restrict_filters",
+    "riemannian_sphere",
     "sample_arrangements",
     "save",
     "semi_nmf",
     "solve",
     "training_objective",
+    "trajectory",
 ]
 
 __version__ = "0.1.0"

@@ -47,10 +47,14 @@ _MODULES: dict[str, str] = {
     "Huber": "jaxcvx.problems.losses",
     "Logistic": "jaxcvx.problems.losses",
     "Network": "jaxcvx.networks.network",
+    "PathBound": "jaxcvx.analysis.shortest_path",
+    "PathReport": "jaxcvx.analysis.shortest_path",
     "Problem": "jaxcvx.problems.relu",
     "SoftmaxCrossEntropy": "jaxcvx.problems.losses",
     "Solution": "jaxcvx.solvers.base",
     "Squared": "jaxcvx.problems.losses",
+    "StudentWeights": "jaxcvx.problems.teacher_cnn",
+    "TeacherCNN": "jaxcvx.problems.teacher_cnn",
 }
 
 

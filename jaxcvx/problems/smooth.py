@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxcvx.errors import invalid
+from jaxcvx.operators import sphere as spheres
+from jaxcvx.operators.sphere import unit as unit
 
 
 class SmoothProblem(abc.ABC):
@@ -70,23 +72,11 @@ class SmoothProblem(abc.ABC):
 
     def tangent(self, params: Any, gradient: Any) -> Any:
         """The part of a gradient that is tangent to the spheres that ``params`` lie on."""
-        on_sphere = self.sphere(params)
-        if on_sphere is None:
-            return gradient
-        return jax.tree.map(lambda s, w, g: g - jnp.sum(w * g) * w if s else g, on_sphere, params, gradient)
+        return spheres.tangent(self.sphere(params), params, gradient)
 
     def retract(self, params: Any) -> Any:
         """Back to the spheres and the constraints."""
-        on_sphere = self.sphere(params)
-        if on_sphere is not None:
-            params = jax.tree.map(lambda s, w: unit(w) if s else w, on_sphere, params)
-        return self.project(params)
-
-
-def unit(w: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """``w / ||w||`` over all axes; zero stays zero."""
-    square = jnp.sum(w**2)
-    return jnp.where(square > 0, w / jnp.sqrt(jnp.where(square > 0, square, 1.0)), w)
+        return self.project(spheres.retract(self.sphere(params), params))
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:

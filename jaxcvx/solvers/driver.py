@@ -101,7 +101,7 @@ def solve(
         return solver.solve_on_host(problem, init, key, callback)
     assert isinstance(solver, Solver)
     problem = solver.prepare(problem)
-    params = _starting_params(problem, solver, init, key)
+    params = starting_params(problem, solver, init, key)
     # Inside jit even operations on concrete numbers are traced, which the fresh array tells.
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, params, key))):
         if callback is not None:
@@ -114,7 +114,8 @@ def solve(
     return _summarise_on_host(problem, solver, done)
 
 
-def _starting_params(problem: Problem, solver: Solver, init: Any, key: Any) -> Any:
+def starting_params(problem: Problem, solver: Solver, init: Any, key: Any) -> Any:
+    """The solver's own start, or the caller's ``init``, checked."""
     if init is None:
         return solver.initial_params(problem, key)
     init = solver.adopt(problem, init)

@@ -88,6 +88,24 @@ def test_cost(tmp_path: Path) -> None:
     assert result["exponents"]["2"]["cells"] == pytest.approx(1)
 
 
+def test_annealed_noise(tmp_path: Path) -> None:
+    table = result_of("annealed_noise", tmp_path)["table"]
+    (plain,), (annealed,), (still,) = (table[k] for k in ("gradient descent", "annealed", "no noise on w"))
+    assert annealed["rate"] >= 0.9 and annealed["rate"] > max(plain["rate"], still["rate"]) + 0.1
+    assert plain["trapped"] == pytest.approx(1 - plain["rate"], abs=0.01)
+    assert all(cell["agrees"] for cell in (plain, annealed, still))
+
+
+def test_shortest_path(tmp_path: Path) -> None:
+    result = result_of("shortest_path", tmp_path)
+    assert len(result["cases"]) == 7
+    for case in result["cases"]:
+        assert all(bound["holds"] for bound in case["bounds"].values())
+        assert 1 <= case["ratio"] <= 1.3 and case["upper"] <= 1 <= case["lower"]
+    (digits,) = result["digits"]
+    assert digits["misfit"][-1] < 0.5 and len(digits["distance"]) == 3
+
+
 def test_unknown_name(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as caught:
         command.main(["nothing"])

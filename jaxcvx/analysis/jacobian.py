@@ -1,0 +1,73 @@
+"""Extreme singular values of a Jacobian, from products with it and its transpose alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from jaxcvx.errors import invalid
+
+_GRAM_LIMIT = 1024
+
+
+def jacobian_spectrum(
+    f: Callable[[Any], Any], params: Any, *, method: str = "auto", num_steps: int = 50
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """``(sigma_min, sigma_max)`` of the Jacobian J (n, p) of ``f`` at ``params``, n <= p outputs.
+
+    J is never formed: both come from ``v -> J J^T v``. Singular values below ``sqrt(eps) sigma_max`` are lost in
+    rounding. For n > p the smallest is that of ``J^T`` seen as n rows: 0.
+
+    Args:
+      f: params -> outputs, a pytree of n numbers in all.
+      params: pytree of p numbers in all.
+      method: "gram": all of ``J J^T``, n products, exact. "lanczos": ``num_steps`` products with full
+        reorthogonalisation; then sigma_min is an upper and sigma_max a lower bound, sharp once ``num_steps``
+        reaches n. "auto": gram up to 1024 outputs.
+      num_steps: of Lanczos.
+
+    Returns:
+      Two scalars.
+    """
+    if method not in ("auto", "gram", "lanczos"):
+        raise invalid("method", repr(method), "'auto', 'gram' or 'lanczos'")
+    theta, unravel = ravel_pytree(params)
+    outputs, push = jax.linearize(lambda t: ravel_pytree(f(unravel(t)))[0], theta)
+    pull = jax.linear_transpose(push, theta)
+    n = outputs.size
+
+    def product(v: Array) -> Array:
+        return push(pull(v)[0])
+
+    if method == "gram" or (method == "auto" and n <= _GRAM_LIMIT):
+        gram = jax.lax.map(product, jnp.eye(n, dtype=outputs.dtype), batch_size=min(n, 64))
+        values = jnp.linalg.eigvalsh((gram + gram.T) / 2)
+    else:
+        values = _ritz_values(product, n, min(num_steps, n), outputs.dtype)
+    values = jnp.sqrt(jnp.maximum(values, 0))
+    return values[0], values[-1]
+
+
+def _ritz_values(product: Callable[[Array], Array], n: int, num_steps: int, dtype: Any) -> Float[Array, k]:
+    """Eigenvalues of the operator on the Krylov space of a random vector (fixed seed), or more if that is small."""
+    random = jax.random.normal(jax.random.key(0), (num_steps, n), dtype)
+    basis = jnp.zeros((num_steps, n), dtype).at[0].set(random[0] / jnp.linalg.norm(random[0]))
+
+    def grow(k: Array, basis: Array) -> Array:
+        v = product(basis[k - 1])
+        for _ in range(
+            3
+        ):  # where the space is exhausted, what is left is noise: normalised, it opens a new one
+            v = v - basis.T @ (basis @ v)
+            size = jnp.linalg.norm(v)
+            v = jnp.where(size > 0, v / jnp.where(size > 0, size, 1.0), random[k])
+        return basis.at[k].set(v)
+
+    basis = jax.lax.fori_loop(1, num_steps, grow, basis)
+    projected = basis @ jax.lax.map(product, basis).T
+    return jnp.linalg.eigvalsh((projected + projected.T) / 2)
