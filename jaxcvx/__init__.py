@@ -27,6 +27,8 @@ from jaxcvx.problems.least_squares import LeastSquares
 from jaxcvx.problems.losses import Hinge, Huber, Logistic, SoftmaxCrossEntropy, Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.teacher_cnn import TeacherCNN
+from jaxcvx.progress import Progress
+from jaxcvx.resume import Checkpoint
 from jaxcvx.solvers.annealed_noise import AnnealedNoise
 from jaxcvx.solvers.base import Solution, Status, StepInfo
 from jaxcvx.solvers.column_generation import ColumnGeneration
@@ -49,6 +51,7 @@ __all__ = [
     "AnnealedNoise",
     "Arrangements",
     "Certificate",
+    "Checkpoint",
     "ColumnGeneration",
     "ConeADMM",
     "ConvFlatten",
@@ -69,6 +72,7 @@ __all__ = [
     "NuclearProximalGradient",
     "PathReport",
     "Problem",
+    "Progress",
     "ProximalGradient",
     "SoftThresholdedSVD",
     "SoftmaxCrossEntropy",
@@ -113,3 +117,12 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """``jaxcvx.estimators`` and ``jaxcvx.flax``, imported on first use: they need scikit-learn and flax."""
+    if name in ("estimators", "flax"):
+        import importlib
+
+        return importlib.import_module(f"jaxcvx.{name}")
+    raise AttributeError(f"module 'jaxcvx' has no attribute {name!r}")
