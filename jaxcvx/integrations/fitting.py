@@ -20,14 +20,14 @@ from jaxcvx.arrangements.cells import Arrangements, arrangements_of, count_cells
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.arrangements.sample import sample_arrangements
 from jaxcvx.certificates.certificate import bound_scope, network_bound
-from jaxcvx.networks.network import Network, balance, prune
+from jaxcvx.networks.network import Network
+from jaxcvx.networks.training import TrainingObjective
 from jaxcvx.operators.features import Dense
 from jaxcvx.problems.losses import Loss, Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.weighted import WeightedLogistic, WeightedSoftmax
-from jaxcvx.solvers.base import AnySolver, run
+from jaxcvx.solvers.base import AnySolver
 from jaxcvx.solvers.driver import solve
-from jaxcvx.solvers.gradient_descent import GradientDescent
 from jaxcvx.solvers.refit import refit_outputs
 
 LOSSES: dict[str, Loss] = {
@@ -36,6 +36,7 @@ LOSSES: dict[str, Loss] = {
     "softmax": WeightedSoftmax(),
 }
 _FULL_BATCH_ROWS = 4096  # mini-batches of a quarter of it beyond
+_RATE = 1e-2
 _STARTS = 64  # of the ascents that find beta_max
 
 
@@ -74,13 +75,15 @@ class Training:
         return self.target_scale / (self.input_scale * self.unit)
 
     def restore(self, network: Network) -> Network:
-        """The network for the caller's data: no dead neurons, no added columns."""
-        columns = self.rows.shape[1]
-        scale = np.sqrt(self.target_scale / self.input_scale)
-        hidden = np.asarray(network.hidden, np.float64)[:, :columns] * scale
-        output = np.asarray(network.output, np.float64) * scale
-        small = prune(balance(Network(jnp.asarray(hidden), jnp.asarray(output), None, self.features)))
-        return jax.tree.map(np.asarray, small)
+        """The network for the caller's data: balanced, without dead neurons and added columns; on the host."""
+        hidden = np.asarray(network.hidden, np.float64)[:, : self.rows.shape[1]]
+        output = np.asarray(network.output, np.float64)
+        a, b = np.linalg.norm(hidden, axis=1), np.linalg.norm(output, axis=1)
+        alive = a * b > 0
+        size = np.sqrt(a * b * self.target_scale / self.input_scale)[alive, None]
+        hidden = hidden[alive] * (size / a[alive, None])
+        output = output[alive] * (size / b[alive, None])
+        return Network(hidden, output, None, self.features)
 
     def adopt(self, network: Network, width: int) -> Network:
         """The start that an earlier fit's network gives: its strongest neurons, scaled and padded."""
@@ -177,7 +180,7 @@ def fit(
     num_cells: int,
     solver: AnySolver | None,
     max_steps: int,
-    key: Any,
+    seed: int,
     warm: Network | None = None,
 ) -> Fit:
     """Train a network and bound how far it is from the best.
@@ -186,11 +189,13 @@ def fit(
     program, and a bound over its cells and ``num_cells`` more.
     """
     problem = training.problem.replace(beta=beta * training.beta_factor)
-    problem = problem.replace(arrangements=choose_cells(training, num_cells, jax.random.fold_in(key, 1)))
+    key = jax.random.key(seed)
+    problem = problem.replace(arrangements=choose_cells(training, num_cells, key))
     if solver is None:
         width = max(1, num_cells // 2)
-        start = random_network(training, width, key) if warm is None else training.adopt(warm, width)
-        network, lower, steps = _train(problem, start, key, max_steps)
+        start = random_network(training, width, seed) if warm is None else training.adopt(warm, width)
+        network, lower = _train(problem, start, key, max_steps)
+        steps = max_steps
         scope = bound_scope(problem.arrangements, problem.num_outputs)
     else:
         solution = solve(problem, solver, key=key)
@@ -201,46 +206,54 @@ def fit(
     return Fit(network, objective, min(float(lower) * training.unit, objective), scope, int(steps))
 
 
-def random_network(training: Training, width: int, key: Any) -> Network:
+def random_network(training: Training, width: int, seed: int) -> Network:
     """Initial weights of He's size, zero on added columns."""
-    columns = training.rows.shape[1]
-    problem = training.problem
-    first, second = jax.random.split(key)
-    real = jnp.arange(problem.X.shape[1]) < columns
-    hidden = jax.random.normal(first, (width, problem.X.shape[1])) * real * np.sqrt(2 / columns)
-    output = jax.random.normal(second, (width, problem.num_outputs)) / np.sqrt(width)
-    return Network(hidden, output, None, Dense())
+    columns, rng = training.rows.shape[1], np.random.default_rng(seed)
+    hidden = np.zeros((width, training.problem.X.shape[1]))
+    hidden[:, :columns] = rng.standard_normal((width, columns)) * np.sqrt(2 / columns)
+    output = rng.standard_normal((width, training.problem.num_outputs)) / np.sqrt(width)
+    return Network(jnp.asarray(hidden), jnp.asarray(output), None, Dense())
+
+
+def _descend(problem: Problem, network: Network, key: Any, max_steps: int) -> Network:
+    """Adam with cosine decay on all weights; on mini-batches where there are many rows."""
+    import optax
+
+    smooth = TrainingObjective(problem, network.width)
+    optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, max_steps))
+
+    def step(i, carry):
+        network, state = carry
+        if problem.num_samples <= _FULL_BATCH_ROWS:
+            gradient = jax.grad(smooth.objective)(network)
+        else:
+            draw = jax.random.fold_in(key, i)
+            gradient = jax.grad(smooth.sampled_objective)(network, draw, _FULL_BATCH_ROWS // 4)
+        updates, state = optimizer.update(gradient, state, network)
+        return optax.apply_updates(network, updates), state
+
+    return jax.lax.fori_loop(0, max_steps, step, (network, optimizer.init(network)))[0]
 
 
 @functools.partial(jax.jit, static_argnames="max_steps")
-def _train(problem: Problem, start: Network, key: Any, max_steps: int) -> tuple[Network, Array, Array]:
+def _train(problem: Problem, start: Network, key: Any, max_steps: int) -> tuple[Network, Array]:
     cells = problem.arrangements
     assert cells is not None
     local = problem.replace(arrangements=None)
-    large = problem.num_samples > _FULL_BATCH_ROWS
-    descent = GradientDescent(
-        width=start.width,
-        max_steps=max_steps,
-        schedule="cosine",
-        check_every=100,
-        batch_size=_FULL_BATCH_ROWS // 4 if large else None,
-    )
-    done = run(local, descent, balance(start), key)
-    network = balance(done.outcome.params)
-    network = refit_outputs(local, network, tol=1e-7, max_steps=200)
+    network = refit_outputs(local, _descend(local, start, key, max_steps), tol=1e-7, max_steps=200)
     own = arrangements_of(network, problem.X)
     if not cells.complete:
         cells = Arrangements(
             jnp.concatenate([cells.masks, own.masks]), jnp.concatenate([cells.gates, own.gates])
         )
-    return network, network_bound(problem.replace(arrangements=cells), network), done.num_steps
+    return network, network_bound(problem.replace(arrangements=cells), network)
 
 
 def _objective(training: Training, network: Network, beta: float) -> float:
     """The scaled problem's objective of a restored network, in float64."""
     scale = np.sqrt(training.input_scale / training.target_scale)
     hidden, output = network.hidden * scale, network.output * scale
-    F = np.maximum(training.rows @ hidden.T, 0) @ output
-    Y = np.asarray(training.problem.Y)[: len(F)]
+    F = np.zeros(training.problem.Y.shape)
+    F[: len(training.rows)] = np.maximum(training.rows @ hidden.T, 0) @ output
     penalty = 0.5 * beta * float((hidden**2).sum() + (output**2).sum())
-    return float(training.problem.loss.value(jnp.asarray(F), jnp.asarray(Y))) + penalty
+    return float(training.problem.loss.value(jnp.asarray(F), training.problem.Y)) + penalty

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from numbers import Integral, Real
 from typing import Any
 
@@ -77,7 +76,7 @@ class _ConvexReLU(BaseEstimator):
         expected = (X.shape[1] + int(self.bias), Y.shape[1])
         if warm is not None and (warm.hidden.shape[1], warm.output.shape[1]) != expected:
             warm = None
-        with _double():
+        with jax.enable_x64(True):  # as everywhere in scikit-learn
             training = fitting.prepare(X, Y, weights, loss, bool(self.bias))
             relative = self.beta == "auto" or self.beta_scale == "relative"
             fraction = AUTO_FRACTION if self.beta == "auto" else float(self.beta)
@@ -88,7 +87,7 @@ class _ConvexReLU(BaseEstimator):
                 num_cells=int(self.n_cells),
                 solver=self.solver,
                 max_steps=int(self.max_iter),
-                key=jax.random.key(seed),
+                seed=seed,
                 warm=warm,
             )
         self.network_, self.beta_ = result.network, beta
@@ -105,15 +104,11 @@ class _ConvexReLU(BaseEstimator):
         return np.maximum(Z @ self.network_.hidden.T, 0) @ self.network_.output
 
 
-def _double() -> contextlib.AbstractContextManager[Any]:
-    return jax.enable_x64(True)
-
-
 class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
     """Two-layer ReLU regression, one output or several, with a bound on how far it is from the best network.
 
-    Minimises ``1/2 sum_i w_i ||f(x_i) - y_i||^2 + beta/2 (sum of squared weights)``. Inputs are taken as they are: put a
-    ``StandardScaler`` before it where columns differ in scale.
+    Minimises ``1/2 sum_i w_i ||f(x_i) - y_i||^2 + beta/2 (sum of squared weights)``. Inputs are taken as they are: put
+    a ``StandardScaler`` before it where columns differ in scale.
 
     Parameters:
       beta: weight decay >= 0, or "auto": 0.003 of beta_max, a fixed rule. Choose it by ``GridSearchCV`` with
@@ -123,8 +118,8 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
       n_cells: arrangement cells. The default fit trains ``n_cells / 2`` neurons; the bound covers their cells and
         ``n_cells`` more, all there are where they are so few.
       solver: any jaxcvx solver, such as ``ColumnGeneration()`` for the global optimum or ``ConeADMM()`` on ``n_cells``
-        cells. None: Adam in ``max_iter`` steps, then output weights by their convex program; bounded time for every size.
-        A solver sees targets and inputs divided by their root mean squares.
+        cells. None: Adam in ``max_iter`` steps, then output weights by their convex program: bounded time for every
+        size. Solvers see inputs and targets divided by their root mean squares.
       loss: "squared".
       bias: whether neurons have a bias; its weight is penalised like the others.
       max_iter: Adam's steps (mini-batches beyond 4096 rows), where ``solver`` is None.
