@@ -27,9 +27,8 @@ def test_text_shows_steps_and_the_end(capsys):
 
 
 def test_text_is_limited_in_time(capsys):
-    jaxcvx.solve(
-        _problem(), jaxcvx.ProximalGradient(tol=1e-6, phases="accelerated"), callback=jaxcvx.Progress("text", seconds=1e6)
-    )
+    solver = jaxcvx.ProximalGradient(tol=1e-6, max_steps=300, phases="accelerated")
+    jaxcvx.solve(_problem(), solver, callback=jaxcvx.Progress("text", seconds=1e6))
     assert len(capsys.readouterr().err.splitlines()) == 2  # the first and the last
 
 
@@ -45,7 +44,7 @@ def test_rich_bar_ends_with_the_solve(capsys):
     pytest.importorskip("rich")
     progress = jaxcvx.Progress("rich")
     jaxcvx.solve(_problem(), jaxcvx.ProximalGradient(tol=1e-4), callback=progress)
-    assert "ProximalGradient" in capsys.readouterr().err or progress._bar is None
+    assert "residual" in capsys.readouterr().err
     assert progress._bar is None
 
     def fail(info):

@@ -75,11 +75,13 @@ class Training:
         return self.target_scale / (self.input_scale * self.unit)
 
     def restore(self, network: Network) -> Network:
-        """The network for the caller's data: balanced, without dead neurons and added columns; on the host."""
+        """The network for the caller's data: balanced, without dead neurons (but for one) and added columns."""
         hidden = np.asarray(network.hidden, np.float64)[:, : self.rows.shape[1]]
         output = np.asarray(network.output, np.float64)
         a, b = np.linalg.norm(hidden, axis=1), np.linalg.norm(output, axis=1)
         alive = a * b > 0
+        if not alive.any():
+            return Network(0 * hidden[:1], 0 * output[:1], None, self.features)
         size = np.sqrt(a * b * self.target_scale / self.input_scale)[alive, None]
         hidden = hidden[alive] * (size / a[alive, None])
         output = output[alive] * (size / b[alive, None])

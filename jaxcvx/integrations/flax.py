@@ -146,7 +146,7 @@ def from_nnx(module: Any) -> Network:
         linear = len(layers) == 3 and all(isinstance(layers[i], nnx.Linear) for i in (0, 2))
         if not linear or layers[1] not in (nnx.relu, jax.nn.relu):
             raise InvalidTypeError(
-                f"module: got {type(module).__name__}, expected a ConvexReLU or an nnx.Sequential of Linear, relu, Linear."
+                f"module: got {type(module).__name__}, expected a ConvexReLU or a Sequential of Linear, relu, Linear."
             )
         hidden, output = layers[0], layers[2]
         if output.bias is not None and np.any(np.asarray(output.bias[...])):
