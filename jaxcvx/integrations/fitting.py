@@ -1,8 +1,9 @@
 """Fits for the estimators: few compiled programs, for data of any size, scale and sample weights.
 
-Data are brought to a normal form that keeps the problem: sample weights go into rows and targets, inputs and
-targets are divided by one number each (exact, with beta changed accordingly), and zero rows and columns are
-added up to the next of few sizes. So fits of nearly equal sizes share their compiled programs, whatever beta is.
+Data are brought to a normal form that keeps the problem: equal samples are merged, sample weights go into rows
+and targets, inputs and targets are divided by one number each (exact, with beta changed accordingly), and zero rows
+and columns are added up to the next of few sizes. So fits of nearly equal sizes share their compiled programs,
+whatever beta is.
 """
 
 from __future__ import annotations
@@ -56,14 +57,14 @@ class Training:
 
     Attributes:
       problem: padded and scaled, with beta = 1.
-      rows: (n, p) the real rows, scaled and weighted as in ``problem``.
+      rows: (n, p) numpy, the real rows, scaled and weighted as in ``problem``.
       input_scale, target_scale: what inputs and targets were divided by.
       unit: objective in the caller's units for 1 of the scaled problem.
       features: of the network to return.
     """
 
     problem: Problem
-    rows: np.ndarray
+    rows: Any
     input_scale: float
     target_scale: float
     unit: float
@@ -76,8 +77,8 @@ class Training:
 
     def restore(self, network: Network) -> Network:
         """The network for the caller's data: balanced, without dead neurons (but for one) and added columns."""
-        hidden = np.asarray(network.hidden, np.float64)[:, : self.rows.shape[1]]
-        output = np.asarray(network.output, np.float64)
+        hidden: Any = np.asarray(network.hidden, np.float64)[:, : self.rows.shape[1]]
+        output: Any = np.asarray(network.output, np.float64)
         a, b = np.linalg.norm(hidden, axis=1), np.linalg.norm(output, axis=1)
         alive = a * b > 0
         if not alive.any():
@@ -104,30 +105,42 @@ def bucket(size: int, smallest: int) -> int:
     return -(-size // step) * step
 
 
-def prepare(X: np.ndarray, Y: np.ndarray, weights: np.ndarray, loss: str, bias: bool) -> Training:
+def _size(A: Any, w: Any) -> float:
+    """Weighted root mean square of all entries; 1 for zeros."""
+    size = float(np.sqrt((w * A**2).sum() / A.shape[1]))
+    return size if size > 0 else 1.0
+
+
+def _merge_equal(X: Any, Y: Any, weights: Any) -> tuple[Any, Any, Any]:
+    """Equal samples as one, with their weights added, in sorted order: so repeated samples and weighted ones give
+    the same numbers to the last bit, and gradient descent the same network."""
+    rows, owner = np.unique(np.concatenate([X, Y], axis=1) + 0.0, axis=0, return_inverse=True)
+    d = X.shape[1]
+    return rows[:, :d], rows[:, d:], np.bincount(owner.ravel(), weights)
+
+
+def prepare(X: Any, Y: Any, weights: Any, loss: str, bias: bool) -> Training:
     """Bring data to normal form.
 
     Args:
-      X: (n, d) inputs.
-      Y: (n, c) targets: reals, +-1, or one-hot rows.
-      weights: (n,) sample weights >= 0, not all zero.
+      X: (n, d) inputs, numpy.
+      Y: (n, c) targets, numpy: reals, +-1, or one-hot rows.
+      weights: (n,) sample weights >= 0, numpy, not all zero.
       loss: a key of LOSSES.
       bias: whether neurons have a bias.
     """
+    X, Y, weights = _merge_equal(X[weights > 0], Y[weights > 0], weights[weights > 0])
     features = Dense(bias=bias)
-    Z, w = features.matrix(X), weights[:, None]
-    n, p = Z.shape
-    total = float(w.sum())
-    size = float(np.sqrt((w * Z**2).sum() / (total * p)))
-    input_scale, target_scale, unit = size if size > 0 else 1.0, 1.0, float(w.max())
+    Z, unit = features.matrix(X), float(weights.sum())
+    w = weights[:, None] / unit
+    (n, p), input_scale, target_scale = Z.shape, _size(Z, w), 1.0
     Z = Z / input_scale
     if loss == "squared":
-        size = float(np.sqrt((w * Y**2).sum() / (total * Y.shape[1])))
-        target_scale = size if size > 0 else 1.0
-        unit = target_scale**2
+        target_scale = _size(Y, w)
+        unit *= target_scale**2
         Z, Y = Z * np.sqrt(w), Y / target_scale * np.sqrt(w)
     else:
-        Z, Y = Z * (w > 0), Y * (w / unit)
+        Y = Y * w
     padded = np.zeros((bucket(n, 256), bucket(p, 16)))
     padded[:n, :p] = Z
     targets = np.zeros((len(padded), Y.shape[1]))
