@@ -5,9 +5,9 @@ import sys
 import jax
 import numpy as np
 import pytest
-from helpers import gaussian_data
 
 import jaxcvx
+from tests.helpers import gaussian_data
 
 
 def _problem():

@@ -6,10 +6,10 @@ import os
 import jax
 import numpy as np
 import pytest
-from helpers import gaussian_data
 
 import jaxcvx
 from jaxcvx.resume import fingerprint
+from tests.helpers import gaussian_data
 
 
 def _problem(seed=0, beta=0.05):

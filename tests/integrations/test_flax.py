@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import gaussian_data
 
 import jaxcvx
+from tests.helpers import gaussian_data
 
 
 def _network(bias=False, skip=False, c=2, dtype=jnp.float64):

@@ -8,7 +8,6 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from helpers import gaussian_data, network_value
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -18,6 +17,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import jaxcvx
 from jaxcvx.estimators import ConvexReLUClassifier, ConvexReLURegressor
+from tests.helpers import gaussian_data, network_value
 
 QUICK = {"n_cells": 32, "max_iter": 300, "random_state": 0}
 
