@@ -164,6 +164,7 @@ class AnySolver:
     check_every: int = 20
 
     needs_arrangements = True
+    resumable = True  # whether StepInfo.params is something to start from
     problem_kinds: ClassVar[tuple[type, ...]] = (Problem,)
     takes_free_bias = False
 

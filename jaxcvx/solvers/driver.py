@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +38,7 @@ from jaxcvx.solvers.base import (
     run,
     run_block,
 )
+from jaxcvx.solvers.callbacks import Hook, as_callbacks
 
 
 def solve(
@@ -45,7 +47,7 @@ def solve(
     *,
     init: Any = None,
     key: Any = None,
-    callback: Callback | None = None,
+    callback: Callback | Sequence[Callback] | None = None,
 ) -> Solution:
     """Solve a problem and certify the result.
 
@@ -66,8 +68,8 @@ def solve(
       init: the solver's own params to start from (``solution.params`` of an earlier solve), or a Network
         where the solver can use one.
       key: jax random key, for solvers that draw random numbers.
-      callback: called with a StepInfo after each block of steps; a true return value stops the solve. Not
-        available under jit.
+      callback: called with a StepInfo after each block of steps; a true return value stops the solve. Or a list of
+        these; ``Progress()`` and ``Checkpoint(path)`` are two. Not available under jit.
 
     Returns:
       A Solution. ``solution.status`` says how it ended; failures inside jit are a status, not an exception.
@@ -94,6 +96,24 @@ def solve(
     if isinstance(problem, Problem):
         _check_structure(problem, solver)
     solver.validate(problem)
+    if callback is None:
+        return _solve(problem, solver, init, key, None)
+    callbacks = as_callbacks(callback)
+    if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, init, key))):
+        raise invalid("callback", "a callback under jit or vmap", "none there: it needs concrete numbers")
+    hooks, solution = [each for each in callbacks if isinstance(each, Hook)], None
+    try:
+        for hook in hooks:
+            saved = hook.begin(problem, solver)
+            init = init if saved is None else saved
+        solution = _solve(problem, solver, init, key, lambda info: any([each(info) for each in callbacks]))
+    finally:
+        for hook in hooks:
+            hook.end(solution)
+    return solution
+
+
+def _solve(problem: Problem, solver: AnySolver, init: Any, key: Any, callback: Callback | None) -> Solution:
     if isinstance(solver, HostSolver):
         if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, init, key))):
             raise InvalidTypeError(
@@ -108,8 +128,6 @@ def solve(
     params = starting_params(problem, solver, init, key)
     # Inside jit even operations on concrete numbers are traced, which the fresh array tells.
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, params, key))):
-        if callback is not None:
-            raise invalid("callback", "a callback under jit or vmap", "none there: it needs concrete numbers")
         return _solve_traced(problem, solver, params, key)
     if callback is None:
         done = _run_jitted(problem, solver, params, key)
