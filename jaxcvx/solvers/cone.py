@@ -108,7 +108,7 @@ def cone_optimality(problem: Problem, params: tuple[Array, Array], grouping: str
     def objective(problem: Problem, params: tuple[Array, Array]) -> Array:
         return cone_program(problem, grouping).objective(problem, stack(params))
 
-    def face(problem: Problem, active: tuple[Array, ActiveRows], params: tuple[Array, Array]):
+    def face(problem: Problem, active: tuple[Array, ActiveRows], params: tuple[Array, Array]) -> tuple[Array, Array]:
         live, rows = active
         program = cone_program(problem, grouping)
 
