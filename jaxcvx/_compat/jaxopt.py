@@ -51,12 +51,12 @@ def implicit_tangent(problem: Any, W: Float[Array, "P p c"], tangent: Any) -> Fl
     """
     from jaxcvx.operators.prox import shrink_groups as prox  # jaxopt's own has NaN derivatives at zero blocks
 
-    def residual(W, Y, beta):
-        operator = problem.operator
+    def residual(flat, Y, beta):
+        operator, W = problem.operator, flat.reshape(shape)
         step = W - operator.adjoint(problem.loss.grad(operator.forward(W), Y))
-        return prox(step, beta) - W
+        return prox(step, beta).ravel() - flat
 
-    module = _jaxopt()
+    shape, module = W.shape, _jaxopt()  # its LU takes vectors and matrices only
     return module.implicit_diff.root_jvp(
-        residual, W, (problem.Y, problem.beta), tangent, solve=module.linear_solve.solve_lu
-    )
+        residual, W.ravel(), (problem.Y, problem.beta), tangent, solve=module.linear_solve.solve_lu
+    ).reshape(shape)
