@@ -22,6 +22,8 @@ demo: .venv-demo/.installed
 test: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.jax-cache
 test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 test: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
+# jaxlib 0.10's scheduler of concurrent operations can stall in large batches of decompositions on two cores.
+test: export XLA_FLAGS = --xla_cpu_enable_concurrency_optimized_scheduler=false
 test: lint
 	.venv-test/bin/python -m pytest $(PYTEST_ARGS)
 

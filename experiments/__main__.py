@@ -14,7 +14,20 @@ import jax
 
 from benchmarks.common import write_json
 
-NAMES = ("spiral", "planted", "whitened", "convolution", "exactness", "cost", "annealed_noise", "shortest_path")
+NAMES = (
+    "spiral",
+    "planted",
+    "whitened",
+    "convolution",
+    "exactness",
+    "cost",
+    "annealed_noise",
+    "shortest_path",
+    "low_rank",
+    "one_bit",
+    "line",
+    "width",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -111,3 +111,13 @@ def record(name: str, claim: str, quick: bool, settings: dict[str, Any], **found
         "settings": settings,
         **found,
     }
+
+
+def track(items: Any, label: str) -> Any:
+    """The items, with a progress bar on a terminal where rich is installed."""
+    try:
+        from rich.console import Console
+        from rich.progress import track as bar
+    except ImportError:
+        return items
+    return bar(items, description=label, console=Console(stderr=True), transient=True)

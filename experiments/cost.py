@@ -47,7 +47,7 @@ def _case(n: int, rank: int, settings: dict[str, Any]) -> dict[str, Any]:
     problem = jaxcvx.make_problem(X, Y, 1.0, arrangements=cells)
     problem = problem.replace(beta=settings["beta_over_beta_max"] * problem.beta_max())
     # solving lists the faces once more
-    solution, seconds = timed_solve(problem, jaxcvx.ColumnGeneration(tol=settings["tol"]), repeat=True)
+    solution, seconds = timed_solve(problem, jaxcvx.ColumnGeneration(tol=settings["tol"], pricing="exact"), repeat=True)
     return {
         "n": n, "rank": rank, "cells": len(cells), "faces": table.num_faces, "gap": float(solution.gap),
         "rounds": int(solution.num_steps), "enumerating": enumerating, "listing": listing,

@@ -29,7 +29,7 @@ def run(quick: bool = False) -> dict[str, Any]:
         "instances": 2 if quick else 10,
         "classes": 4,
         "beta": 0.3,
-        "exact_if": 1e-5,
+        "exact_if": 1e-6,
         "tol": {"column generation": 1e-9, "copositive relaxation": 1e-7},
     }
     cases = [
@@ -59,7 +59,7 @@ def _compare(X: np.ndarray, labels: np.ndarray, settings: dict[str, Any]) -> dic
     Y = np.eye(settings["classes"])[labels]
     problem = jaxcvx.make_problem(X, Y, settings["beta"], arrangements=cells)
     tol = settings["tol"]
-    exact = jaxcvx.solve(problem, jaxcvx.ColumnGeneration(tol=tol["column generation"]))
+    exact = jaxcvx.solve(problem, jaxcvx.ColumnGeneration(tol=tol["column generation"], pricing="exact"))
     solver = jaxcvx.CopositiveADMM(tol=tol["copositive relaxation"])
     prepared = _padded(solver.prepare(problem), len(X))
     relaxed = jaxcvx.solve(prepared, solver)

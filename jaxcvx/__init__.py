@@ -1,12 +1,21 @@
 """jaxcvx: two-layer ReLU networks trained to certified global optimality."""
 
 from jaxcvx import errors as errors
-from jaxcvx.analysis.closed_forms import rank_one_solution
+from jaxcvx.analysis.closed_forms import rank_one_solution, whitened_solution
+from jaxcvx.analysis.extreme_points import bias_intervals, residual_neurons, vertex_network
 from jaxcvx.analysis.jacobian import jacobian_spectrum
+from jaxcvx.analysis.landscape import (
+    half_rip_counterexample,
+    isometry_constant,
+    restricted_curvature,
+    second_order,
+)
+from jaxcvx.analysis.line import l1_classifier, line_kernel, line_neurons, spline_rnorm
 from jaxcvx.analysis.path import regularization_path
+from jaxcvx.analysis.recovery import RecoveryCertificate, recovery_certificate
 from jaxcvx.analysis.semi_nmf import semi_nmf
 from jaxcvx.analysis.shortest_path import PathReport, path_report
-from jaxcvx.analysis.spike_free import is_spike_free
+from jaxcvx.analysis.spike_free import is_spike_free, spike_free_solution, spike_free_witness
 from jaxcvx.analysis.trajectory import trajectory
 from jaxcvx.analysis.whitening import fit_whitening
 from jaxcvx.arrangements.cells import Arrangements, arrangements_of, merge_arrangements
@@ -21,10 +30,13 @@ from jaxcvx.errors import InvalidInputError, InvalidTypeError, JaxcvxError, TooM
 from jaxcvx.networks.network import Network, balance, merge_parallel, prune, training_objective
 from jaxcvx.networks.recovery import gated_to_relu
 from jaxcvx.operators.convolution import ConvFlatten, ConvPool
-from jaxcvx.operators.features import Dense, Features
+from jaxcvx.operators.features import Dense, Features, FreeBias
 from jaxcvx.problems.base import make_problem
 from jaxcvx.problems.least_squares import LeastSquares
-from jaxcvx.problems.losses import Hinge, Huber, Logistic, SoftmaxCrossEntropy, Squared
+from jaxcvx.problems.losses import Hinge, Huber, Interpolation, Logistic, SoftmaxCrossEntropy, Squared
+from jaxcvx.problems.low_rank import LowRankLoss, LowRankProblem
+from jaxcvx.problems.matrix_completion import MatrixCompletion, OneBitCompletion
+from jaxcvx.problems.matrix_sensing import MatrixSensing
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.teacher_cnn import TeacherCNN
 from jaxcvx.progress import Progress
@@ -34,11 +46,13 @@ from jaxcvx.solvers.base import Solution, Status, StepInfo
 from jaxcvx.solvers.column_generation import ColumnGeneration
 from jaxcvx.solvers.cone_admm import ConeADMM
 from jaxcvx.solvers.copositive_admm import CopositiveADMM
+from jaxcvx.solvers.cutting_plane import CuttingPlane
 from jaxcvx.solvers.driver import solve
 from jaxcvx.solvers.frank_wolfe import FrankWolfe
 from jaxcvx.solvers.gradient_descent import GradientDescent
 from jaxcvx.solvers.nuclear import NuclearProximalGradient
 from jaxcvx.solvers.polish import polish
+from jaxcvx.solvers.primal_dual import PrimalDual
 from jaxcvx.solvers.proximal_gradient import ProximalGradient
 from jaxcvx.solvers.soft_svd import SoftThresholdedSVD
 from jaxcvx.transforms.gradient_noise import annealed_gradient_noise, langevin
@@ -57,23 +71,33 @@ __all__ = [
     "ConvFlatten",
     "ConvPool",
     "CopositiveADMM",
+    "CuttingPlane",
     "Dense",
     "Features",
     "FrankWolfe",
+    "FreeBias",
     "GradientDescent",
     "Hinge",
     "Huber",
+    "Interpolation",
     "InvalidInputError",
     "InvalidTypeError",
     "JaxcvxError",
     "LeastSquares",
     "Logistic",
+    "LowRankLoss",
+    "LowRankProblem",
+    "MatrixCompletion",
+    "MatrixSensing",
     "Network",
     "NuclearProximalGradient",
+    "OneBitCompletion",
     "PathReport",
+    "PrimalDual",
     "Problem",
     "Progress",
     "ProximalGradient",
+    "RecoveryCertificate",
     "SoftThresholdedSVD",
     "SoftmaxCrossEntropy",
     "Solution",
@@ -86,15 +110,21 @@ __all__ = [
     "arrangements_of",
     "balance",
     "beta_max",
+    "bias_intervals",
     "certify",
     "enumerate_arrangements",
     "epochwise_geometric",
     "errors",
     "fit_whitening",
     "gated_to_relu",
+    "half_rip_counterexample",
     "is_spike_free",
+    "isometry_constant",
     "jacobian_spectrum",
+    "l1_classifier",
     "langevin",
+    "line_kernel",
+    "line_neurons",
     "load",
     "make_problem",
     "merge_arrangements",
@@ -105,15 +135,24 @@ __all__ = [
     "polish",
     "prune",
     "rank_one_solution",
+    "recovery_certificate",
     "regularization_path",
+    "residual_neurons",
     "restrict_filters",
+    "restricted_curvature",
     "riemannian_sphere",
     "sample_arrangements",
     "save",
+    "second_order",
     "semi_nmf",
     "solve",
+    "spike_free_solution",
+    "spike_free_witness",
+    "spline_rnorm",
     "training_objective",
     "trajectory",
+    "vertex_network",
+    "whitened_solution",
 ]
 
 __version__ = "0.1.0"

@@ -51,6 +51,8 @@ def loss_value(loss: str, F: np.ndarray, Y: np.ndarray) -> float:
     if loss == "huber":
         e = np.abs(F - Y)
         return float(np.where(e <= 1, e**2 / 2, e - 0.5).sum())
+    if loss == "interpolation":
+        return float(1e6 * np.abs(F - Y).sum())
     if loss == "logistic":
         return float(np.logaddexp(0, -Y * F).sum())
     if loss == "hinge":
@@ -71,6 +73,8 @@ def _cvxpy_loss(loss: str, F: Any, Y: np.ndarray) -> Any:
         return 0.5 * cp.sum_squares(F - Y)
     if loss == "huber":
         return 0.5 * cp.sum(cp.huber(F - Y, 1))
+    if loss == "interpolation":
+        return 1e6 * cp.sum(cp.abs(F - Y))
     if loss == "logistic":
         return cp.sum(cp.logistic(-cp.multiply(Y, F)))
     if loss == "hinge":

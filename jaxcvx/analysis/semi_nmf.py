@@ -13,15 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcvx.analysis.spike_free import is_spike_free
-from jaxcvx.arrangements.cells import Arrangements
+from jaxcvx.analysis.spike_free import positive_cell
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, balance, prune
-from jaxcvx.operators.projections import least_norm_shift
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.cone_admm import ConeADMM
-from jaxcvx.solvers.driver import solve
 from jaxcvx.solvers.refit import refit_outputs
 
 
@@ -42,15 +39,8 @@ class SemiNMF(NamedTuple):
 
 
 def _positive_network(problem: Problem) -> Network:
-    """Network from the program of the one cell Z u >= 0, over which spike-free data need not go."""
-    Z = problem.rows
-    if not is_spike_free(Z):
-        raise invalid("problem.X", "data that are not spike-free", "spike-free data, or a network")
-    ones = jnp.ones(Z.shape[0], Z.dtype)
-    gate = least_norm_shift(Z, ones, ones * jnp.any(Z != 0, axis=1))
-    cell = Arrangements(jnp.ones((1, Z.shape[0]), bool), gate[None])
-    local = problem.replace(arrangements=cell)
-    network = solve(local, ConeADMM(grouping="per-output", tol=1e-8)).network
+    """Network from the program of the one cell Z u >= 0."""
+    network = positive_cell(problem, ConeADMM(grouping="per-output", tol=1e-8)).network
     return prune(refit_outputs(problem, network))
 
 

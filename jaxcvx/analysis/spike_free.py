@@ -14,6 +14,7 @@ inverse M-matrix. Orthogonal rows (whitened data) and rank one with coefficients
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -21,20 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.operators.pricing_cone import distinct_rays, inverse_gram, spike_free, worst_pair
+from jaxcvx.operators.projections import least_norm_shift
 from jaxcvx.problems.base import as_real_matrix
-
-
-def _distinct_rays(X: np.ndarray, tol: float) -> np.ndarray:
-    """One unit row for each ray spanned by the rows of X."""
-    norms = np.linalg.norm(X, axis=1)
-    alive = norms > tol * norms.max(initial=0.0)
-    unit = X[alive] / norms[alive, None]
-    kept: list[int] = []
-    for i in range(len(unit)):
-        if all(np.linalg.norm(unit[i] - unit[j]) > tol for j in kept):
-            kept.append(i)
-    return unit[kept]
+from jaxcvx.problems.relu import Problem
+from jaxcvx.solvers.base import Solution
+from jaxcvx.solvers.cone_admm import ConeADMM
+from jaxcvx.solvers.driver import solve
 
 
 @functools.partial(jax.jit, static_argnames=("num_starts", "num_steps"))
@@ -95,19 +91,79 @@ def is_spike_free(X: object, tolerance: float = 0.0, *, key: PRNGKeyArray | None
         raise invalid("tolerance", tolerance, "a number >= 0")
     X = as_real_matrix("X", X)
     eps = max(X.shape) * float(jnp.finfo(X.dtype).eps)
-    rows = _distinct_rays(np.asarray(X, np.float64), eps)
-    if not len(rows):
+    host = np.asarray(X, np.float64)
+    if spike_free(host, eps):
         return True
-    size = np.linalg.svd(rows, compute_uv=False)
-    if len(rows) > rows.shape[1] or size[-1] <= eps * size[0]:
-        return False
-    inverse = np.linalg.inv(rows @ rows.T)
-    diagonal = np.sqrt(np.diag(inverse))
-    correlation = inverse / np.outer(diagonal, diagonal)
-    np.fill_diagonal(correlation, 0.0)
-    if correlation.max() <= 8 * eps * (size[0] / size[-1]) ** 2:
-        return True
-    if tolerance == 0:
+    rows = distinct_rays(host, eps)
+    if tolerance == 0 or inverse_gram(rows, eps) is None:
         return False
     key = jax.random.key(0) if key is None else key
     return float(spike_free_statistic(jnp.asarray(rows, X.dtype), key)) <= 1 + tolerance
+
+
+def spike_free_witness(X: object) -> Float[Array, d] | None:
+    """A neuron that shows data not to be spike-free, or None if they are.
+
+    Returns:
+      A unit vector u for which no w with ``||w|| <= 1`` has ``X w = (X u)_+``; for independent rows
+      ``||X^+ (X u)_+|| > 1``. A certificate that anyone can check by least squares.
+
+    Raises:
+      InvalidInputError, InvalidTypeError: X is not a finite matrix.
+    """
+    X = as_real_matrix("X", X)
+    host = np.asarray(X, np.float64)
+    eps = max(X.shape) * float(jnp.finfo(X.dtype).eps)
+    rows = distinct_rays(host, eps)
+    if spike_free(host, eps):
+        return None
+    found = inverse_gram(rows, eps)
+    if found is None:
+        # Dependent rows: rectified values leave the range of the rows for almost every u.
+        trial = np.random.default_rng(0).standard_normal((256, rows.shape[1])) @ rows.T @ rows
+        values = np.maximum(trial @ rows.T, 0).T
+        missing = np.linalg.norm(values - rows @ np.linalg.lstsq(rows, values, rcond=None)[0], axis=0)
+        u = trial[np.argmax(missing / np.linalg.norm(trial, axis=1))]
+    else:
+        pair = worst_pair(*found)
+        assert pair is not None, "not spike-free"
+        i, j = pair
+        s = np.zeros(len(rows))
+        s[i], s[j] = 1.0, -found[0][i, j] / found[0][j, j]
+        u = np.linalg.lstsq(rows, s, rcond=None)[0]
+    return jnp.asarray(u / np.linalg.norm(u), X.dtype)
+
+
+def spike_free_solution(problem: Problem, solver: ConeADMM | None = None) -> Solution:
+    """The exact convex program of two neurons for spike-free data and one output.
+
+        min_{w, w'}  loss(Z (w - w'), Y) + beta (||w|| + ||w'||)    subject to    Z w >= 0, Z w' >= 0
+
+    Its optimum is that of training a network of any width, so the bound's scope is "global".
+
+    Args:
+      problem: its rows spike-free, no skip connection, no free bias; arrangements are not used.
+      solver: the ConeADMM to solve it with, default ``ConeADMM(tol=1e-8)``.
+
+    Raises:
+      InvalidInputError: the data are not spike-free, or there are several output weights per neuron.
+
+    Source: T. Ergen and M. Pilanci, JMLR 22 (2021), equation 22.
+    """
+    if problem.num_columns > 1:
+        raise invalid("problem", f"{problem.num_columns} output weights per neuron", "one")
+    solution = positive_cell(problem, solver or ConeADMM(tol=1e-8))
+    return dataclasses.replace(solution, scope="global")
+
+
+def positive_cell(problem: Problem, solver: ConeADMM) -> Solution:
+    """The cone program of the one cell Z u >= 0, over which spike-free data need not go."""
+    Z = problem.rows
+    if problem.features.skip or problem.features.free_bias:
+        raise invalid("features", f"{problem.features}", "no skip connection and no free bias")
+    if not is_spike_free(Z):
+        raise invalid("problem.X", "data that are not spike-free", "spike-free data")
+    ones = jnp.ones(Z.shape[0], Z.dtype)
+    gate = least_norm_shift(Z, ones, ones * jnp.any(Z != 0, axis=1))
+    cell = Arrangements(jnp.ones((1, Z.shape[0]), bool), gate[None])
+    return solve(problem.replace(arrangements=cell), solver)

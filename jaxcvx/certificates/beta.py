@@ -6,9 +6,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.arrangements.cells import is_traced
-from jaxcvx.certificates.dual import all_networks_dual_norm, cone_dual_norm, gated_dual_norm, skip_dual_norm
-from jaxcvx.certificates.pricers import choose_pricer
+from jaxcvx.certificates.dual import (
+    all_networks_dual_norm,
+    cone_dual_norm,
+    feasible_residual,
+    gated_dual_norm,
+    skip_dual_norm,
+)
+from jaxcvx.certificates.pricers import choose_pricer, sweep_pricer, sweeps
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 
 
@@ -35,6 +42,13 @@ def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
         raise invalid("program", repr(program), "'gated' or 'network'")
     zero = jnp.zeros_like(problem.Y)
     R = -problem.loss.grad(zero, problem.Y)
+    if problem.features.free_bias and not isinstance(problem.loss, Squared):
+        raise invalid(
+            "problem", f"FreeBias() with loss {problem.loss.name!r}", "the squared loss with FreeBias()"
+        )
+    R = feasible_residual(problem, R)  # of the best constant
+    if problem.features.free_bias and sweeps(problem):
+        return sweep_pricer(problem)(problem, R, None, None, 1).values[0]
     if program == "gated":
         if problem.arrangements is None:
             raise invalid("program", "'gated'", "a problem with arrangements, which define the gated program")

@@ -27,7 +27,7 @@ from jaxcvx.certificates.certificate import (
     to_double,
 )
 from jaxcvx.certificates.priced import certify_priced
-from jaxcvx.certificates.pricers import choose_pricer
+from jaxcvx.certificates.pricers import choose_pricer, sweeps
 from jaxcvx.certificates.relaxed import MAX_ORDER, relaxation_order
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, balance, network_objective, problem_for
@@ -93,7 +93,11 @@ def certify(
         problem = problem_for(network, X, Y, beta, loss)
         if method == "multistart":
             pricer = choose_pricer(problem, "multistart", 1)
-            return certify_priced(problem, balance(network), pricer, None, jax.random.key(0), 1, _FRESH_STARTS)
+            return certify_priced(
+                problem, balance(network), pricer, None, jax.random.key(0), 1, _FRESH_STARTS
+            )
+        if problem.features.free_bias:
+            return _certify_free_bias(problem, balance(network), arrangements, method)
         rows = problem.rows
         several, (count, rank) = problem.num_columns > 1, count_cells(rows)
         few = count <= _AUTO_MAX_CELLS
@@ -108,8 +112,25 @@ def certify(
         problem = problem.replace(arrangements=arrangements)
         by_faces = method == "exact" or (method == "auto" and few and rank <= _AUTO_MAX_RANK)
         if several and arrangements is not None and by_faces:
-            return certify_priced(problem, balance(network), choose_pricer(problem, "exact", 1), None, None, 1, 1)
+            return certify_priced(
+                problem, balance(network), choose_pricer(problem, "exact", 1), None, None, 1, 1
+            )
         exact = arrangements is not None and not several
         semidefinite = method == "relaxed" and not exact and relaxation_order(*rows.shape) <= MAX_ORDER
         upper, lower = _evaluate(problem, network, semidefinite)
         return make_certificate(upper, lower, bound_scope(arrangements, problem.num_columns))
+
+
+def _certify_free_bias(
+    problem: Problem, network: Network, arrangements: Arrangements | None, method: str
+) -> Certificate:
+    """As ``certify``, where biases are free: exact by a sweep or by faces, else the crude closed form."""
+    if arrangements is not None:
+        raise invalid("arrangements", "cells", "None for a network with FreeBias()")
+    if method == "relaxed":
+        raise invalid("method", "'relaxed'", "'auto', 'exact' or 'multistart' for a network with FreeBias()")
+    count, rank = count_cells(problem.rows)
+    if method == "exact" or sweeps(problem) or (count <= _AUTO_MAX_CELLS and rank <= _AUTO_MAX_RANK + 1):
+        return certify_priced(problem, network, choose_pricer(problem, "exact", 1), None, None, 1, 1)
+    upper, lower = _evaluate(problem, network, False)
+    return make_certificate(upper, lower, "relaxation")

@@ -4,7 +4,8 @@ The training problem's dual is ``max_R -loss*(-R)`` subject to ``||lift(R)^T (Z 
 (and ``||Z^T lift(R)||_F <= beta`` with a skip connection), where ``lift`` takes samples to rows (the identity for
 dense networks; docstrings below leave it out). For any R and any upper bound M on the left-hand
 side over a set of neurons, s R with |s| <= beta / M is feasible for the problem restricted to those
-neurons, so its dual value bounds from below every network made of them.
+neurons, so its dual value bounds from below every network made of them. With free biases the dual has the
+constraint ``sum_i R_i = 0`` as well, and ||u|| leaves the bias out: then every R below must be a ``feasible_residual``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcvx.networks.network import Network
+from jaxcvx.networks.network import Network, hidden_norms
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.projections import project_cells
 from jaxcvx.operators.prox import group_norms
@@ -24,6 +25,11 @@ from jaxcvx.problems.relu import Problem
 Scalar = Float[Array, ""]
 
 _MAX_PROJECTION_WORK = 2e7
+
+
+def feasible_residual(problem: Problem, R: Float[Array, "n c"]) -> Float[Array, "n c"]:
+    """R itself, or with free biases a residual near it whose columns sum to zero."""
+    return problem.loss.center_dual(R, problem.Y) if problem.features.free_bias else R
 
 
 def scaled_bound(problem: Problem, R: Float[Array, "n c"], dual_norm: Scalar) -> Scalar:
@@ -45,7 +51,7 @@ def scaled_bound(problem: Problem, R: Float[Array, "n c"], dual_norm: Scalar) ->
 
 def best_bound(problem: Problem, F: Float[Array, "n c"], dual_norm: Callable[[Array], Scalar]) -> Scalar:
     """Best bound over the loss's dual candidates at predictions F; ``dual_norm`` maps R to its M."""
-    candidates = problem.loss.dual_candidates(F, problem.Y)
+    candidates = jax.vmap(lambda R: feasible_residual(problem, R))(problem.loss.dual_candidates(F, problem.Y))
     return jnp.max(jax.lax.map(lambda R: scaled_bound(problem, R, dual_norm(R)), candidates))
 
 
@@ -143,7 +149,7 @@ def atom_dual_norm(network: Network, problem: Problem, R: Float[Array, "n c"]) -
     With a skip connection also ``||Z^T R||_F``, whether this network uses it or not: the bound is about others.
     """
     Z, readout = problem.rows, problem.readout
-    size = jnp.linalg.norm(network.hidden, axis=1)
+    size = hidden_norms(network)
     value = jnp.linalg.norm(readout.price(jax.nn.relu(Z @ network.hidden.T), R), axis=1)
     best = jnp.max(jnp.where(size > 0, value / jnp.where(size > 0, size, 1.0), 0.0))
     if not problem.features.skip and network.skip is None:
@@ -155,9 +161,18 @@ def all_networks_dual_norm(problem: Problem, R: Float[Array, "n c"]) -> Scalar:
     """Upper bound on ``max_u ||R^T (Z u)_+||`` over ALL unit u, without any cells.
 
     From (t)_+ = (t + |t|)/2 and Cauchy-Schwarz: ``sum_i r_i |z_i u| <= sqrt(sum r+ * lambda_max(Z^T diag(r+) Z))``
-    and ``<= ||r+|| ||Z||_2`` for one output, ``<= ||R||_2 ||Z||_2`` for all together.
+    and ``<= ||r+|| ||Z||_2`` for one output, ``<= ||R||_2 ||Z||_2`` for all together. With free biases some neuron
+    of largest price has its kink at a sample, so it is the largest such bound over the rows seen from each sample.
     """
-    Z, R = problem.rows, problem.readout.lift(R)
+    Z, lifted = problem.rows, problem.readout.lift(R)
+    if problem.features.free_bias:
+        X = problem.features.penalised(Z)
+        return jnp.max(jax.lax.map(lambda x: _crude_dual_norm(X - x, lifted), X))
+    best = _crude_dual_norm(Z, lifted)
+    return jnp.maximum(best, jnp.linalg.norm(Z.T @ lifted)) if problem.features.skip else best
+
+
+def _crude_dual_norm(Z: Float[Array, "N p"], R: Float[Array, "N q"]) -> Scalar:
     top = jnp.linalg.norm(Z, ord=2)
 
     def one_sided(r):
@@ -171,5 +186,4 @@ def all_networks_dual_norm(problem: Problem, R: Float[Array, "n c"]) -> Scalar:
 
     separate = jnp.linalg.norm(jax.vmap(one_output)(R.T))
     together = 0.5 * (jnp.linalg.norm(Z.T @ R, ord=2) + jnp.linalg.norm(R, ord=2) * top)
-    best = jnp.minimum(separate, together) * (1 + 64 * jnp.finfo(R.dtype).eps)
-    return jnp.maximum(best, jnp.linalg.norm(Z.T @ R)) if problem.features.skip else best
+    return jnp.minimum(separate, together) * (1 + 64 * jnp.finfo(R.dtype).eps)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.certificates.certificate import Certificate, make_certificate
-from jaxcvx.certificates.dual import atom_dual_norm, scaled_bound
-from jaxcvx.certificates.pricers import ExactPricer, Pricer, heuristic_norm
+from jaxcvx.certificates.dual import atom_dual_norm, feasible_residual, scaled_bound
+from jaxcvx.certificates.pricers import MultistartPricer, Pricer, heuristic_norm
 from jaxcvx.networks.network import Network, network_objective
 from jaxcvx.operators.pricing_branch import price_branch
 from jaxcvx.problems.relu import Problem
@@ -30,17 +30,18 @@ def certify_priced(
       num: neurons that the pricer was asked for before, so that nothing is compiled anew.
       num_starts: how many of them.
     """
-    own_residual = -problem.loss.grad(network(problem.X), problem.Y)
+    own_residual = feasible_residual(problem, -problem.loss.grad(network(problem.X), problem.Y))
     upper = float(network_objective(network, problem))
-    if isinstance(pricer, ExactPricer):
-        residuals = [own_residual] if dual is None else [own_residual, problem.loss.project_dual(dual, problem.Y)]
+    if pricer.exact:
+        residuals = [own_residual]
+        if dual is not None:
+            residuals.append(feasible_residual(problem, problem.loss.project_dual(dual, problem.Y)))
         bounds = []
         for R in residuals:
-            norm = jnp.maximum(
-                pricer(problem, R, None, None, num).upper, atom_dual_norm(network, problem, R)
-            )
+            norm = jnp.maximum(pricer(problem, R, None, None, num).upper, atom_dual_norm(network, problem, R))
             bounds.append(float(scaled_bound(problem, R, norm)))
         return make_certificate(upper, max(bounds), pricer.scope)
+    assert isinstance(pricer, MultistartPricer)
     found = heuristic_norm(problem, own_residual, key, network.hidden, num_starts)
     own = atom_dual_norm(network, problem, own_residual)
     estimate = min(float(scaled_bound(problem, own_residual, jnp.maximum(found, own))), upper)

@@ -18,7 +18,7 @@ from jaxcvx.problems.relu import Problem
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """``f(X) = lower(relu(Z U^T) V + Z S)`` with Z = features.matrix(X), ``lower`` the features' readout.
+    """``f(X) = lower(relu(Z U^T) V + Z S) + b`` with Z = features.matrix(X), ``lower`` the features' readout.
 
     Dense networks have one row per sample, q = c and ``lower`` the identity.
 
@@ -26,19 +26,22 @@ class Network:
       hidden: (m, p) hidden weights u_j as rows; with a bias its weight is the last entry.
       output: (m, q) output weights v_j as rows; q = c, or K c where each of K positions has its own.
       skip: (p, q) linear skip connection S, or None.
-      features: static; Dense(bias, skip), ConvPool(...) or ConvFlatten(...).
+      features: static; Dense(bias, skip), FreeBias(), ConvPool(...) or ConvFlatten(...).
+      output_bias: (c,) output bias b, with FreeBias() only (there None counts as 0). It is not penalised.
     """
 
     hidden: Float[Array, "m p"]
     output: Float[Array, "m q"]
     skip: Float[Array, "p q"] | None = None
     features: Features = dataclasses.field(default=Dense(), metadata={"static": True})
+    output_bias: Float[Array, c] | None = None
 
     def __call__(self, X: Float[Array, "n ..."]) -> Float[Array, "n c"]:
         """Predictions (n, c) for inputs X, (n, d) or as the features want them."""
         Z, readout = self.features.matrix(X), self.features.readout(*X.shape[1:])
         F = readout.apply(jax.nn.relu(Z @ self.hidden.T), self.output)
-        return F if self.skip is None else F + readout.apply(Z, self.skip)
+        F = F if self.skip is None else F + readout.apply(Z, self.skip)
+        return F if self.output_bias is None else F + self.output_bias
 
     @property
     def width(self) -> int:
@@ -51,6 +54,11 @@ def _norms(A: Array) -> Array:
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
+def hidden_norms(network: Network) -> Float[Array, m]:
+    """Norms of the neurons' hidden weights, of the part that weight decay sees."""
+    return _norms(network.features.penalised(network.hidden))
+
+
 def skip_penalty(network: Network) -> Float[Array, ""]:
     """``||S||_F``, 0 without a skip connection."""
     zero = jnp.zeros((), network.hidden.dtype)
@@ -59,12 +67,13 @@ def skip_penalty(network: Network) -> Float[Array, ""]:
 
 def weight_penalty(network: Network) -> Float[Array, ""]:
     """``1/2 sum_j (||u_j||^2 + ||v_j||^2) + ||S||_F``, as the weights stand."""
-    return 0.5 * (jnp.sum(network.hidden**2) + jnp.sum(network.output**2)) + skip_penalty(network)
+    hidden = network.features.penalised(network.hidden)
+    return 0.5 * (jnp.sum(hidden**2) + jnp.sum(network.output**2)) + skip_penalty(network)
 
 
 def balanced_penalty(network: Network) -> Float[Array, ""]:
     """``sum_j ||u_j|| ||v_j|| + ||S||_F``: the weight penalty after balancing, never larger."""
-    return jnp.sum(_norms(network.hidden) * _norms(network.output)) + skip_penalty(network)
+    return jnp.sum(hidden_norms(network) * _norms(network.output)) + skip_penalty(network)
 
 
 def network_objective(network: Network, problem: Problem) -> Float[Array, ""]:
@@ -77,7 +86,8 @@ def balance(network: Network) -> Network:
 
     A neuron with a zero side becomes zero. Works under jit and vmap.
     """
-    a, b = _norms(network.hidden), _norms(network.output)
+    network = _fold_constants(network)
+    a, b = hidden_norms(network), _norms(network.output)
     alive = (a > 0) & (b > 0)
     scale = jnp.where(alive, jnp.sqrt(jnp.where(alive, b, 1.0) / jnp.where(alive, a, 1.0)), 0.0)
     inverse = jnp.where(alive, 1 / jnp.where(alive, scale, 1.0), 0.0)
@@ -86,12 +96,24 @@ def balance(network: Network) -> Network:
     )
 
 
+def _fold_constants(network: Network) -> Network:
+    """With free biases: neurons without hidden weights, which are constant, become part of the output bias."""
+    if not network.features.free_bias:
+        return network
+    constant = jnp.where(hidden_norms(network) > 0, 0.0, jax.nn.relu(network.hidden[:, -1]))
+    shift = constant @ network.output
+    bias = shift if network.output_bias is None else network.output_bias + shift
+    output = jnp.where((constant > 0)[:, None], 0.0, network.output)
+    return dataclasses.replace(network, output=output, output_bias=bias)
+
+
 def prune(network: Network, tol: float = 0.0) -> Network:
     """Drop neurons with ``||u_j|| ||v_j|| <= tol * max``; with tol 0 only dead ones, so the function is kept.
 
     The width becomes data-dependent, so this is for use outside jit. At least one (zero) neuron stays.
     """
-    size = np.asarray(_norms(network.hidden) * _norms(network.output))
+    network = _fold_constants(network)
+    size = np.asarray(hidden_norms(network) * _norms(network.output))
     keep = size > tol * size.max(initial=0.0)
     if not keep.any():
         keep[:1] = True
@@ -108,7 +130,7 @@ def merge_parallel(network: Network, tol: float = 1e-12) -> Network:
     """
     net = prune(balance(network))
     hidden, output = np.asarray(net.hidden, np.float64), np.asarray(net.output, np.float64)
-    norms = np.linalg.norm(hidden, axis=1)
+    norms = np.linalg.norm(net.features.penalised(hidden), axis=1)
     if not norms.any():
         return net
     unit = hidden / norms[:, None]
@@ -125,11 +147,13 @@ def merge_parallel(network: Network, tol: float = 1e-12) -> Network:
 def concatenate(*networks: Network) -> Network:
     """One network whose function is the sum of the given ones (equal features)."""
     skips = [n.skip for n in networks if n.skip is not None]
+    biases = [n.output_bias for n in networks if n.output_bias is not None]
     return dataclasses.replace(
         networks[0],
         hidden=jnp.concatenate([n.hidden for n in networks]),
         output=jnp.concatenate([n.output for n in networks]),
         skip=sum(skips[1:], skips[0]) if skips else None,
+        output_bias=sum(biases[1:], biases[0]) if biases else None,
     )
 
 
@@ -137,7 +161,8 @@ def zero_network(problem: Problem, width: int = 1) -> Network:
     """The network that predicts 0, with the shapes that ``problem`` wants."""
     p, q, dtype = problem.rows.shape[1], problem.num_columns, problem.X.dtype
     skip = jnp.zeros((p, q), dtype) if problem.features.skip else None
-    return Network(jnp.zeros((width, p), dtype), jnp.zeros((width, q), dtype), skip, problem.features)
+    bias = jnp.zeros(problem.num_outputs, dtype) if problem.features.free_bias else None
+    return Network(jnp.zeros((width, p), dtype), jnp.zeros((width, q), dtype), skip, problem.features, bias)
 
 
 def training_objective(
@@ -176,6 +201,13 @@ def problem_for(network: Network, X: object, Y: object, beta: object, loss: str 
         fitting = (network.hidden.shape[1], network.output.shape[1])
         if network.skip.shape != fitting:
             raise invalid("network.skip", f"shape {network.skip.shape}", f"{fitting}, inputs by outputs")
+    if network.output_bias is not None:
+        as_real_matrix("network.output_bias", network.output_bias, 1)
+        if not network.features.free_bias or network.output_bias.shape != network.output.shape[1:]:
+            got = f"shape {network.output_bias.shape} with {network.features}"
+            raise invalid(
+                "network.output_bias", got, f"({network.output.shape[1]},) with FreeBias(), else None"
+            )
     resolved = resolve_loss(loss)
     X = as_real_matrix("X", X, network.features.ndims)
     sample_shape, q = X.shape[1:], network.output.shape[1]

@@ -11,6 +11,11 @@ the eigenvectors and evaluates f itself at each. So no test of membership can go
 neuron with its true value, and the maximiser is among them. Faces whose bound ||N^T G_i||_2 is below the
 best value found are skipped.
 
+With free biases (rows that end with a one, ||u|| without the bias) the same holds for faces that lie on a hyperplane:
+there the bias is a linear function of the other weights, and the projector N N^T becomes the root of the
+inverse of the norm's quadratic form on the span. Faces that hold the bias's own axis need not be looked at: where
+the residual sums to zero, some best neuron has its kink at a sample.
+
 Sources: the cone-constrained PCA step of A. Sahiner, T. Ergen, J. Pauly and M. Pilanci, "Vector-output ReLU
 neural network problems are copositive programs" (2021), after M. Asteris, D. Papailiopoulos and A. Dimakis,
 "Nonnegative sparse PCA with provable guarantees" (2014), with redundant rows removed and shared faces merged.
@@ -46,7 +51,8 @@ class FaceTable:
     Attributes:
       cell: (F,) a cell that the face belongs to.
       span: (F,) number of the subspace that the face spans.
-      projectors: (S, r, r) orthogonal projectors on those subspaces, in coordinates of ``basis``.
+      projectors: (S, r, r) orthogonal projectors on those subspaces, in coordinates of ``basis``. With free biases
+        the maps T with T^2 = (N (N^T M N)^-1 N^T), M the norm's quadratic form: they take unit vectors to neurons.
       basis: (p, r) orthonormal basis of the row space of Z.
     """
 
@@ -66,6 +72,7 @@ def face_table(
     masks: Bool[Array, "P N"],
     gates: Float[Array, "P p"],
     *,
+    free_bias: bool = False,
     max_faces: int = 4_000_000,
 ) -> FaceTable:
     """List the faces of the cells; on the host, once for all residuals.
@@ -74,6 +81,7 @@ def face_table(
       rows: (N, p) feature rows Z.
       masks: (P, N) gate patterns.
       gates: (P, p) one direction inside each cell.
+      free_bias: whether the last weight is a bias that norms leave out; the other columns must be centred then.
       max_faces: limit on the sets of facets looked at, at most ``sum_i sum_{s < r} C(k_i, s)`` for cells
         with k_i facets.
 
@@ -107,12 +115,26 @@ def face_table(
         projectors.append(_null_projectors(inner[lines], dimension))
         num_spans += len(lines)
     as_index = functools.partial(jnp.asarray, dtype=jnp.int32)
+    maps = np.concatenate(projectors)
     return FaceTable(
         as_index(np.concatenate(cells)),
         as_index(np.concatenate(spans)),
-        jnp.asarray(np.concatenate(projectors), dtype),
+        jnp.asarray(_without_bias(maps, basis[-1]) if free_bias else maps, dtype),
         jnp.asarray(basis, dtype),
     )
+
+
+def _without_bias(projectors: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """Maps for the norm that leaves out the component along ``axis`` (r,), zero where a span holds the axis itself."""
+    part = projectors @ axis
+    share = np.einsum("sr,sr->s", part, part)
+    free = 1 - share
+    inside = free > 1e-12
+    stretch = np.where(inside, 1 / np.sqrt(np.where(inside, free, 1.0)) - 1, 0.0) / np.where(
+        share > 0, share, 1.0
+    )
+    maps = projectors + stretch[:, None, None] * part[:, :, None] * part[:, None, :]
+    return maps * inside[:, None, None]
 
 
 def _row_space(unit: np.ndarray, eps: float) -> np.ndarray:
@@ -231,6 +253,7 @@ def price_exact(
         k, best, direction = carry
         cell = table.cell[order[k]]
         u = _top_left_vector(restricted(order[k]))
+        u = jnp.einsum("frs,fs->fr", table.projectors[table.span[order[k]]], u)
         value = jnp.stack([neuron_values(inner, Rl, u), neuron_values(inner, Rl, -u)])
         u = jnp.where((value[1] > value[0])[:, None], -u, u)
         value = jnp.max(value, axis=0)

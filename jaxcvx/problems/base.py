@@ -142,11 +142,12 @@ def make_problem(
         ``"hinge"``.
       beta: weight decay >= 0, absolute: the objective is ``loss + beta/2 * (sum of squared weights)``, the
         loss a sum over samples.
-      loss: ``"squared" | "logistic" | "softmax" | "huber" | "hinge"`` or a Loss such as ``Huber(0.5)``.
+      loss: ``"squared" | "logistic" | "softmax" | "huber" | "hinge" | "interpolation"`` or a Loss such as
+        ``Huber(0.5)``.
       arrangements: cells for the convex programs, from ``enumerate_arrangements``,
         ``sample_arrangements`` or ``arrangements_of``.
-      features: ``"dense"``, ``jaxcvx.Dense(bias=..., skip=...)``, ``jaxcvx.ConvPool(...)`` or
-        ``jaxcvx.ConvFlatten(...)``.
+      features: ``"dense"``, ``jaxcvx.Dense(bias=..., skip=...)``, ``jaxcvx.FreeBias()``, ``jaxcvx.ConvPool(...)``
+        or ``jaxcvx.ConvFlatten(...)``.
 
     Returns:
       A frozen pytree; ``problem.replace(beta=...)`` gives another.
@@ -160,6 +161,8 @@ def make_problem(
     num_weights = features.num_weights(*X.shape[1:])
     Y = as_targets(loss, Y, X.shape[0], X.dtype)
     if arrangements is not None:
+        if features.free_bias:
+            raise invalid("arrangements", "cells", "None with FreeBias(): its pricing needs none")
         if not isinstance(arrangements, Arrangements):
             raise InvalidTypeError(f"arrangements: got {type(arrangements).__name__}, expected Arrangements.")
         num_rows = X.shape[0] * features.readout(*X.shape[1:]).positions

@@ -93,6 +93,18 @@ class Loss(abc.ABC):
         """A point of the dual objective's domain near R (R itself where the domain is everything)."""
         return R
 
+    def center_dual(self, R: Matrix, Y: Matrix) -> Matrix:
+        """A point near R whose columns sum to zero, as free biases ask for; a multiple of it lies in the domain."""
+        return R - jnp.mean(R, axis=0)
+
+    def dual_interval(self, Y: Matrix) -> tuple[Matrix, Matrix]:
+        """Bounds low <= R <= high of the domain of a dual objective that is a sum over entries.
+
+        Raises:
+          InvalidInputError: the dual objective couples the entries.
+        """
+        raise invalid("loss", repr(self.name), "a loss that is a sum over entries")
+
     def best_scaling(self, R: Matrix, Y: Matrix, limit: Scalar) -> Scalar:
         """The s with |s| <= limit that maximises ``dual_value(s R)``."""
         return _maximise_concave(
@@ -165,8 +177,61 @@ class Huber(Loss):
     def project_dual(self, R, Y):
         return jnp.clip(R, -self.delta, self.delta)
 
+    def dual_interval(self, Y):
+        return jnp.full_like(Y, -self.delta), jnp.full_like(Y, self.delta)
+
     def best_scaling(self, R, Y, limit):
         return Squared().best_scaling(R, Y, jnp.minimum(limit, self.max_scaling(R, Y)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpolation(Loss):
+    """``penalty * sum |F - Y|``: the exact penalty of F = Y, so that the network of least weights interpolates.
+
+    The dual variable lives in the box |R| <= penalty. Where the interpolation problem's own dual solution lies
+    inside that box the two problems have the same solutions; otherwise some targets are missed, so raise it.
+    """
+
+    penalty: float = 1e6
+    name = "interpolation"
+    curvature = None
+
+    def __post_init__(self):
+        if not 0 < self.penalty < float("inf"):
+            raise invalid("penalty", self.penalty, "a positive finite number")
+
+    def value(self, F, Y):
+        return self.penalty * jnp.sum(jnp.abs(F - Y))
+
+    def grad(self, F, Y):
+        return self.penalty * jnp.sign(F - Y)
+
+    def dual_value(self, R, Y):
+        inside = jnp.all(jnp.abs(R) <= self.penalty * (1 + 4 * jnp.finfo(R.dtype).eps))
+        return jnp.where(inside, jnp.sum(R * Y), -jnp.inf)
+
+    def prox(self, F, Y, step):
+        e = F - Y
+        return F - jnp.clip(e, -step * self.penalty, step * self.penalty)
+
+    def max_scaling(self, R, Y):
+        return self.penalty / jnp.maximum(jnp.max(jnp.abs(R)), jnp.finfo(R.dtype).tiny)
+
+    def project_dual(self, R, Y):
+        return jnp.clip(R, -self.penalty, self.penalty)
+
+    def dual_interval(self, Y):
+        return jnp.full_like(Y, -self.penalty), jnp.full_like(Y, self.penalty)
+
+    def dual_candidates(self, F, Y):
+        # Where F = Y any |R| <= penalty is a subgradient: try steps softened by several widths.
+        widths = jnp.max(jnp.abs(Y)) * jnp.asarray([1e-9, 1e-6, 1e-3, 1e-1, 1.0], F.dtype)[:, None, None]
+        safe = jnp.maximum(widths, jnp.finfo(F.dtype).tiny)
+        return self.penalty * jnp.clip((Y - F) / safe, -1.0, 1.0)
+
+    def best_scaling(self, R, Y, limit):
+        value = jnp.sum(R * Y)  # linear in s, and two-sided
+        return jnp.where(value == 0, 0.0, jnp.sign(value) * jnp.minimum(limit, self.max_scaling(R, Y)))
 
 
 class _SignLoss(Loss):
@@ -179,6 +244,16 @@ class _SignLoss(Loss):
 
     def project_dual(self, R, Y):
         return Y * jnp.clip(Y * R, 0.0, 1.0)
+
+    def center_dual(self, R, Y):
+        # The class with the larger total is scaled down: that keeps 0 <= y r <= 1.
+        total = jnp.sum(jnp.where(Y > 0, R, 0.0), axis=0), -jnp.sum(jnp.where(Y > 0, 0.0, R), axis=0)
+        least = jnp.minimum(*total)
+        plus, minus = (least / jnp.where(t > 0, t, 1.0) for t in total)
+        return R * jnp.where(Y > 0, plus, minus)
+
+    def dual_interval(self, Y):
+        return jnp.minimum(Y, 0.0), jnp.maximum(Y, 0.0)
 
     def dual_value(self, R, Y):
         t = Y * R
@@ -278,6 +353,9 @@ class SoftmaxCrossEntropy(Loss):
         p = jnp.maximum(Y - R, 0.0)
         return Y - p / jnp.maximum(jnp.sum(p, axis=1, keepdims=True), jnp.finfo(R.dtype).tiny)
 
+    def center_dual(self, R, Y):
+        return jnp.zeros_like(R)  # feasible; no closed form comes nearer
+
     def prox(self, F, Y, step):
         # Damped Newton; the Hessian diag(p) - p p^T + I/step is inverted by Sherman-Morrison.
         damping = 0.5 ** jnp.arange(8, dtype=F.dtype)
@@ -300,7 +378,7 @@ class SoftmaxCrossEntropy(Loss):
 
 
 LOSSES: dict[str, type[Loss]] = {
-    loss.name: loss for loss in (Squared, Logistic, SoftmaxCrossEntropy, Huber, Hinge)
+    loss.name: loss for loss in (Squared, Logistic, SoftmaxCrossEntropy, Huber, Hinge, Interpolation)
 }
 
 

@@ -54,8 +54,8 @@ class SmoothProblem(abc.ABC):
         """Params that a caller's ``init`` stands for, where that may be something shorter."""
         return init
 
-    def default_optimizer(self) -> Any:
-        """An optax optimiser that suits this problem's scale, or None."""
+    def default_optimizer(self, batch_size: int | None = None) -> Any:
+        """An optax optimiser that suits this problem's scale (for gradients of mini-batches, if so), or None."""
         return None
 
     def gradient_scale(self, params: Any, largest: Float[Array, ""]) -> Float[Array, ""]:

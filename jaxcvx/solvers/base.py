@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxcvx.diff.implicit import Optimality
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network
 from jaxcvx.problems.relu import Problem
@@ -106,6 +107,7 @@ class Solution:
       history: what the checks saw.
       scope: static; "global" (all networks, exact), "relaxation" (all networks, by a relaxation),
         "sampled-cells" (networks whose neurons lie in the given cells), "heuristic", "none".
+      dual: multipliers of a smooth problem's constraints, from solvers that have them (PrimalDual); else None.
     """
 
     params: Any
@@ -120,6 +122,7 @@ class Solution:
     num_steps: Scalar
     history: History | None
     scope: str = dataclasses.field(default="none", metadata={"static": True})
+    dual: Any = None
 
     @property
     def converged(self) -> Any:
@@ -163,6 +166,7 @@ class AnySolver:
     needs_arrangements = True
     resumable = True  # whether StepInfo.params is something to start from
     problem_kinds: ClassVar[tuple[type, ...]] = (Problem,)
+    takes_free_bias = False
 
     def validate(self, problem: Problem) -> None:
         """Raise if this solver can't take ``problem``; shapes and static fields only."""
@@ -233,6 +237,10 @@ class Solver(AnySolver, abc.ABC):
     @abc.abstractmethod
     def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:
         """Network, objective and bounds, computed from the params."""
+
+    def optimality(self, problem: Problem, params: Any) -> Optimality | None:
+        """What returned params are optimal for, to differentiate them; None for solvers without derivatives."""
+        return None
 
 
 def _where_tree(condition: Array, a: Any, b: Any) -> Any:

@@ -15,7 +15,7 @@ from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.certificates.certificate import Certificate, double_precision, to_double
 from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.certificates.priced import certify_priced
-from jaxcvx.certificates.pricers import ExactPricer, Pricer, choose_pricer
+from jaxcvx.certificates.pricers import Pricer, choose_pricer
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, prune
 from jaxcvx.networks.width import reduce_width
@@ -114,7 +114,7 @@ class ColumnGeneration(HostSolver):
     def solve_on_host(self, problem: Problem, init: Any, key: Any, callback: Callback | None) -> Solution:
         began = time.perf_counter()
         pricer = choose_pricer(problem, self.pricing, self.num_starts, self.branch_nodes)
-        exact = isinstance(pricer, ExactPricer)
+        exact = pricer.exact
         work, scaling = scaled_problem(problem, None if exact else jnp.float32)
         keys = jax.random.split(jax.random.key(0) if key is None else key, self.max_steps + 2)
         pool = self._start(work, init, keys[0], scaling)
@@ -150,7 +150,9 @@ class ColumnGeneration(HostSolver):
             wanted = priced.values > work.beta * (1 + (1e-12 if exact else 5e-4))
             pool = self._round(work, pool, priced.directions, wanted, exact)
         network = scaling.network(pool_network(work, pool), problem)
-        network, certificate = self._finish(problem, pricer, pool_of(network), scaling.residual(dual), keys[-1])
+        network, certificate = self._finish(
+            problem, pricer, pool_of(network), scaling.residual(dual), keys[-1]
+        )
         return host_solution(network, network, certificate, status, steps, trace)
 
     def _start(self, work: Problem, init: Any, key: Any, scaling: Scaling) -> Pool:
@@ -170,7 +172,9 @@ class ColumnGeneration(HostSolver):
         else:
             networks = list(init) if isinstance(init, list | tuple) else [init]
             if not networks or not all(isinstance(net, Network) for net in networks):
-                raise InvalidTypeError(f"init: got {type(init).__name__}, expected a Network or a list of them.")
+                raise InvalidTypeError(
+                    f"init: got {type(init).__name__}, expected a Network or a list of them."
+                )
             shape = (work.rows.shape[1], work.num_columns)
             pools = []
             for net in networks:

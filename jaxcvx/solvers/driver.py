@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 
 from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.certificates.certificate import double_precision, make_certificate, to_double
+from jaxcvx.diff.implicit import differentiable_objective, differentiable_params, refuse_derivatives
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import network_objective, prune
 from jaxcvx.problems.relu import Problem
@@ -54,6 +56,12 @@ def solve(
     so the network keeps its zero neurons, and the numbers are in the problem's precision with bounds
     rounded down.
 
+    Under grad and jvp, ``params`` and ``objective`` of a ProximalGradient solution (and of a ConeADMM
+    solution with a smooth loss) carry derivatives with respect to X, Y and beta, by implicit differentiation at the
+    solution: see :mod:`jaxcvx.diff.implicit`. Cells, ``init`` and all other fields (the rounded network and the
+    bounds) count as constants there. A derivative's error is about ``sqrt(tol)``, so ask for tol=1e-12 in
+    float64. Other solvers raise under grad.
+
     Args:
       problem: from :func:`jaxcvx.make_problem`, or a SmoothProblem such as ``MatrixCompletion``.
       solver: a solver object such as ``ProximalGradient(tol=1e-6)``.
@@ -67,7 +75,8 @@ def solve(
       A Solution. ``solution.status`` says how it ended; failures inside jit are a status, not an exception.
 
     Raises:
-      InvalidInputError, InvalidTypeError: the problem does not fit the solver, or init has a wrong shape.
+      InvalidInputError, InvalidTypeError: the problem does not fit the solver, init has a wrong shape, or the
+        solver has no derivatives and one is asked for.
     """
     if not isinstance(problem, Problem | SmoothProblem):
         raise InvalidTypeError(
@@ -84,13 +93,8 @@ def solve(
         value = getattr(solver, name)
         if not value >= (0 if name == "tol" else 1):
             raise invalid(name, value, "a positive number" if name != "tol" else "a number >= 0")
-    if solver.needs_arrangements and isinstance(problem, Problem) and problem.arrangements is None:
-        raise invalid(
-            "problem.arrangements",
-            "None",
-            f"cells for {type(solver).__name__}: make_problem(..., arrangements=jaxcvx.enumerate_arrangements(X)) "
-            "or sample_arrangements(key, X, num)",
-        )
+    if isinstance(problem, Problem):
+        _check_structure(problem, solver)
     solver.validate(problem)
     if callback is None:
         return _solve(problem, solver, init, key, None)
@@ -124,12 +128,29 @@ def _solve(problem: Problem, solver: AnySolver, init: Any, key: Any, callback: C
     params = starting_params(problem, solver, init, key)
     # Inside jit even operations on concrete numbers are traced, which the fresh array tells.
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, params, key))):
-        return _summarise(problem, solver, run(problem, solver, params, key))
+        return _solve_traced(problem, solver, params, key)
     if callback is None:
         done = _run_jitted(problem, solver, params, key)
     else:
         done = _run_with_callback(problem, solver, params, key, callback)
     return _summarise_on_host(problem, solver, done)
+
+
+def _check_structure(problem: Problem, solver: AnySolver) -> None:
+    """Cells where they are needed, no free biases where they are not known."""
+    if solver.needs_arrangements and problem.arrangements is None:
+        raise invalid(
+            "problem.arrangements",
+            "None",
+            f"cells for {type(solver).__name__}: make_problem(..., arrangements=jaxcvx.enumerate_arrangements(X)) "
+            "or sample_arrangements(key, X, num)",
+        )
+    if problem.features.free_bias and not solver.takes_free_bias:
+        raise invalid(
+            "features",
+            "FreeBias()",
+            f"a penalised bias, Dense(bias=True), or none for {type(solver).__name__}",
+        )
 
 
 def starting_params(problem: Problem, solver: Solver, init: Any, key: Any) -> Any:
@@ -147,6 +168,20 @@ def starting_params(problem: Problem, solver: Solver, init: Any, key: Any) -> An
         if not is_traced(leaf) and not np.isfinite(leaf).all():
             raise invalid("init", np.asarray(leaf)[~np.isfinite(leaf)].flat[0], "finite numbers")
     return jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), init)
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+def _solve_traced(problem: Problem, solver: Solver, params: Any, key: Any) -> Solution:
+    """Solve on constants, then attach derivatives to what has them (see :mod:`jaxcvx.diff.implicit`)."""
+    constant = jax.lax.stop_gradient(problem)
+    done = run(constant, solver, jax.lax.stop_gradient(params), key)
+    solution = _summarise(constant, solver, done)
+    optimality = solver.optimality(constant, done.outcome.params)
+    if optimality is None:
+        return refuse_derivatives((problem, params), solution, type(solver).__name__)
+    found = differentiable_params(optimality, problem, solution.params)
+    value = differentiable_objective(optimality, problem, found, solution.objective)
+    return dataclasses.replace(solution, params=found, objective=value)
 
 
 @functools.partial(jax.jit, static_argnames="solver")
@@ -212,6 +247,7 @@ def _summarise(problem: Problem, solver: Solver, done: Run) -> Solution:
         num_steps=done.num_steps,
         history=done.history,
         scope=solver.scope(problem),
+        dual=done.outcome.dual if isinstance(problem, SmoothProblem) else None,
         **_numbers(problem, parts)._asdict(),
     )
 
@@ -247,5 +283,6 @@ def _summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
         num_steps=np.int32(done.num_steps),
         history=History(history.step[:used], history.objective[:used], history.bound[:used], history.count),
         scope=solver.scope(problem),
+        dual=done.outcome.dual if isinstance(problem, SmoothProblem) else None,
         **{name: np.float64(value) for name, value in numbers._asdict().items()},
     )

@@ -61,7 +61,7 @@ class GradientDescent(SmoothSolver):
     def _optimizer(self, smooth: SmoothProblem) -> Any:
         import optax
 
-        optimizer = self.optimizer if self.optimizer is not None else smooth.default_optimizer()
+        optimizer = self.optimizer if self.optimizer is not None else smooth.default_optimizer(self.batch_size)
         if optimizer is not None:
             return optimizer
         rate: Any = self.learning_rate

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcvx.arrangements.cells import Arrangements, arrangements_of
+from jaxcvx.errors import invalid
 from jaxcvx.networks.network import (
     Network,
     balance,
@@ -135,4 +136,9 @@ def polish(
     Raises:
       InvalidInputError, InvalidTypeError: bad arguments.
     """
-    return polish_problem(problem_for(network, X, Y, beta, loss), network, tol=tol)
+    problem = problem_for(network, X, Y, beta, loss)
+    if problem.features.free_bias:
+        raise invalid(
+            "network", "one with FreeBias()", "a penalised bias or none: CuttingPlane solves the others"
+        )
+    return polish_problem(problem, network, tol=tol)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound
-from jaxcvx.networks.network import Network, balance, network_objective
+from jaxcvx.networks.network import Network, balance, hidden_norms, network_objective
 from jaxcvx.networks.recovery import push_inside
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.prox import group_norms, shrink_groups
@@ -25,9 +25,9 @@ from jaxcvx.solvers.fista import LinearMap, accelerated_step, refresh, start
 
 
 def refit_outputs(problem: Problem, network: Network, *, tol: float = 1e-6, max_steps: int = 500) -> Network:
-    """The network with its output weights fitted anew, hidden directions and skip connection kept.
+    """The network with its output weights fitted anew, hidden directions, skip connection and output bias kept.
 
-    Smooth losses only (others come back unchanged), and with a skip connection the squared loss only.
+    Smooth losses only (others come back unchanged); with a skip connection or an output bias the squared loss only.
     Works under jit and vmap.
 
     Args:
@@ -40,13 +40,15 @@ def refit_outputs(problem: Problem, network: Network, *, tol: float = 1e-6, max_
       A balanced network of the same width, not worse than the given one.
     """
     loss, squared = problem.loss, isinstance(problem.loss, Squared)
-    if loss.curvature is None or (network.skip is not None and not squared):
+    fixed = network.skip is not None or network.output_bias is not None
+    if loss.curvature is None or (fixed and not squared):
         return balance(network)
     Z, readout = problem.rows, problem.readout
-    norms = jnp.linalg.norm(network.hidden, axis=1)
+    norms = hidden_norms(network)
     unit = network.hidden / jnp.where(norms > 0, norms, 1.0)[:, None]
     atoms = jax.nn.relu(Z @ unit.T)
     Y = problem.Y if network.skip is None else problem.Y - readout.apply(Z, network.skip)
+    Y = Y if network.output_bias is None else Y - network.output_bias
     local = problem.replace(Y=Y)
     linear = LinearMap(
         lambda W: readout.apply(atoms, W[:, 0, :]), lambda R: readout.price(atoms, R)[:, None, :]

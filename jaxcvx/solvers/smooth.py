@@ -47,6 +47,7 @@ class SmoothSolver(Solver, abc.ABC):
     init_scale: float = 1.0
 
     needs_arrangements = False
+    takes_free_bias = True
     problem_kinds = (Problem, SmoothProblem)
 
     def smooth(self, problem: Any) -> SmoothProblem:

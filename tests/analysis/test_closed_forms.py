@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxcvx import (
     ColumnGeneration,
+    CuttingPlane,
+    Hinge,
+    Interpolation,
     InvalidInputError,
     InvalidTypeError,
+    SoftThresholdedSVD,
+    Squared,
+    fit_whitening,
     make_problem,
     rank_one_solution,
     solve,
+    training_objective,
+    whitened_solution,
 )
 from jaxcvx.analysis.closed_forms import whitened_value
-from tests.helpers import adam_objectives, cone_optimum, network_value
+from tests.helpers import adam_objectives, cone_optimum, network_value, targets_for
 
 
 def rank_one_data(seed: int, c: int, sign: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -73,3 +82,67 @@ def test_rank_one_formula_is_what_column_generation_finds():
         assert found.scope == "global" and found.gap <= 1e-7
         assert found.upper_bound == pytest.approx(float(value), rel=1e-7)
         assert found.lower_bound <= float(value) * (1 + 1e-9)
+
+
+def whitened_rows(seed: int, n: int, d: int) -> np.ndarray:
+    X = np.random.default_rng(seed).standard_normal((n, d))
+    return np.asarray(fit_whitening(X)(X))
+
+
+def check_closed_form(problem, X, Y, beta, loss):
+    network, value, dual = whitened_solution(problem)
+    R, Y = jnp.asarray(dual), problem.Y
+    assert float(training_objective(network, X, Y, beta, loss)) == pytest.approx(float(value), rel=1e-10)
+    assert float(problem.loss.dual_value(R, Y)) == pytest.approx(float(value), rel=1e-10)
+    plus, minus = (np.linalg.norm(np.maximum(s * np.asarray(R), 0), axis=0) for s in (1, -1))
+    if R.shape[1] == 1:  # the price of whitened rows is the larger part's norm
+        assert max(plus[0], minus[0]) <= beta * (1 + 1e-12)
+    return network, float(value)
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.5, 100.0])
+@pytest.mark.parametrize("loss", [Squared(), Hinge(), Interpolation(1e3)])
+def test_whitened_formulas_are_what_the_solvers_find(loss, beta):
+    X = whitened_rows(0, 8, 12)
+    Y = targets_for(loss.name, np.random.default_rng(1).standard_normal((8, 1)))
+    problem = make_problem(X, Y, beta, loss=loss)
+    network, value = check_closed_form(problem, X, Y, beta, loss)
+    assert network.width == 2
+    found = solve(problem, CuttingPlane(tol=1e-9))
+    assert found.scope == "global" and float(found.upper_bound) == pytest.approx(value, rel=1e-6)
+    assert found.lower_bound <= value * (1 + 1e-9)
+
+
+def test_reference_value_of_whitened_regression():
+    X = whitened_rows(3, 8, 12)
+    y = np.array([1.0, -1, 2, 0.5, -0.25, 0, 1, -2])
+    closed = whitened_solution(make_problem(X, y, 0.3))
+    R = np.asarray(closed.dual)
+    assert np.linalg.norm(np.maximum(R, 0)) == pytest.approx(0.3) and np.linalg.norm(
+        np.minimum(R, 0)
+    ) == pytest.approx(0.3)
+    np.testing.assert_allclose(closed.network(X), y[:, None] - R, atol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.5])
+def test_one_hot_formula(beta):
+    X = whitened_rows(4, 9, 12)
+    labels = np.array([0, 0, 0, 0, 0, 1, 1, 1, 2])
+    Y = np.eye(3)[labels]
+    problem = make_problem(X, Y, beta)
+    network, value = check_closed_form(problem, X, Y, beta, "squared")
+    assert value == pytest.approx(float(whitened_value(np.sqrt([5.0, 3.0, 1.0]), beta)), rel=1e-12)
+    closed = solve(problem, SoftThresholdedSVD())
+    assert value == pytest.approx(float(closed.upper_bound), rel=1e-10)
+    assert float(closed.lower_bound) == pytest.approx(value, rel=1e-8)
+
+
+def test_what_is_not_whitened_is_refused():
+    X = whitened_rows(0, 8, 12)
+    Y = np.random.default_rng(1).standard_normal((8, 2))
+    with pytest.raises(InvalidInputError, match="^problem.X: got rows that are not orthonormal"):
+        whitened_solution(make_problem(2 * X, Y[:, 0], 0.1))
+    with pytest.raises(InvalidInputError, match="^problem.Y: got parts that overlap"):
+        whitened_solution(make_problem(X, Y, 0.1))
+    with pytest.raises(InvalidInputError, match="^problem: got loss 'logistic'"):
+        whitened_solution(make_problem(X, np.sign(Y[:, 0]), 0.1, loss="logistic"))

@@ -7,9 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcvx import InvalidInputError, InvalidTypeError, fit_whitening, is_spike_free
+from jaxcvx import (
+    CuttingPlane,
+    InvalidInputError,
+    InvalidTypeError,
+    fit_whitening,
+    is_spike_free,
+    make_problem,
+    solve,
+    spike_free_solution,
+    spike_free_witness,
+)
 from jaxcvx.analysis.spike_free import spike_free_statistic
-from tests.helpers import gaussian_data
+from tests.helpers import gaussian_data, targets_for
 
 
 def inverse_m_matrix(seed: int, n: int) -> np.ndarray:
@@ -79,3 +89,39 @@ def test_bad_arguments_are_refused():
         is_spike_free(np.full((2, 3), np.nan))
     with pytest.raises(InvalidTypeError, match="is_spike_free: got traced"):
         jax.jit(is_spike_free)(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (5, 5), (8, 3), (6, 1)])
+def test_witnesses_can_be_checked_by_least_squares(shape):
+    X, _ = gaussian_data(7, *shape)
+    u = np.asarray(spike_free_witness(X))
+    assert np.linalg.norm(u) == pytest.approx(1)
+    target = np.maximum(X @ u, 0)
+    w, *_ = np.linalg.lstsq(X, target, rcond=None)
+    assert np.linalg.norm(X @ w - target) > 1e-6 or np.linalg.norm(w) > 1 + 1e-9
+    assert (
+        spike_free_witness(np.asarray(fit_whitening(gaussian_data(0, 4, 6)[0])(gaussian_data(0, 4, 6)[0])))
+        is None
+    )
+
+
+@pytest.mark.parametrize("loss", ["squared", "hinge", "logistic"])
+def test_two_neurons_solve_spike_free_data(loss):
+    X = inverse_m_matrix(0, 5)
+    Y = targets_for(loss, gaussian_data(1, 5, 1)[0])
+    problem = make_problem(X, Y, 0.05, loss=loss)
+    solution = spike_free_solution(problem)
+    assert solution.scope == "global" and solution.network.width <= 2
+    exact = solve(problem, CuttingPlane(tol=1e-9))
+    assert float(solution.upper_bound) == pytest.approx(float(exact.upper_bound), rel=1e-6)
+    assert solution.lower_bound <= exact.upper_bound * (1 + 1e-9)
+    other = solve(problem, CuttingPlane(tol=1e-8, oracle="faces"))  # not knowing that the data are spike-free
+    assert float(other.upper_bound) == pytest.approx(float(exact.upper_bound), rel=1e-6)
+
+
+def test_other_data_have_no_two_neuron_program():
+    X, Y = gaussian_data(0, 6, 3)
+    with pytest.raises(InvalidInputError, match="^problem.X: got data that are not spike-free"):
+        spike_free_solution(make_problem(X, Y, 0.1))
+    with pytest.raises(InvalidInputError, match="^problem: got 2 output weights"):
+        spike_free_solution(make_problem(np.eye(3), np.eye(3)[:, :2], 0.1))

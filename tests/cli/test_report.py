@@ -12,14 +12,20 @@ from jaxcvx.cli.report import SCOPES, _gap, finite
 
 
 def test_everything_becomes_json():
-    given = {"a": np.float64(1.5), "b": [jnp.asarray(2), np.inf, float("nan")], 3: (True, None, "x", np.int32(4))}
+    given = {
+        "a": np.float64(1.5),
+        "b": [jnp.asarray(2), np.inf, float("nan")],
+        3: (True, None, "x", np.int32(4)),
+    }
     found = finite(given)
     assert found == {"a": 1.5, "b": [2.0, None, None], "3": [True, None, "x", 4]}
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert type(found["3"][0]) is bool and type(found["3"][3]) is int
 
 
-@pytest.mark.parametrize(("value", "text"), [(None, "none"), (1.4e-11, "1.4e-11"), (0.0, "0.0e+00"), (0.604, "60.4 %")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "none"), (1.4e-11, "1.4e-11"), (0.0, "0.0e+00"), (0.604, "60.4 %")]
+)
 def test_gaps(value, text):
     assert _gap(value) == text
 

@@ -18,7 +18,7 @@ from jaxcvx.problems.losses import LOSSES, Hinge, Huber, Logistic, SoftmaxCrossE
 from tests.helpers import loss_value, targets_for
 
 NAMES = sorted(LOSSES)
-SMOOTH = [name for name in NAMES if name != "hinge"]
+SMOOTH = [name for name in NAMES if name not in ("hinge", "interpolation")]
 EVERY_LOSS = pytest.mark.parametrize("name", NAMES)
 N, C = 5, 3
 seeds = st.integers(0, 10**6)
@@ -171,6 +171,11 @@ def test_prox_is_the_minimiser(name, seed, log_step):
         assert np.all(slope[margin < 1 - 1e-9] == pytest.approx(-1, abs=slack))
         assert np.all(slope[margin > 1 + 1e-9] == pytest.approx(0, abs=slack))
         assert np.all((slope <= slack) & (slope >= -1 - slack))
+    elif name == "interpolation":
+        slope, error = np.asarray((F - G) / step), np.asarray(G - Y)
+        assert np.all(np.abs(slope) <= 1e6 * (1 + 1e-9))
+        assert np.all(np.abs(error)[np.abs(slope) < 1e6 * (1 - 1e-9)] <= 1e-12)
+        assert np.all((slope * error)[np.abs(error) > 1e-9] > 0)
     else:
         np.testing.assert_allclose((F - G) / step, grad(loss, G, Y), atol=1e-8 * (1 + 1 / step))
 
@@ -264,7 +269,8 @@ def test_dual_candidates_are_feasible_and_bound_the_loss(name):
         assert candidates.ndim == 3
         for R in candidates:
             assert np.isfinite(dual_value(loss, R, Y))
-            assert float(dual_value(loss, R, Y)) <= float(value(loss, F, Y) + jnp.sum(F * R)) + 1e-9
+            slack = 1e-9 * float(jnp.maximum(1.0, jnp.max(jnp.abs(R))))
+            assert float(dual_value(loss, R, Y)) <= float(value(loss, F, Y) + jnp.sum(F * R)) + slack
 
 
 @EVERY_LOSS
@@ -326,10 +332,38 @@ def test_prox_against_a_general_minimiser():
 def test_names_and_objects_resolve():
     for name, kind in LOSSES.items():
         assert resolve_loss(name) == kind() and resolve_loss(kind()) == kind() and kind.name == name
-    assert set(LOSSES) == {"squared", "logistic", "softmax", "huber", "hinge"}
+    assert set(LOSSES) == {"squared", "logistic", "softmax", "huber", "hinge", "interpolation"}
     assert hash(Huber(0.5)) == hash(Huber(0.5)) != hash(Huber(0.7))
     assert Hinge().curvature is None and Logistic().curvature == 0.25
     with pytest.raises(InvalidInputError, match="loss.*'mse'.*'squared'"):
         resolve_loss("mse")
     with pytest.raises(InvalidTypeError, match="loss.*int"):
         resolve_loss(3)
+
+
+@pytest.mark.parametrize("name", ["squared", "huber", "interpolation", "logistic", "hinge", "softmax"])
+def test_centred_duals_sum_to_zero_and_some_multiple_is_feasible(name):
+    for seed in range(5):
+        loss, R, Y = dual_point(name, seed)
+        centred = loss.center_dual(R, Y)
+        np.testing.assert_allclose(jnp.sum(centred, axis=0), 0, atol=1e-12)
+        scale = min(1.0, float(loss.max_scaling(centred, Y)))
+        assert np.isfinite(dual_value(loss, scale * centred, Y))
+        if name != "softmax" and len(np.unique(np.sign(Y[:, 0]))) > 1:
+            assert np.abs(centred[:, 0]).max() > 0
+
+
+@pytest.mark.parametrize("name", ["huber", "interpolation", "logistic", "hinge"])
+def test_dual_intervals_are_the_domain(name):
+    loss, R, Y = dual_point(name, 0)
+    low, high = loss.dual_interval(Y)
+    assert np.all((low <= R) & (high >= R))
+    middle, half = (low + high) / 2, (high - low) / 2
+    for side in (-1, 1):
+        assert np.isfinite(dual_value(loss, middle + side * half, Y))
+        assert not np.isfinite(dual_value(loss, middle + 1.01 * side * half, Y))
+
+
+def test_losses_that_couple_entries_have_no_interval():
+    with pytest.raises(InvalidInputError, match="^loss: got 'softmax', expected a loss that is a sum"):
+        SoftmaxCrossEntropy().dual_interval(jnp.eye(3))

@@ -1,0 +1,218 @@
+"""Matrix completion and one-bit matrix completion: a low-rank matrix from some of its entries, or their signs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxcvx.arrangements.cells import is_traced
+from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.operators.entries import Entries, observe_entries
+from jaxcvx.problems.base import as_real_matrix
+from jaxcvx.problems.low_rank import (
+    Factors,
+    LowRankProblem,
+    as_row_bounds,
+    as_shape,
+    register_validated,
+)
+from jaxcvx.problems.matrix_sensing import SquaredProblem
+
+
+def _draw(
+    problem: Any, params: Factors, key: PRNGKeyArray, batch_size: int
+) -> tuple[Float[Array, b], Float[Array, b]]:
+    """Entries of X at observed places drawn at random, and their targets."""
+    operator, (L, R) = problem.operator, problem.factors(params)
+    slots = operator.slot[jax.random.randint(key, (batch_size,), 0, operator.count)]
+    rows, cols = operator.places(slots)
+    return jnp.sum(L[rows] * R[cols], axis=1), problem.targets.reshape(-1)[slots]
+
+
+@register_validated
+@dataclasses.dataclass(frozen=True, init=False, eq=False)
+class MatrixCompletion(SquaredProblem):
+    """``min 1/2 sum over observed (i, j) of (X_ij - value_ij)^2`` over matrices X = U V^T of rank at most r.
+
+    Params are the pair (U, V). An iteration takes O(n r) for n observations, and nothing takes more memory
+    than O(n + (d1 + d2) r).
+    """
+
+    shrinkage = 1.0
+
+    def __init__(
+        self,
+        rows: Any,
+        cols: Any,
+        values: Any,
+        shape: tuple[int, int],
+        rank: int,
+        *,
+        row_bound: Any = None,
+        balance: float = 0.0,
+    ):
+        """Observed entries.
+
+        Args:
+          rows, cols: (n,) places of the entries, no place twice. Traced places work too, with O(d1 d2) memory.
+          values: (n,) the entries.
+          shape: (d1, d2) of the matrix.
+          rank: r.
+          row_bound: bound on the norms of the rows of both factors (incoherence), or a pair of bounds.
+          balance: weight of the balancing term.
+
+        Raises:
+          InvalidInputError, InvalidTypeError: naming the argument.
+        """
+        values = as_real_matrix("values", values, 1)
+        operator = _entries(rows, cols, values.shape[0], as_shape(shape))
+        self._set(
+            operator=operator,
+            targets=operator.spread(values),
+            row_bounds=as_row_bounds(row_bound, values.dtype),
+            rank=rank,
+            symmetric=False,
+            balance=balance,
+        )
+
+    @property
+    def num_samples(self) -> int:
+        """Number of observed entries n."""
+        return self.operator.count
+
+    def sampled_objective(self, params: Factors, key: PRNGKeyArray, batch_size: int) -> Float[Array, ""]:
+        z, y = _draw(self, params, key, batch_size)
+        return self.estimate(0.5 * (z - y) ** 2, params)
+
+
+@register_validated
+@dataclasses.dataclass(frozen=True, init=False, eq=False)
+class OneBitCompletion(LowRankProblem):
+    """``min -sum over observed (i, j) of log F(sign_ij X_ij / scale)`` over X = U V^T with bounded rows.
+
+    F is the normal (probit) or the logistic distribution function: the sign at (i, j) is that of X_ij plus noise.
+    Without bounds on the rows of U and V the likelihood may have no maximum (Davenport et al. 2014).
+
+    Attributes:
+      targets: signs in the operator's slots, 0 in empty ones.
+      scale: of the noise.
+      link: static; "probit" or "logistic".
+    """
+
+    targets: Float[Array, "K C"]
+    scale: Float[Array, ""]
+    link: str = dataclasses.field(metadata={"static": True})
+
+    def __init__(
+        self,
+        rows: Any,
+        cols: Any,
+        signs: Any,
+        shape: tuple[int, int],
+        rank: int,
+        link: str = "probit",
+        scale: Any = 1.0,
+        row_bound: Any = None,
+        *,
+        balance: float = 0.0,
+    ):
+        """Observed signs.
+
+        Args:
+          rows, cols: (n,) places, no place twice.
+          signs: (n,) +-1 (or 0 and 1).
+          shape: (d1, d2) of the matrix.
+          rank: r.
+          link: "probit" or "logistic".
+          scale: of the noise, positive.
+          row_bound: bound on the norms of the rows of both factors, or a pair of bounds. None takes them from the
+            data: 1.5 times the longest rows of the spectral estimate.
+          balance: weight of the balancing term.
+
+        Raises:
+          InvalidInputError, InvalidTypeError: naming the argument.
+        """
+        if link not in ("probit", "logistic"):
+            raise invalid("link", repr(link), "'probit' or 'logistic'")
+        y = _signs(signs)
+        if not is_traced(scale) and not 0 < float(scale) < float("inf"):
+            raise invalid("scale", scale, "a positive number")
+        operator = _entries(rows, cols, y.shape[0], as_shape(shape))
+        self._set(
+            operator=operator,
+            targets=operator.spread(y),
+            row_bounds=as_row_bounds(row_bound, y.dtype),
+            rank=rank,
+            symmetric=False,
+            balance=balance,
+            scale=jnp.asarray(scale, y.dtype),
+            link=link,
+        )
+        if row_bound is None:
+            self._set(**self.__dict__ | {"row_bounds": self.estimated_row_bounds()})
+
+    @property
+    def num_samples(self) -> int:
+        """Number of observed signs n."""
+        return self.operator.count
+
+    def _pointwise(self, z: Array, signs: Array) -> Array:
+        log_cdf = jax.scipy.special.log_ndtr if self.link == "probit" else jax.nn.log_sigmoid
+        return jnp.where(signs == 0, 0.0, -log_cdf(signs * z / self.scale))
+
+    def loss(self, z: Float[Array, "K C"]) -> Float[Array, ""]:
+        return jnp.sum(self._pointwise(z, self.targets))
+
+    @property
+    def loss_curvature(self) -> Any:
+        """Fisher information at 0, ``F'(0)^2 / (F(0) (1 - F(0)))``."""
+        density = (2 * np.pi) ** -0.5 if self.link == "probit" else 0.25
+        return 4 * density**2 / self.scale**2
+
+    def sampled_objective(self, params: Factors, key: PRNGKeyArray, batch_size: int) -> Float[Array, ""]:
+        return self.estimate(self._pointwise(*_draw(self, params, key, batch_size)), params)
+
+    def probabilities(self, X: Float[Array, "d1 d2"]) -> Float[Array, "d1 d2"]:
+        """Probability of +1 at the entries of X."""
+        cdf = jax.scipy.special.ndtr if self.link == "probit" else jax.nn.sigmoid
+        return cdf(X / self.scale)
+
+    def lower_bound(self) -> Float[Array, ""]:
+        return jnp.zeros((), self.dtype)
+
+
+def _signs(signs: Any) -> Float[Array, n]:
+    y = as_real_matrix("signs", signs, 1)
+    if is_traced(y):
+        return y
+    found = set(np.unique(np.asarray(y)).tolist())
+    if found <= {0.0, 1.0} and 0.0 in found:
+        return 2 * y - 1
+    if not found <= {-1.0, 1.0}:
+        raise invalid("signs", f"values {sorted(found)[:5]}", "-1 and +1, or 0 and 1")
+    return y
+
+
+def _entries(rows: Any, cols: Any, count: int, shape: tuple[int, int]) -> Entries:
+    """The operator of the places, checked."""
+    for name, value, limit in (("rows", rows, shape[0]), ("cols", cols, shape[1])):
+        if not is_traced(value):
+            host = np.asarray(value)
+            if host.dtype.kind not in "iu":
+                raise InvalidTypeError(f"{name}: got {host.dtype}, expected integers.")
+            if host.ndim == 1 and host.size and not 0 <= int(host.min()) <= int(host.max()) < limit:
+                raise invalid(name, f"{host.min()}..{host.max()}", f"indices in 0..{limit - 1}")
+        if np.shape(value) != (count,):
+            raise invalid(name, f"shape {np.shape(value)}", f"{(count,)}, one index for each entry")
+    if not is_traced(rows, cols):
+        flat = np.asarray(rows, np.int64) * shape[1] + np.asarray(cols, np.int64)
+        sorted_flat = np.sort(flat)
+        twice = sorted_flat[1:][sorted_flat[1:] == sorted_flat[:-1]]
+        if twice.size:
+            raise invalid("rows, cols", f"the place {divmod(int(twice[0]), shape[1])} twice", "distinct places")
+    return observe_entries(rows, cols, shape)
