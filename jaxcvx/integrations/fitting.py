@@ -24,6 +24,7 @@ from jaxcvx.certificates.certificate import bound_scope, network_bound
 from jaxcvx.networks.network import Network
 from jaxcvx.networks.training import TrainingObjective
 from jaxcvx.operators.features import Dense
+from jaxcvx.operators.pricing_multistart import price_multistart
 from jaxcvx.problems.losses import Loss, Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.weighted import WeightedLogistic, WeightedSoftmax
@@ -151,18 +152,9 @@ def prepare(X: Any, Y: Any, weights: Any, loss: str, bias: bool) -> Training:
 
 @jax.jit
 def _largest_slope(problem: Problem, starts: Float[Array, "S p"]) -> Float[Array, ""]:
-    """``max_u ||R^T (Z u)_+||`` over unit u for the residual R of the zero network: u follows the gradient."""
-    Z, R = problem.rows, -problem.loss.grad(jnp.zeros_like(problem.Y), problem.Y)
-
-    def ascend(_, U):
-        active = U @ Z.T
-        towards = jax.nn.relu(active) @ R
-        slope = ((active > 0) * (towards @ R.T)) @ Z
-        size = jnp.linalg.norm(slope, axis=1, keepdims=True)
-        return jnp.where(size > 0, slope / jnp.where(size > 0, size, 1.0), U)
-
-    U = jax.lax.fori_loop(0, 50, ascend, starts / jnp.linalg.norm(starts, axis=1, keepdims=True))
-    return jnp.max(jnp.linalg.norm(jax.nn.relu(U @ Z.T) @ R, axis=1))
+    """``max_u ||R^T (Z u)_+||`` over unit u for the residual R of the zero network, as found from ``starts``."""
+    R = -problem.loss.grad(jnp.zeros_like(problem.Y), problem.Y)
+    return price_multistart(problem.rows, R, starts, num=1, finish=False).values[0]
 
 
 def beta_max(training: Training) -> float:

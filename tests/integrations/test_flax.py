@@ -46,7 +46,7 @@ def test_from_a_sequential_module():
     module = nnx.Sequential(*layers)
     X = jnp.asarray(gaussian_data(0, 6, 3)[0])
     np.testing.assert_allclose(jaxcvx.flax.from_nnx(module)(X), module(X), rtol=1e-6, atol=1e-6)
-    layers[2].bias[...] = jnp.ones(2)
+    layers[2].bias[...] = jnp.ones(2, layers[2].bias.dtype)
     with pytest.raises(jaxcvx.InvalidInputError, match="bias"):
         jaxcvx.flax.from_nnx(module)
     with pytest.raises(jaxcvx.InvalidTypeError, match="module"):
