@@ -127,7 +127,7 @@ def test_units_do_not_matter():
     X, Y = gaussian_data(4, 25, 3)
     model = ConvexReLURegressor(beta=0.1, beta_scale="relative", bias=False, **QUICK)
     small, large = clone(model).fit(X, Y[:, 0]), clone(model).fit(1e4 * X, 1e-3 * Y[:, 0])
-    np.testing.assert_allclose(large.predict(1e4 * X), 1e-3 * small.predict(X), rtol=1e-3, atol=1e-7)  # Adam's rounding grows
+    np.testing.assert_allclose(large.predict(1e4 * X), 1e-3 * small.predict(X), rtol=1e-3, atol=1e-7)
     np.testing.assert_allclose(large.gap_, small.gap_, rtol=1e-3)
 
 
