@@ -39,6 +39,8 @@ from jaxcvx.problems.matrix_completion import MatrixCompletion, OneBitCompletion
 from jaxcvx.problems.matrix_sensing import MatrixSensing
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.teacher_cnn import TeacherCNN
+from jaxcvx.progress import Progress
+from jaxcvx.resume import Checkpoint
 from jaxcvx.solvers.annealed_noise import AnnealedNoise
 from jaxcvx.solvers.base import Solution, Status, StepInfo
 from jaxcvx.solvers.column_generation import ColumnGeneration
@@ -63,6 +65,7 @@ __all__ = [
     "AnnealedNoise",
     "Arrangements",
     "Certificate",
+    "Checkpoint",
     "ColumnGeneration",
     "ConeADMM",
     "ConvFlatten",
@@ -92,6 +95,7 @@ __all__ = [
     "PathReport",
     "PrimalDual",
     "Problem",
+    "Progress",
     "ProximalGradient",
     "RecoveryCertificate",
     "SoftThresholdedSVD",
@@ -152,3 +156,12 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """``jaxcvx.estimators`` and ``jaxcvx.flax``, imported on first use: they need scikit-learn and flax."""
+    if name in ("estimators", "flax"):
+        import importlib
+
+        return importlib.import_module(f"jaxcvx.{name}")
+    raise AttributeError(f"module 'jaxcvx' has no attribute {name!r}")

@@ -13,6 +13,42 @@ settings.register_profile("explore", deadline=None)  # pytest --hypothesis-profi
 settings.load_profile("reproducible")
 
 
+# The longest cases, whose neighbours run the same code on other data: only with -m soak.
+LONG = (
+    "test_convolutions_against_clarabel.py::test_one_output_weight_per_position_is_bounded_e",
+    "test_convolutions_against_clarabel.py::test_cone_program[features1-shared]",
+    "test_convolutions_against_clarabel.py::test_cone_program[features2-per-output]",
+    "test_convolutions_against_clarabel.py::test_gated_program[flatten]",
+    "test_against_clarabel.py::test_cone_program_with_three_outputs[shape1",
+    "test_against_clarabel.py::test_cone_program_with_one_output[shape1]",
+    "test_against_clarabel.py::test_cone_program_with_one_output[shape2]",
+    "test_frank_wolfe.py::test_line_search_and_the_radius_of_a_network",
+    "test_polish.py::test_improves_or_keeps_adam_networks[1-12]",
+    "test_polish.py::test_improves_or_keeps_adam_networks[3-8]",
+    "test_copositive_admm.py::test_between_the_nuclear_norm_and_adam",
+    "test_copositive_interior.py::test_against_clarabel[space",
+    "test_copositive_interior.py::test_against_clarabel[wide",
+    "test_semi_nmf.py::test_spike_free_data[2]",
+    "test_spike_free.py::test_two_neurons_solve_spike_free_data[logistic]",
+    "test_spike_free.py::test_two_neurons_solve_spike_free_data[hinge]",
+    "test_cutting_plane.py::test_agrees_with_the_other_global_solvers[1]",
+    "test_pricers.py::test_all_agree_in_the_plane[3]",
+    "test_float32.py::test_cone_program[3]",
+    "test_cone_admm.py::test_complete_cells_give_the_global_optimum[gaussian]",
+    "test_cone_admm.py::test_complete_cells_give_the_global_optimum[line with bias]",
+    "test_sklearn.py::test_solver_gives_the_global_optimum",
+    "test_implicit.py::test_jaxopt_agrees",
+    "test_implicit.py::test_other_solvers_refuse[CopositiveADMM",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is looked at
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(name in item.nodeid for name in LONG):
+            item.add_marker(pytest.mark.soak)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "float32: run with jax's default precision instead of float64")
 

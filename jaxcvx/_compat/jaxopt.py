@@ -39,3 +39,24 @@ def reference_gated(problem: Any, max_steps: int = 5000, tol: float = 1e-10) -> 
     solver = _jaxopt().ProximalGradient(smooth, prox, stepsize=float(1 / L), maxiter=max_steps, tol=tol)
     start = jax.numpy.zeros((operator.num_blocks, operator.Z.shape[1], problem.num_outputs), problem.X.dtype)
     return solver.run(start, hyperparams_prox=problem.beta).params
+
+
+def implicit_tangent(problem: Any, W: Float[Array, "P p c"], tangent: Any) -> Float[Array, "P p c"]:
+    """Derivative of the gated solution W along ``tangent``, by jaxopt from the prox's fixed point: a reference.
+
+    Args:
+      problem: the problem that W solves.
+      W: its solution.
+      tangent: a pair of changes of (Y, beta).
+    """
+    from jaxcvx.operators.prox import shrink_groups as prox  # jaxopt's own has NaN derivatives at zero blocks
+
+    def residual(flat, Y, beta):
+        operator, W = problem.operator, flat.reshape(shape)
+        step = W - operator.adjoint(problem.loss.grad(operator.forward(W), Y))
+        return prox(step, beta).ravel() - flat
+
+    shape, module = W.shape, _jaxopt()  # its LU takes vectors and matrices only
+    return module.implicit_diff.root_jvp(
+        residual, W.ravel(), (problem.Y, problem.beta), tangent, solve=module.linear_solve.solve_lu
+    ).reshape(shape)

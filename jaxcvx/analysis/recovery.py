@@ -129,11 +129,13 @@ def _certificate(problem: SquaredProblem, params: Any, max_steps: int) -> Recove
     U, V = _singular_vectors(*problem.factors(params))
     V = U if problem.symmetric else V
     dual, distance, outside = _least_dual(problem, U, V, max_steps)
-    on_tangent, off_tangent = float(distance), float(np.linalg.norm(np.asarray(outside), 2))
+    on_tangent, off_tangent = np.inf, np.inf
+    if np.isfinite(outside).all():  # else A is not injective on the tangent space, and no multipliers were found
+        on_tangent, off_tangent = float(distance), float(np.linalg.norm(np.asarray(outside), 2))
     sigma, exact = _injectivity(problem, U, V)
     norm, least = _operator_extremes(problem)
     condition = norm / sigma if sigma > 0 else np.inf
-    margin = 1 - off_tangent - on_tangent * condition if np.isfinite(condition) else -np.inf
+    margin = 1 - off_tangent - on_tangent * condition if sigma > 0 else -np.inf
     residual = float(jnp.linalg.norm(problem.measure(params)["z"] - problem.targets))
     error = np.inf
     if margin > 0 and least > 0:

@@ -162,9 +162,9 @@ def face_projector(
 ) -> Float[Array, "p p"]:
     """Orthogonal projector on the span of the face that the active rows hold: a derivative of the projection."""
     chosen = signs[active.index, None] * rows[active.index]
-    norms = jnp.linalg.norm(chosen, axis=1, keepdims=True)
-    keep = active.used[:, None] & (norms > 0)
-    unit = jnp.where(keep, chosen / jnp.where(norms > 0, norms, 1.0), 0.0)
+    square = jnp.sum(chosen**2, axis=1, keepdims=True)
+    keep = active.used[:, None] & (square > 0)
+    unit = jnp.where(keep, chosen / jnp.sqrt(jnp.where(keep, square, 1.0)), 0.0)
     p = rows.shape[1]
     gram = (
         unit @ unit.T + jnp.diag(jnp.where(keep[:, 0], 0.0, 1.0)) + 4 * jnp.finfo(rows.dtype).eps * jnp.eye(p)

@@ -87,7 +87,7 @@ def draw_rectified_ellipsoid(ax: Any, X: Any, title: str = "") -> None:
     X = np.asarray(X, float)
     if X.ndim != 2 or X.shape[0] != 2:
         raise invalid("X", f"shape {X.shape}", "two samples (2, d), for a picture in the plane")
-    left, size, _ = np.linalg.svd(X, full_matrices=False)
+    left, size, _ = np.linalg.svd(X)
     size = np.pad(size, (0, 2 - len(size)))
     angle = np.linspace(0, 2 * np.pi, 2001)
     ellipse = left @ (size[:, None] * np.stack([np.cos(angle), np.sin(angle)]))

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxcvx.diff.implicit import Optimality
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network
 from jaxcvx.problems.relu import Problem
@@ -163,6 +164,7 @@ class AnySolver:
     check_every: int = 20
 
     needs_arrangements = True
+    resumable = True  # whether StepInfo.params is something to start from
     problem_kinds: ClassVar[tuple[type, ...]] = (Problem,)
     takes_free_bias = False
 
@@ -235,6 +237,10 @@ class Solver(AnySolver, abc.ABC):
     @abc.abstractmethod
     def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:
         """Network, objective and bounds, computed from the params."""
+
+    def optimality(self, problem: Problem, params: Any) -> Optimality | None:
+        """What returned params are optimal for, to differentiate them; None for solvers without derivatives."""
+        return None
 
 
 def _where_tree(condition: Array, a: Any, b: Any) -> Any:

@@ -135,9 +135,12 @@ class ColumnGeneration(HostSolver):
             shown = bound if exact else low
             gap = (value - shown) / max(abs(value), np.finfo(float).tiny)
             trace.append((steps, scaling.objective(value), scaling.objective(shown)))
-            stop = callback is not None and callback(
-                StepInfo("ColumnGeneration", steps, self.max_steps, *trace[-1][1:], gap, pool.directions)
-            )
+            stop = False
+            if callback is not None:
+                seen = scaling.network(pool_network(work, pool), problem)
+                stop = callback(
+                    StepInfo("ColumnGeneration", steps, self.max_steps, *trace[-1][1:], gap, seen)
+                )
             late = self.max_seconds is not None and time.perf_counter() - began > self.max_seconds
             if gap <= tol or stop or late:
                 status = Status.CONVERGED if gap <= tol else Status.STOPPED if stop else Status.MAX_STEPS

@@ -18,10 +18,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import atom_dual_norm, cone_dual_norm, relaxed_dual_norm, scaled_bound
+from jaxcvx.diff.implicit import Optimality
 from jaxcvx.networks.network import Network
 from jaxcvx.networks.recovery import network_from_cone
 from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.projections import ActiveRows, no_active_rows, project_cone
+from jaxcvx.operators.projections import ActiveRows, face_projector, no_active_rows, project_cone
 from jaxcvx.operators.prox import shrink_groups
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts
@@ -99,6 +100,31 @@ def unstack(Q: Stack) -> tuple[Array, Array]:
     """The pair (V, W)."""
     half = Q.shape[0] // 2
     return Q[:half], Q[half:]
+
+
+def cone_optimality(problem: Problem, params: tuple[Array, Array], grouping: str) -> Optimality:
+    """What a solution (V, W) is optimal for: zero groups stay zero, rows that push (multiplier > 0) stay active."""
+
+    def objective(problem: Problem, params: tuple[Array, Array]) -> Array:
+        return cone_program(problem, grouping).objective(problem, stack(params))
+
+    def face(problem: Problem, active: tuple[Array, ActiveRows], params: tuple[Array, Array]) -> tuple[Array, Array]:
+        live, rows = active
+        program = cone_program(problem, grouping)
+
+        def column(signs, rows, x):
+            return face_projector(program.operator.Z, signs, rows) @ x
+
+        cell = jax.vmap(column, in_axes=(None, 0, 1), out_axes=1)
+        return unstack(jnp.where(live, jax.vmap(cell)(program.signs, rows, stack(params)), 0.0))
+
+    program, Q = cone_program(problem, grouping), stack(params)
+    norms = program.norms(Q)
+    gradient = program.adjoint(problem.loss.grad(program.forward(Q), problem.Y))
+    # A solution is a multiple of the projection of this; the step makes the two terms of one size.
+    step = norms / jnp.where(problem.beta > 0, problem.beta, 1.0)
+    _, rows = program.project(Q - step * gradient, program.no_rows(Q))
+    return Optimality(objective, face, (norms > 0, rows))
 
 
 def zero_pair(problem: Problem) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound
+from jaxcvx.diff.implicit import Optimality
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network
 from jaxcvx.operators.projections import ActiveRows
@@ -18,6 +19,7 @@ from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.cone import (
     ConeProgram,
     Stack,
+    cone_optimality,
     cone_program,
     evaluate_cone,
     pair_from_network,
@@ -81,6 +83,9 @@ class ConeADMM(Solver):
     ``solution.lower_bound`` is then a relaxation's, computed apart.
 
     Works under jit and vmap, in float32 (gaps to about 1e-5) and float64; losses: all, hinge included.
+    Under grad, with a smooth loss, ``params`` and ``objective`` carry derivatives. Neighbouring cells can share a
+    neuron on their common facet, and then (V, W) is not unique: only what does not depend on how it is
+    shared has a derivative (predictions, the objective), for which the least change of (V, W) is taken.
 
     Attributes:
       tol: relative program gap to reach.
@@ -246,6 +251,10 @@ class ConeADMM(Solver):
 
     def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:
         return evaluate_cone(problem, outcome, self.grouping)
+
+    def optimality(self, problem: Problem, params: tuple[Array, Array]) -> Optimality | None:
+        smooth = problem.loss.curvature is not None
+        return cone_optimality(problem, params, self.grouping) if smooth else None
 
     def scope(self, problem: Problem) -> str:
         assert problem.arrangements is not None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +13,7 @@ import numpy as np
 
 from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.certificates.certificate import double_precision, make_certificate, to_double
+from jaxcvx.diff.implicit import differentiable_objective, differentiable_params, refuse_derivatives
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import network_objective, prune
 from jaxcvx.problems.relu import Problem
@@ -35,6 +38,7 @@ from jaxcvx.solvers.base import (
     run,
     run_block,
 )
+from jaxcvx.solvers.callbacks import Hook, as_callbacks
 
 
 def solve(
@@ -43,7 +47,7 @@ def solve(
     *,
     init: Any = None,
     key: Any = None,
-    callback: Callback | None = None,
+    callback: Callback | Sequence[Callback] | None = None,
 ) -> Solution:
     """Solve a problem and certify the result.
 
@@ -52,20 +56,27 @@ def solve(
     so the network keeps its zero neurons, and the numbers are in the problem's precision with bounds
     rounded down.
 
+    Under grad and jvp, ``params`` and ``objective`` of a ProximalGradient solution (and of a ConeADMM
+    solution with a smooth loss) carry derivatives with respect to X, Y and beta, by implicit differentiation at the
+    solution: see :mod:`jaxcvx.diff.implicit`. Cells, ``init`` and all other fields (the rounded network and the
+    bounds) count as constants there. A derivative's error is about ``sqrt(tol)``, so ask for tol=1e-12 in
+    float64. Other solvers raise under grad.
+
     Args:
       problem: from :func:`jaxcvx.make_problem`, or a SmoothProblem such as ``MatrixCompletion``.
       solver: a solver object such as ``ProximalGradient(tol=1e-6)``.
       init: the solver's own params to start from (``solution.params`` of an earlier solve), or a Network
         where the solver can use one.
       key: jax random key, for solvers that draw random numbers.
-      callback: called with a StepInfo after each block of steps; a true return value stops the solve. Not
-        available under jit.
+      callback: called with a StepInfo after each block of steps; a true return value stops the solve. Or a list of
+        these; ``Progress()`` and ``Checkpoint(path)`` are two. Not available under jit.
 
     Returns:
       A Solution. ``solution.status`` says how it ended; failures inside jit are a status, not an exception.
 
     Raises:
-      InvalidInputError, InvalidTypeError: the problem does not fit the solver, or init has a wrong shape.
+      InvalidInputError, InvalidTypeError: the problem does not fit the solver, init has a wrong shape, or the
+        solver has no derivatives and one is asked for.
     """
     if not isinstance(problem, Problem | SmoothProblem):
         raise InvalidTypeError(
@@ -85,6 +96,24 @@ def solve(
     if isinstance(problem, Problem):
         _check_structure(problem, solver)
     solver.validate(problem)
+    if callback is None:
+        return _solve(problem, solver, init, key, None)
+    callbacks = as_callbacks(callback)
+    if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, init, key))):
+        raise invalid("callback", "a callback under jit or vmap", "none there: it needs concrete numbers")
+    hooks, solution = [each for each in callbacks if isinstance(each, Hook)], None
+    try:
+        for hook in hooks:
+            saved = hook.begin(problem, solver)
+            init = init if saved is None else saved
+        solution = _solve(problem, solver, init, key, lambda info: any([each(info) for each in callbacks]))
+    finally:
+        for hook in hooks:
+            hook.end(solution)
+    return solution
+
+
+def _solve(problem: Problem, solver: AnySolver, init: Any, key: Any, callback: Callback | None) -> Solution:
     if isinstance(solver, HostSolver):
         if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, init, key))):
             raise InvalidTypeError(
@@ -99,9 +128,7 @@ def solve(
     params = starting_params(problem, solver, init, key)
     # Inside jit even operations on concrete numbers are traced, which the fresh array tells.
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, params, key))):
-        if callback is not None:
-            raise invalid("callback", "a callback under jit or vmap", "none there: it needs concrete numbers")
-        return _summarise(problem, solver, run(problem, solver, params, key))
+        return _solve_traced(problem, solver, params, key)
     if callback is None:
         done = _run_jitted(problem, solver, params, key)
     else:
@@ -141,6 +168,20 @@ def starting_params(problem: Problem, solver: Solver, init: Any, key: Any) -> An
         if not is_traced(leaf) and not np.isfinite(leaf).all():
             raise invalid("init", np.asarray(leaf)[~np.isfinite(leaf)].flat[0], "finite numbers")
     return jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), init)
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+def _solve_traced(problem: Problem, solver: Solver, params: Any, key: Any) -> Solution:
+    """Solve on constants, then attach derivatives to what has them (see :mod:`jaxcvx.diff.implicit`)."""
+    constant = jax.lax.stop_gradient(problem)
+    done = run(constant, solver, jax.lax.stop_gradient(params), key)
+    solution = _summarise(constant, solver, done)
+    optimality = solver.optimality(constant, done.outcome.params)
+    if optimality is None:
+        return refuse_derivatives((problem, params), solution, type(solver).__name__)
+    found = differentiable_params(optimality, problem, solution.params)
+    value = differentiable_objective(optimality, problem, found, solution.objective)
+    return dataclasses.replace(solution, params=found, objective=value)
 
 
 @functools.partial(jax.jit, static_argnames="solver")

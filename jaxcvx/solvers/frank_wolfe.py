@@ -68,6 +68,7 @@ class FrankWolfe(HostSolver):
     line_search: bool = True
 
     needs_arrangements = False
+    resumable = False  # its iterate is a prediction, whose network is the list of all steps
 
     def validate(self, problem: Problem) -> None:
         if not isinstance(problem.loss, Squared):

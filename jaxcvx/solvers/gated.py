@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import atom_dual_norm, gated_dual_norm, scaled_bound
+from jaxcvx.diff.implicit import Optimality
 from jaxcvx.networks.network import Network
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.prox import group_norms
@@ -63,6 +64,16 @@ def evaluate_gated(
         lower.append(scaled_bound(problem, R, jnp.maximum(norm, atom_dual_norm(network, problem, R))))
     best, best_lower = (jnp.max(jnp.stack(b)) for b in (bounds, lower))
     return Parts(network, objective(problem, outcome.params, F), best, best_lower)
+
+
+def gated_optimality(W: Blocks) -> Optimality:
+    """What a solution W of the gated program is optimal for, its zero blocks held at zero."""
+
+    def objective(problem: Problem, W: Blocks) -> Array:
+        return gated_objective(problem, W, problem.operator.forward(W))
+
+    live = jnp.any(W != 0, axis=(1, 2), keepdims=True)
+    return Optimality(objective, lambda problem, live, W: jnp.where(live, W, 0.0), live)
 
 
 def zero_blocks(problem: Problem) -> Blocks:

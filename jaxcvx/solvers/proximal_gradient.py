@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcvx.diff.implicit import Optimality
 from jaxcvx.errors import invalid
 from jaxcvx.operators.prox import shrink_groups
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.fista import Acceleration, LinearMap, accelerated_step, refresh, start
-from jaxcvx.solvers.gated import evaluate_gated, gated_bound, gated_objective, zero_blocks
+from jaxcvx.solvers.gated import evaluate_gated, gated_bound, gated_objective, gated_optimality, zero_blocks
 from jaxcvx.solvers.gated_newton import GatedNewton
 
 _NEWTON_MAX_ROWS = 4096
@@ -47,7 +48,8 @@ class ProximalGradient(Solver):
     convex program), and ``upper_bound`` is its own objective. :func:`jaxcvx.gated_to_relu` gives the network
     with the same predictions on X instead.
 
-    Works under jit and vmap (over beta, Y, X), in float32 and float64.
+    Works under jit, vmap (over beta, Y, X) and grad, in float32 and float64: ``params`` and ``objective`` carry
+    derivatives (:mod:`jaxcvx.diff.implicit`), the rounded network and the bounds are constants under grad.
 
     Attributes:
       tol: relative program gap to reach.
@@ -114,6 +116,9 @@ class ProximalGradient(Solver):
 
     def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:
         return evaluate_gated(problem, outcome)
+
+    def optimality(self, problem: Problem, params: Float[Array, "P p c"]) -> Optimality:
+        return gated_optimality(params)
 
     def scope(self, problem: Problem) -> str:
         assert problem.arrangements is not None

@@ -110,7 +110,7 @@ def _solver(solver: Any, c: int, loss: str = "squared", **options: Any) -> Calla
 
 
 def _copositive() -> Case:
-    solver = CopositiveADMM(phases="admm", max_steps=100)
+    solver = CopositiveADMM(tol=1e-8, phases="admm", max_steps=100)
     problem = solver.prepare(_problem(2, n=8, d=2))
     axes = dataclasses.replace(
         _problem_axes(problem),

@@ -1,0 +1,1 @@
+"""Bridges to other libraries: leaves, each imported only when it is asked for."""

@@ -1,0 +1,183 @@
+"""flax.nnx: networks as modules and back, and a head that is trained by a convex program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcvx.arrangements.cells import Arrangements
+from jaxcvx.errors import InvalidTypeError, invalid, require_extra
+from jaxcvx.networks.network import Network
+from jaxcvx.operators.features import Dense
+from jaxcvx.problems.base import make_problem
+from jaxcvx.problems.losses import Loss
+from jaxcvx.solvers.base import AnySolver, Solution
+from jaxcvx.solvers.column_generation import ColumnGeneration
+from jaxcvx.solvers.driver import solve
+
+require_extra("flax", "flax")
+
+from flax import nnx  # noqa: E402
+
+
+class ConvexReLU(nnx.Module):
+    """Linear, relu, Linear: a two-layer network that optax trains like any module, and ``fit`` by a solver.
+
+    The output layer has no bias, as in all networks of this library.
+
+    Attributes:
+      hidden: ``nnx.Linear`` (in_features, width), with a bias if ``bias``.
+      output: ``nnx.Linear`` (width, out_features).
+      skip: a linear skip connection ``nnx.Linear`` (in_features, out_features), or None.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        width: int = 64,
+        bias: bool = True,
+        skip: bool = False,
+        param_dtype: Any = None,
+        rngs: nnx.Rngs,
+    ):
+        dtype = jnp.result_type(float) if param_dtype is None else param_dtype
+        self.hidden = nnx.Linear(in_features, width, use_bias=bias, param_dtype=dtype, rngs=rngs)
+        self.output = nnx.Linear(width, out_features, use_bias=False, param_dtype=dtype, rngs=rngs)
+        self.skip = (
+            nnx.Linear(in_features, out_features, use_bias=bias, param_dtype=dtype, rngs=rngs) if skip else None
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Outputs (..., out_features) for inputs (..., in_features)."""
+        y = self.output(nnx.relu(self.hidden(x)))
+        return y if self.skip is None else y + self.skip(x)
+
+    def fit(
+        self,
+        features: Any,
+        targets: Any,
+        beta: Any,
+        *,
+        loss: str | Loss = "squared",
+        solver: AnySolver | None = None,
+        arrangements: Arrangements | None = None,
+        key: Any = None,
+    ) -> Solution:
+        """Train this head alone, on the features of a frozen backbone, and store the weights.
+
+        The width becomes that of the solution, so optimisers must be made afterwards; their training goes on from it.
+
+        Args:
+          features: (n, in_features) outputs of the backbone.
+          targets: (n,) or (n, out_features), or labels, as the loss wants them (see :func:`jaxcvx.make_problem`).
+          beta: weight decay, absolute.
+          loss: name or Loss.
+          solver: None means ``ColumnGeneration()``, whose bound is global where cells are few (no skip connection).
+          arrangements: cells, for solvers that need them.
+          key: random key, for solvers that draw random numbers.
+
+        Returns:
+          The Solution, with ``upper_bound``, ``lower_bound``, ``gap`` and ``scope``: the certificate of the weights
+          now stored, as long as they are not trained further.
+
+        Raises:
+          InvalidInputError, InvalidTypeError: bad data, or data that do not fit this module.
+        """
+        bias, skip = self.hidden.bias is not None, self.skip is not None
+        problem = make_problem(
+            features, targets, beta, loss=loss, arrangements=arrangements, features=Dense(bias=bias, skip=skip)
+        )
+        for name, got, expected in (
+            ("features", problem.X.shape[1], self.hidden.in_features),
+            ("targets", problem.num_outputs, self.output.out_features),
+        ):
+            if got != expected:
+                raise invalid(name, f"{got} columns", f"{expected}, as the module was made for")
+        solution = solve(problem, ColumnGeneration() if solver is None else solver, key=key)
+        _store(self, solution.network)
+        return solution
+
+
+def to_nnx(network: Network) -> ConvexReLU:
+    """The module that computes what a dense network does, to rounding.
+
+    Raises:
+      InvalidTypeError: not a network of dense features.
+    """
+    if not isinstance(network, Network):
+        raise InvalidTypeError(f"network: got {type(network).__name__}, expected jaxcvx.Network.")
+    if not isinstance(network.features, Dense):
+        got = type(network.features).__name__
+        raise InvalidTypeError(f"network.features: got {got}, expected Dense: nnx.Linear has no patches.")
+    module = ConvexReLU(
+        network.hidden.shape[1] - int(network.features.bias),
+        network.output.shape[1],
+        width=network.width,
+        bias=network.features.bias,
+        skip=network.skip is not None,
+        param_dtype=network.hidden.dtype,
+        rngs=nnx.Rngs(0),
+    )
+    _store(module, network)
+    return module
+
+
+def from_nnx(module: Any) -> Network:
+    """The network that a module computes, to rounding.
+
+    Args:
+      module: a ConvexReLU, or ``nnx.Sequential(nnx.Linear, nnx.relu, nnx.Linear)`` whose output bias, if there is one,
+        is zero.
+
+    Raises:
+      InvalidTypeError: another module.
+      InvalidInputError: an output bias that is not zero: no network of this library has one.
+    """
+    skip = None
+    if isinstance(module, ConvexReLU):
+        hidden, output, skip = module.hidden, module.output, module.skip
+    else:
+        layers = list(getattr(module, "layers", ()))
+        linear = len(layers) == 3 and all(isinstance(layers[i], nnx.Linear) for i in (0, 2))
+        if not linear or layers[1] not in (nnx.relu, jax.nn.relu):
+            raise InvalidTypeError(
+                f"module: got {type(module).__name__}, expected a ConvexReLU or a Sequential of Linear, relu, Linear."
+            )
+        hidden, output = layers[0], layers[2]
+        if output.bias is not None and np.any(np.asarray(output.bias[...])):
+            raise invalid("module", "an output layer with a bias", "one without (or with zeros)")
+    bias = hidden.bias is not None
+    return Network(
+        _weights(hidden).T,
+        jnp.asarray(output.kernel[...]),
+        None if skip is None else _weights(skip),
+        Dense(bias=bias, skip=skip is not None),
+    )
+
+
+def _weights(layer: nnx.Linear) -> jax.Array:
+    """Kernel (in, out), with the bias as its last row."""
+    kernel = jnp.asarray(layer.kernel[...])
+    return kernel if layer.bias is None else jnp.concatenate([kernel, jnp.asarray(layer.bias[...])[None]])
+
+
+def _store(module: ConvexReLU, network: Network) -> None:
+    _fill(module.hidden, network.hidden.T)
+    _fill(module.output, network.output)
+    if module.skip is not None and network.skip is not None:
+        _fill(module.skip, network.skip)
+
+
+def _fill(layer: nnx.Linear, weights: Any) -> None:
+    """Set kernel and bias from a matrix like that of ``_weights``; the layer takes its shape."""
+    weights = jnp.asarray(weights)
+    if layer.bias is not None:
+        layer.bias = nnx.Param(weights[-1])
+        weights = weights[:-1]
+    layer.kernel = nnx.Param(weights)
+    layer.in_features, layer.out_features = weights.shape

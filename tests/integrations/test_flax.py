@@ -1,0 +1,98 @@
+"""Networks as flax modules and back; the head that is trained by a convex program."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import jaxcvx
+from tests.helpers import gaussian_data
+
+
+def _network(bias=False, skip=False, c=2, dtype=jnp.float64):
+    keys = jax.random.split(jax.random.key(0), 3)
+    p = 3 + bias
+    S = jax.random.normal(keys[2], (p, c), dtype) if skip else None
+    features = jaxcvx.Dense(bias=bias, skip=skip)
+    hidden, output = (jax.random.normal(k, (4, q), dtype) for k, q in zip(keys, (p, c), strict=False))
+    return jaxcvx.Network(hidden, output, S, features)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("skip", [False, True])
+def test_there_and_back(bias, skip):
+    network = _network(bias, skip)
+    X, _ = gaussian_data(0, 6, 3)
+    module = jaxcvx.flax.to_nnx(network)
+    np.testing.assert_allclose(module(jnp.asarray(X)), network(jnp.asarray(X)), rtol=1e-12, atol=1e-12)
+    back = jaxcvx.flax.from_nnx(module)
+    assert back.features == network.features
+    jax.tree.map(np.testing.assert_array_equal, back, network)
+
+
+@pytest.mark.float32
+def test_single_precision_stays_single():
+    module = jaxcvx.flax.to_nnx(_network(True, dtype=jnp.float32))
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(module))} == {jnp.dtype("float32")}
+
+
+def test_from_a_sequential_module():
+    rngs = nnx.Rngs(1)
+    layers = [nnx.Linear(3, 5, rngs=rngs), nnx.relu, nnx.Linear(5, 2, rngs=rngs)]
+    module = nnx.Sequential(*layers)
+    X = jnp.asarray(gaussian_data(0, 6, 3)[0])
+    np.testing.assert_allclose(jaxcvx.flax.from_nnx(module)(X), module(X), rtol=1e-6, atol=1e-6)
+    layers[2].bias[...] = jnp.ones(2, layers[2].bias.dtype)
+    with pytest.raises(jaxcvx.InvalidInputError, match="bias"):
+        jaxcvx.flax.from_nnx(module)
+    with pytest.raises(jaxcvx.InvalidTypeError, match="module"):
+        jaxcvx.flax.from_nnx(nnx.Sequential(layers[0], nnx.tanh, layers[2]))
+    with pytest.raises(jaxcvx.InvalidTypeError, match="network"):
+        jaxcvx.flax.to_nnx(module)
+    with pytest.raises(jaxcvx.InvalidTypeError, match="Dense"):
+        jaxcvx.flax.to_nnx(dataclasses.replace(_network(), features=jaxcvx.ConvPool((2,))))
+
+
+def test_head_on_a_frozen_backbone_is_certified_and_trains_on():
+    rngs = nnx.Rngs(0)
+    X, Y = (jnp.asarray(a) for a in gaussian_data(1, 12, 5))
+    backbone = nnx.Linear(5, 2, rngs=rngs)
+    features, beta = jnp.tanh(backbone(X)), 0.05
+    head = jaxcvx.flax.ConvexReLU(2, 1, width=8, rngs=rngs)
+    solution = head.fit(features, Y, beta)
+    assert solution.scope == "global" and solution.gap < 1e-5
+    np.testing.assert_allclose(head(features), solution.network(features), rtol=1e-10, atol=1e-10)
+
+    def objective(module):
+        penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+        return 0.5 * jnp.sum((module(features) - Y) ** 2) + 0.5 * beta * penalty
+
+    np.testing.assert_allclose(objective(head), solution.upper_bound, rtol=1e-10)
+    optimizer = nnx.Optimizer(head, optax.sgd(1e-4), wrt=nnx.Param)
+
+    @nnx.jit
+    def train(module, optimizer):
+        for _ in range(3):
+            optimizer.update(module, nnx.grad(objective)(module))
+
+    train(head, optimizer)
+    after = float(objective(head))
+    assert after >= solution.lower_bound  # no training goes below a global bound
+    np.testing.assert_allclose(after, solution.upper_bound, rtol=1e-3)  # and it did start from the solution
+
+
+def test_head_takes_any_solver_and_checks_its_data():
+    X, Y = gaussian_data(0, 8, 2)
+    head = jaxcvx.flax.ConvexReLU(2, 1, bias=False, skip=True, rngs=nnx.Rngs(0))
+    cells = jaxcvx.enumerate_arrangements(X)
+    solution = head.fit(X, Y, 0.1, solver=jaxcvx.ConeADMM(), arrangements=cells)
+    X = jnp.asarray(X)
+    np.testing.assert_allclose(head(X), solution.network(X), rtol=1e-10, atol=1e-10)
+    with pytest.raises(jaxcvx.InvalidInputError, match="features"):
+        head.fit(X[:, :1], Y, 0.1)
+    with pytest.raises(jaxcvx.InvalidInputError, match="targets"):
+        head.fit(X, np.c_[Y, Y], 0.1)
