@@ -36,7 +36,7 @@ class _ConvexReLU(BaseEstimator):
         beta_scale="absolute",
         n_cells=128,
         solver=None,
-        loss="squared",
+        loss="auto",
         bias=True,
         max_iter=1000,
         warm_start=False,
@@ -62,10 +62,15 @@ class _ConvexReLU(BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise invalid(name, repr(value), "a positive integer")
-        if self.loss not in self._losses:
-            raise invalid("loss", repr(self.loss), "one of " + ", ".join(map(repr, self._losses)))
+        if self.loss not in ("auto", *self._losses):
+            raise invalid("loss", repr(self.loss), "'auto', " + ", ".join(map(repr, self._losses)))
 
-    def _fit(self, X: np.ndarray, Y: np.ndarray, sample_weight: Any, loss: str) -> None:
+    @property
+    def _loss(self) -> str:
+        """The loss meant; "auto" is the first."""
+        return self._losses[0] if self.loss == "auto" else self.loss
+
+    def _fit(self, X: np.ndarray, Y: np.ndarray, sample_weight: Any) -> None:
         """Fit to validated inputs (n, d) and coded targets (n, c)."""
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
         if (weights < 0).any() or not weights.any():
@@ -77,7 +82,7 @@ class _ConvexReLU(BaseEstimator):
         if warm is not None and (warm.hidden.shape[1], warm.output.shape[1]) != expected:
             warm = None
         with jax.enable_x64(True):  # as everywhere in scikit-learn
-            training = fitting.prepare(X, Y, weights, loss, bool(self.bias))
+            training = fitting.prepare(X, Y, weights, self._loss, bool(self.bias))
             relative = self.beta == "auto" or self.beta_scale == "relative"
             fraction = AUTO_FRACTION if self.beta == "auto" else float(self.beta)
             beta = fraction * fitting.beta_max(training) if relative else fraction
@@ -120,7 +125,7 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
       solver: any jaxcvx solver, such as ``ColumnGeneration()`` for the global optimum or ``ConeADMM()`` on ``n_cells``
         cells. None: Adam in ``max_iter`` steps, then output weights by their convex program: bounded time for every
         size. Solvers see inputs and targets divided by their root mean squares.
-      loss: "squared".
+      loss: "auto" or "squared", which is the same.
       bias: whether neurons have a bias; its weight is penalised like the others.
       max_iter: Adam's steps (mini-batches beyond 4096 rows), where ``solver`` is None.
       warm_start: whether the default fit starts from the network of the fit before.
@@ -142,7 +147,7 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         y = np.asarray(y, np.float64)
         self._flat = y.ndim == 1
-        self._fit(X, y.reshape(len(y), -1), sample_weight, "squared")
+        self._fit(X, y.reshape(len(y), -1), sample_weight)
         return self
 
     def predict(self, X):
@@ -157,7 +162,7 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
 
 
 def _has_probabilities(estimator: ConvexReLUClassifier) -> bool:
-    if estimator.loss == "squared":
+    if estimator._loss == "squared":
         raise AttributeError("predict_proba needs loss='logistic' or 'softmax'; got 'squared'.")
     return True
 
@@ -169,39 +174,14 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
     and attributes are those of :class:`ConvexReLURegressor`, except for
 
     Parameters:
-      loss: "logistic" (default: one output for two classes, one against the rest for more), "softmax" (one output for
-        each class) or "squared" (on +-1 for two classes, one-hot rows for more; no ``predict_proba``).
+      loss: "logistic" (what "auto" means: one output for two classes, one against the rest for more), "softmax" (one
+        output for each class) or "squared" (on +-1 for two classes, one-hot rows for more; no ``predict_proba``).
 
     Attributes:
       classes_: the labels, sorted.
     """
 
     _losses = ("logistic", "softmax", "squared")
-
-    def __init__(
-        self,
-        *,
-        beta="auto",
-        beta_scale="absolute",
-        n_cells=128,
-        solver=None,
-        loss="logistic",
-        bias=True,
-        max_iter=1000,
-        warm_start=False,
-        random_state=None,
-    ):
-        super().__init__(
-            beta=beta,
-            beta_scale=beta_scale,
-            n_cells=n_cells,
-            solver=solver,
-            loss=loss,
-            bias=bias,
-            max_iter=max_iter,
-            warm_start=warm_start,
-            random_state=random_state,
-        )
 
     def fit(self, X, y, sample_weight=None):
         """Fit to inputs X (n, d) and labels y (n,) of any kind; weights multiply each sample's loss."""
@@ -212,12 +192,12 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         k = len(self.classes_)
         if k < 2:
             raise invalid("y", f"one class ({self.classes_[0]!r})", "at least two classes")
-        if k == 2 and self.loss != "softmax":
+        if k == 2 and self._loss != "softmax":
             Y = (2.0 * codes - 1.0)[:, None]
         else:
             Y = np.eye(k)[codes]
-            Y = 2 * Y - 1 if self.loss == "logistic" else Y
-        self._fit(X, Y, sample_weight, self.loss)
+            Y = 2 * Y - 1 if self._loss == "logistic" else Y
+        self._fit(X, Y, sample_weight)
         return self
 
     def decision_function(self, X):
@@ -239,7 +219,7 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         scores = self.decision_function(X)
         if scores.ndim == 1:
             scores = np.stack([np.zeros_like(scores), scores], axis=1)
-        elif self.loss == "logistic":
+        elif self._loss == "logistic":
             scores = -np.logaddexp(0, -scores)  # of one against the rest; normalised below
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         return scores / scores.sum(axis=1, keepdims=True)

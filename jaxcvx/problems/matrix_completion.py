@@ -69,16 +69,8 @@ class MatrixCompletion(SquaredProblem):
         Raises:
           InvalidInputError, InvalidTypeError: naming the argument.
         """
-        values = as_real_matrix("values", values, 1)
-        operator = _entries(rows, cols, values.shape[0], as_shape(shape))
-        self._set(
-            operator=operator,
-            targets=operator.spread(values),
-            row_bounds=as_row_bounds(row_bound, values.dtype),
-            rank=rank,
-            symmetric=False,
-            balance=balance,
-        )
+        observed = _observed(rows, cols, as_real_matrix("values", values, 1), shape, row_bound)
+        self._set(**observed, rank=rank, symmetric=False, balance=balance)
 
     @property
     def num_samples(self) -> int:
@@ -142,17 +134,9 @@ class OneBitCompletion(LowRankProblem):
         y = _signs(signs)
         if not is_traced(scale) and not 0 < float(scale) < float("inf"):
             raise invalid("scale", scale, "a positive number")
-        operator = _entries(rows, cols, y.shape[0], as_shape(shape))
-        self._set(
-            operator=operator,
-            targets=operator.spread(y),
-            row_bounds=as_row_bounds(row_bound, y.dtype),
-            rank=rank,
-            symmetric=False,
-            balance=balance,
-            scale=jnp.asarray(scale, y.dtype),
-            link=link,
-        )
+        observed = _observed(rows, cols, y, shape, row_bound)
+        scale = jnp.asarray(scale, y.dtype)
+        self._set(**observed, rank=rank, symmetric=False, balance=balance, scale=scale, link=link)
         if row_bound is None:
             self._set(**self.__dict__ | {"row_bounds": self.estimated_row_bounds()})
 
@@ -196,6 +180,13 @@ def _signs(signs: Any) -> Float[Array, n]:
     if not found <= {-1.0, 1.0}:
         raise invalid("signs", f"values {sorted(found)[:5]}", "-1 and +1, or 0 and 1")
     return y
+
+
+def _observed(rows: Any, cols: Any, targets: Array, shape: Any, row_bound: Any) -> dict[str, Any]:
+    """The fields that hold what was observed."""
+    operator = _entries(rows, cols, targets.shape[0], as_shape(shape))
+    bounds = as_row_bounds(row_bound, targets.dtype)
+    return {"operator": operator, "targets": operator.spread(targets), "row_bounds": bounds}
 
 
 def _entries(rows: Any, cols: Any, count: int, shape: tuple[int, int]) -> Entries:

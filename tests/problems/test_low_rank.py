@@ -7,40 +7,19 @@ import pytest
 import scipy.stats
 
 import jaxcvx
-from jaxcvx.problems.low_rank_descent import exact_step
-
-D1, D2, RANK = 40, 30, 2
-DOF = RANK * (D1 + D2 - RANK)
-RNG = np.random.default_rng(0)
-TRUTH = RNG.standard_normal((D1, RANK)) @ RNG.standard_normal((D2, RANK)).T
-OBSERVED = RNG.choice(D1 * D2, 4 * DOF, replace=False)
-ROWS, COLS = np.divmod(OBSERVED, D2)
-PARAMS = tuple(RNG.standard_normal((d, RANK)) for d in (D1, D2))
-
-
-def completion(**options):
-    return jaxcvx.MatrixCompletion(ROWS, COLS, TRUTH[ROWS, COLS], (D1, D2), RANK, **options)
-
-
-def one_bit(link="probit", **options):
-    signs = np.where(TRUTH[ROWS, COLS] > 0, 1, -1)
-    return jaxcvx.OneBitCompletion(ROWS, COLS, signs, (D1, D2), RANK, link, 0.7, **options)
-
-
-def sensing(m=60, n=10, rank=2, seed=0, **options):
-    rng = np.random.default_rng(seed)
-    U = rng.standard_normal((n, rank)) / n**0.5
-    A = rng.standard_normal((m, n, n))
-    return jaxcvx.MatrixSensing(A, np.einsum("mij,ij->m", A, U @ U.T), rank, **options), U @ U.T, A
-
-
-def error(problem, solution, truth):
-    return float(np.linalg.norm(problem.matrix(solution.params) - truth) / np.linalg.norm(truth))
-
-
-def given():
-    """Some params, in the test's precision."""
-    return tuple(map(jnp.asarray, PARAMS))
+from tests.problems.low_rank_data import (
+    COLS,
+    D1,
+    D2,
+    PARAMS,
+    ROWS,
+    TRUTH,
+    completion,
+    error,
+    given,
+    one_bit,
+    sensing,
+)
 
 
 def test_objectives_are_what_they_say():
@@ -57,32 +36,9 @@ def test_objectives_are_what_they_say():
     np.testing.assert_allclose(problem.objective(jnp.asarray(U)), 0.5 * r @ r)
     sides = [F.T @ F for F in PARAMS]
     balance = 0.25 * 0.5 * len(ROWS) / (D1 * D2) * np.sum((sides[0] - sides[1]) ** 2)
-    np.testing.assert_allclose(completion(balance=0.5).objective(given()), 0.5 * residual @ residual + balance)
-
-
-@pytest.mark.float32
-def test_likelihood_is_finite_far_out():
-    problem = one_bit("probit", row_bound=100.0)
-    far = tuple(30 * F for F in given())
-    value, gradient = jax.value_and_grad(problem.objective)(far)
-    assert np.isfinite(value) and all(np.isfinite(g).all() for g in gradient)
-
-
-@pytest.mark.parametrize("make", [completion, lambda: completion(balance=0.5), one_bit])
-def test_line_and_exact_step(make):
-    """Along a line the objective is the energy of a quadratic, and the step is a stationary point below the start."""
-    problem = make()
-    along = jax.jit(lambda t: problem.objective(jax.tree.map(lambda p, d: p + t * d, given(), descent)))
-    descent = jax.tree.map(lambda g: -g, jax.grad(problem.objective)(given()))
-    z, a, b = problem.line(given(), descent)
-    for t in (0.0, 0.01):
-        at = jax.tree.map(lambda x, y, w, t=t: x + t * (y + t * w), z, a, b)
-        np.testing.assert_allclose(problem.energy(at), along(t), rtol=1e-12)
-        if problem.quartic(z, a, b) is not None:
-            np.testing.assert_allclose(np.polyval(problem.quartic(z, a, b)[::-1], t), along(t), rtol=1e-12)
-    step = exact_step(problem, given(), descent, jnp.zeros(()))
-    assert step > 0 and along(step) < along(0.0)
-    assert abs(jax.grad(along)(step)) < 1e-3 * abs(jax.grad(along)(0.0))
+    np.testing.assert_allclose(
+        completion(balance=0.5).objective(given()), 0.5 * residual @ residual + balance
+    )
 
 
 def test_minibatches_are_unbiased():
@@ -94,33 +50,13 @@ def test_minibatches_are_unbiased():
         assert abs(values.mean() - p.objective(params)) < 4 * values.std() / len(keys) ** 0.5
 
 
-@pytest.mark.parametrize("key", [None, 0])
-def test_completion_recovers_from_both_starts(key):
-    problem = completion()
-    solution = jaxcvx.solve(problem, jaxcvx.GradientDescent(), key=None if key is None else jax.random.key(key))
-    assert solution.converged and error(problem, solution, TRUTH) < 1e-5
-    assert solution.scope == "global" and solution.lower_bound == 0 and solution.network is None
-
-
-@pytest.mark.parametrize("multiple, success", [(4, 1.0), pytest.param(1, 0.0, marks=pytest.mark.soak)])
-def test_completion_rates_from_random_starts(multiple, success):
-    """All trials at four times the degrees of freedom, none at once (vmapped, with traced places)."""
-
-    def trial(key):
-        choose, left, right, start = jax.random.split(key, 4)
-        rows, cols = jnp.divmod(jax.random.choice(choose, D1 * D2, (multiple * DOF,), replace=False), D2)
-        X = jax.random.normal(left, (D1, RANK)) @ jax.random.normal(right, (D2, RANK)).T
-        problem = jaxcvx.MatrixCompletion(rows, cols, X[rows, cols], (D1, D2), RANK)
-        solution = jaxcvx.solve(problem, jaxcvx.GradientDescent(max_steps=300), key=start)
-        return jnp.linalg.norm(problem.matrix(solution.params) - X) / jnp.linalg.norm(X)
-
-    errors = jax.jit(jax.vmap(trial))(jax.random.split(jax.random.key(0), 20))
-    assert float(jnp.mean(errors < 1e-3)) == success
-
-
 def test_sensing_recovers_from_the_factor_or_at_random():
     problem, truth, _ = sensing()
-    for start in ({}, {"key": jax.random.key(1)}, {"init": np.random.default_rng(3).standard_normal((10, 2))}):
+    for start in (
+        {},
+        {"key": jax.random.key(1)},
+        {"init": np.random.default_rng(3).standard_normal((10, 2))},
+    ):
         solution = jaxcvx.solve(problem, jaxcvx.GradientDescent(), **start)
         assert solution.params.shape == (10, 2) and error(problem, solution, truth) < 1e-5
 
@@ -157,22 +93,6 @@ def test_any_loss():
     problem = jaxcvx.LowRankLoss(loss, (8, 6), 2)
     solution = jaxcvx.solve(problem, jaxcvx.GradientDescent(), key=jax.random.key(0))
     assert error(problem, solution, TRUTH[:8, :6]) < 1e-5 and solution.scope == "none"
-
-
-def test_bounded_rows_stay_bounded_and_stationary():
-    problem = completion(row_bound=1.5)
-    solution = jaxcvx.solve(problem, jaxcvx.GradientDescent(max_steps=3000))
-    for F in solution.params:
-        assert np.linalg.norm(F, axis=1).max() <= 1.5 * (1 + 1e-12)
-    dual = jaxcvx.solve(problem, jaxcvx.PrimalDual(balance=0))
-    np.testing.assert_allclose(solution.objective, dual.objective, rtol=1e-3)
-
-
-@pytest.mark.float32
-def test_single_precision():
-    problem = completion()
-    assert problem.dtype == jnp.float32
-    assert error(problem, jaxcvx.solve(problem, jaxcvx.GradientDescent(), key=jax.random.key(0)), TRUTH) < 1e-3
 
 
 BAD = [

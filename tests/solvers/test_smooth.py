@@ -9,7 +9,6 @@ import optax
 import pytest
 
 import jaxcvx
-from jaxcvx.networks.training import TrainingObjective
 from jaxcvx.problems.smooth import SmoothProblem, all_finite, unit
 
 MATRIX = np.diag([3.0, 2.0, 1.0])
@@ -89,19 +88,6 @@ def test_tangent_is_orthogonal_and_leaves_the_rest():
     tangent = problem.tangent(params, {"w": jnp.array([1.0, 2.0, 5.0]), "s": jnp.asarray(4.0)})
     np.testing.assert_allclose(tangent["w"] @ params["w"], 0, atol=1e-14)
     assert tangent["s"] == 4
-
-
-def test_training_objective_is_the_network_objective():
-    rng = np.random.default_rng(0)
-    X, Y = rng.standard_normal((20, 3)), rng.standard_normal((20, 2))
-    problem = jaxcvx.make_problem(X, Y, 0.3)
-    smooth = TrainingObjective(problem, width=4)
-    params = smooth.initial_params(jax.random.key(0))
-    assert float(smooth.objective(params)) == float(jaxcvx.training_objective(params, X, Y, 0.3))
-    keys = jax.random.split(jax.random.key(1), 20_000)
-    values = jax.vmap(lambda key: smooth.sampled_objective(params, key, 5))(keys)
-    error = float(jnp.std(values)) / len(keys) ** 0.5
-    assert abs(float(values.mean() - smooth.objective(params))) < 4 * error
 
 
 def test_all_finite_sees_every_floating_leaf():

@@ -1,0 +1,23 @@
+"""jaxcvx.estimators is there when it is asked for, and not before."""
+
+import subprocess
+import sys
+
+import jaxcvx
+from jaxcvx.integrations import sklearn
+
+
+def test_the_names():
+    assert jaxcvx.estimators.ConvexReLUClassifier is sklearn.ConvexReLUClassifier
+    assert jaxcvx.estimators.ConvexReLURegressor is sklearn.ConvexReLURegressor
+    assert sorted(jaxcvx.estimators.__all__) == ["ConvexReLUClassifier", "ConvexReLURegressor"]
+
+
+def test_it_is_imported_by_its_first_use():
+    script = """
+import sys, jaxcvx
+assert "sklearn" not in sys.modules and "jaxcvx.estimators" not in sys.modules
+jaxcvx.estimators.ConvexReLURegressor
+assert "sklearn" in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True)
