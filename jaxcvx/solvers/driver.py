@@ -128,7 +128,8 @@ def _solve(problem: Problem, solver: AnySolver, init: Any, key: Any, callback: C
     params = starting_params(problem, solver, init, key)
     # Inside jit even operations on concrete numbers are traced, which the fresh array tells.
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, params, key))):
-        return _solve_traced(problem, solver, params, key)
+        # What is concrete here, such as a problem that is closed over, would be traced in there.
+        return dataclasses.replace(_solve_traced(problem, solver, params, key), scope=solver.scope(problem))
     if callback is None:
         done = _run_jitted(problem, solver, params, key)
     else:
