@@ -17,8 +17,8 @@ from jaxcvx.plots.geometry import draw_fits
 
 CLAIM = (
     "With unpenalised biases the least-norm network through samples on a line is the linear spline; cutting planes "
-    "find it exactly, at n log n per cut. Gradient descent comes near it from small weights, the tangent kernel "
-    "does not."
+    "find it exactly, at n log n per cut. The tangent kernel does not find it, and gradient descent comes "
+    "the nearer the smaller its first weights are."
 )
 PAPER = np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), np.array([1.0, -1.0, 1.0, 1.0, -1.0])
 

@@ -14,10 +14,12 @@ from jaxcvx.problems.low_rank_descent import (
     scale_gradient,
 )
 from tests.problems.low_rank_data import (
+    COLS,
     D1,
     D2,
     DOF,
     RANK,
+    ROWS,
     TRUTH,
     completion,
     given,
@@ -103,3 +105,21 @@ def test_largest_singular_value_of_everything_observed():
     np.testing.assert_allclose(largest_singular_value(problem), np.linalg.norm(TRUTH, 2), rtol=1e-6)
     nothing = jaxcvx.MatrixCompletion(rows, cols, np.zeros(D1 * D2), (D1, D2), RANK)
     assert float(largest_singular_value(nothing)) == 1
+
+
+def test_conjugate_directions_beat_the_steepest_ones():
+    """Few observations bend the objective; both take exact steps in the same metric."""
+    rows, cols = ROWS[: 5 * DOF // 2], COLS[: 5 * DOF // 2]
+    problem = jaxcvx.MatrixCompletion(rows, cols, TRUTH[rows, cols], (D1, D2), RANK)
+
+    def steepest(params, _):
+        gradient = jax.grad(problem.objective)(params)
+        direction = jax.tree.map(jnp.negative, scale_gradient(problem, params, gradient))
+        step = exact_step(problem, params, direction, jnp.zeros(()))
+        params = jax.tree.map(lambda p, d: p + step * d, params, direction)
+        return params, problem.objective(params)
+
+    start = problem.spectral_params()
+    plain = jax.jit(lambda p: jax.lax.scan(steepest, p, length=60)[1])(start)
+    _, conjugate = descend(problem, conjugate_descent(problem), start, 60)
+    assert conjugate[-1] < 0.1 * plain[-1]
