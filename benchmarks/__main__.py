@@ -10,7 +10,16 @@ from pathlib import Path
 
 from benchmarks.common import write_json
 
-NAMES = ("gated_vs_celer", "gated_vs_fista", "copositive_vs_scs", "column_generation", "completion", "import_time")
+NAMES = (
+    "gated_vs_celer",
+    "gated_vs_fista",
+    "copositive_vs_scs",
+    "column_generation",
+    "completion",
+    "path",
+    "hypergradient",
+    "import_time",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -27,6 +27,7 @@ NAMES = (
     "one_bit",
     "line",
     "width",
+    "accuracy",
 )
 
 

@@ -22,7 +22,7 @@ CLAIM = (
     "gradient descent recovers from random starts as from spectral ones. With an isometry constant of 1/2 it can fail."
 )
 SUCCESS = 1e-3
-DESCENT = jaxcvx.GradientDescent(max_steps=1000)
+DESCENT = jaxcvx.GradientDescent(max_steps=600)
 
 
 def run(quick: bool = False) -> dict[str, Any]:
@@ -36,8 +36,14 @@ def run(quick: bool = False) -> dict[str, Any]:
             "n_over_dof": (np.arange(2, 11) / 2).tolist(),
         },
         "noise": {"sigmas": [1e-3, 1e-2, 1e-1], "m": [150, 300, 600]},
-        "certified": {"shape": (60, 50), "rank": 3, "n_over_dof": [3, 4, 5], "trials": 2 if quick else 20},
-        "landscape": {"starts": 200 if quick else 5000, "rate": 0.04, "steps": 3000, "shown": 40},
+        "certified": {"shape": (60, 50), "rank": 3, "n_over_dof": [3, 4, 5, 6], "trials": 2 if quick else 20},
+        "landscape": {
+            "starts": 200 if quick else 5000,
+            "rate": 0.04,
+            "steps": 3000,
+            "shown": 40,
+            "annealed": {"radius": 0.3, "radius_decay": 0.8, "epoch_length": 100, "max_steps": 4000},
+        },
     }
     keys = jax.random.split(jax.random.key(0), settings["trials"])
     sensing, completion, certified = (settings[name] for name in ("sensing", "completion", "certified"))
@@ -46,8 +52,8 @@ def run(quick: bool = False) -> dict[str, Any]:
         CLAIM,
         quick,
         settings,
-        sensing=[_sensing(keys, r, sensing) for r in track(sensing["ranks"], "sensing")],
-        completion=[_completion(keys, r, completion) for r in track(completion["ranks"], "completion")],
+        sensing=[_sensing(keys, r, sensing) for r in sensing["ranks"]],
+        completion=[_completion(keys, r, completion) for r in completion["ranks"]],
         noise=_noise(keys, settings["noise"]),
         certified=[_certified(x, certified) for x in track(certified["n_over_dof"], "certificates")],
         landscape=_landscape(settings["landscape"]),
@@ -66,9 +72,11 @@ def _two_starts(problem: Any, truth: Any, key: Any) -> Any:
     return jax.vmap(lambda params: _relative_error(problem, params, truth))(solve(stacked))
 
 
-def _rates(errors: Any) -> dict[str, list[float]]:
-    """Success rates from errors (cells, trials, 2)."""
-    rates = np.mean(np.asarray(errors) < SUCCESS, axis=1)
+def _rates(trial: Any, keys: Any, counts: list[int], label: str) -> dict[str, list[float]]:
+    """Success rates for each count, all trials of one together: one program, that ends with the last of them."""
+    trials = jax.jit(jax.vmap(trial, in_axes=(0, None)))
+    errors = np.stack([np.asarray(trials(keys, jnp.asarray(count))) for count in track(counts, label)])
+    rates = np.mean(errors < SUCCESS, axis=1)
     return {"spectral": rates[:, 0].tolist(), "random": rates[:, 1].tolist()}
 
 
@@ -83,8 +91,7 @@ def _sensing(keys: Any, r: int, settings: dict[str, Any]) -> dict[str, Any]:
         problem = jaxcvx.MatrixSensing(A, jnp.einsum("mij,ij->m", A, U @ U.T), r)
         return _two_starts(problem, U @ U.T, start)
 
-    cells = jax.jit(jax.vmap(jax.vmap(trial, in_axes=(0, None)), in_axes=(None, 0)))
-    return {"rank": r, "m": counts, **_rates(cells(keys, jnp.asarray(counts)))}
+    return {"rank": r, "m": counts, **_rates(trial, keys, counts, f"sensing, rank {r}")}
 
 
 def _completion(keys: Any, r: int, settings: dict[str, Any]) -> dict[str, Any]:
@@ -102,8 +109,7 @@ def _completion(keys: Any, r: int, settings: dict[str, Any]) -> dict[str, Any]:
         problem = whole.replace(operator=operator, targets=operator.spread(jnp.where(kept, X.reshape(-1), 0)))
         return _two_starts(problem, X, start)
 
-    cells = jax.jit(jax.vmap(jax.vmap(trial, in_axes=(0, None)), in_axes=(None, 0)))
-    return {"rank": r, "n": counts, **_rates(cells(keys, jnp.asarray(counts)))}
+    return {"rank": r, "n": counts, **_rates(trial, keys, counts, f"completion, rank {r}")}
 
 
 def _noise(keys: Any, settings: dict[str, Any]) -> dict[str, Any]:
@@ -159,14 +165,20 @@ def _certified(multiple: float, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _landscape(settings: dict[str, Any]) -> dict[str, Any]:
-    """Gradient descent on the problem of isometry constant 1/2."""
+    """Gradient descent, and annealed noise, on the problem of isometry constant 1/2."""
     problem, solution, trap = jaxcvx.half_rip_counterexample()
     truth = solution @ solution.T
     starts = jax.random.normal(jax.random.key(1), (settings["starts"], 2, 1))
-    plain = jaxcvx.GradientDescent(optimizer=optax.sgd(settings["rate"]), max_steps=settings["steps"], tol=0.0)
+    keys = jax.random.split(jax.random.key(2), settings["starts"])
+    optimizer = optax.sgd(settings["rate"])
+    solvers = {
+        "constant step": jaxcvx.GradientDescent(optimizer=optimizer, max_steps=settings["steps"], tol=0.0),
+        "conjugate, exact steps": DESCENT,
+        "annealed noise": jaxcvx.AnnealedNoise(optimizer=optimizer, **settings["annealed"]),
+    }
     rates = {}
-    for name, solver in (("constant step", plain), ("conjugate, exact steps", DESCENT)):
-        ends = jax.jit(jax.vmap(lambda x, s=solver: jaxcvx.solve(problem, s, init=x).params))(starts)
+    for name, solver in solvers.items():
+        ends = jax.jit(jax.vmap(lambda x, k, s=solver: jaxcvx.solve(problem, s, init=x, key=k).params))(starts, keys)
         errors = jnp.linalg.norm(ends @ jnp.swapaxes(ends, 1, 2) - truth, axis=(1, 2))
         rates[name] = float(jnp.mean(errors < 1e-2))
 

@@ -11,6 +11,7 @@ from jaxcvx.analysis.landscape import (
     second_order,
 )
 from jaxcvx.analysis.line import l1_classifier, line_kernel, line_neurons, spline_rnorm
+from jaxcvx.analysis.patch_features import PatchFeatures, fit_patch_features
 from jaxcvx.analysis.path import regularization_path
 from jaxcvx.analysis.recovery import RecoveryCertificate, recovery_certificate
 from jaxcvx.analysis.semi_nmf import semi_nmf
@@ -55,6 +56,7 @@ from jaxcvx.solvers.polish import polish
 from jaxcvx.solvers.primal_dual import PrimalDual
 from jaxcvx.solvers.proximal_gradient import ProximalGradient
 from jaxcvx.solvers.soft_svd import SoftThresholdedSVD
+from jaxcvx.solvers.unrolled import unrolled_params
 from jaxcvx.transforms.gradient_noise import annealed_gradient_noise, langevin
 from jaxcvx.transforms.noise_annealed import noise_annealed_gd
 from jaxcvx.transforms.perturb import perturb_iterates
@@ -92,6 +94,7 @@ __all__ = [
     "Network",
     "NuclearProximalGradient",
     "OneBitCompletion",
+    "PatchFeatures",
     "PathReport",
     "PrimalDual",
     "Problem",
@@ -115,6 +118,7 @@ __all__ = [
     "enumerate_arrangements",
     "epochwise_geometric",
     "errors",
+    "fit_patch_features",
     "fit_whitening",
     "gated_to_relu",
     "half_rip_counterexample",
@@ -151,6 +155,7 @@ __all__ = [
     "spline_rnorm",
     "training_objective",
     "trajectory",
+    "unrolled_params",
     "vertex_network",
     "whitened_solution",
 ]

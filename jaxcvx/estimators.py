@@ -1,5 +1,6 @@
-"""scikit-learn estimators; see :mod:`jaxcvx.integrations.sklearn`."""
+"""scikit-learn estimators; see :mod:`jaxcvx.integrations.sklearn` and :mod:`jaxcvx.integrations.patches`."""
 
+from jaxcvx.integrations.patches import ConvexPatchFeatures
 from jaxcvx.integrations.sklearn import ConvexReLUClassifier, ConvexReLURegressor
 
-__all__ = ["ConvexReLUClassifier", "ConvexReLURegressor"]
+__all__ = ["ConvexPatchFeatures", "ConvexReLUClassifier", "ConvexReLURegressor"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -37,10 +38,13 @@ def regularization_path(problem: Problem, betas: Any, solver: Solver, *, key: An
         if host.ndim != 1 or not host.size or not np.isfinite(host).all() or (host < 0).any():
             raise invalid("betas", f"{betas!r}"[:80], "a non-empty vector of finite numbers >= 0")
     betas = jnp.asarray(betas, problem.X.dtype)
+    return _path(problem, betas, solver, solver.initial_params(problem, key), key)
 
+
+@functools.partial(jax.jit, static_argnames="solver")
+def _path(problem: Problem, betas: Any, solver: Solver, params: Any, key: Any) -> Solution:
     def one(params, beta):
         solution = solve(problem.replace(beta=beta), solver, init=params, key=key)
         return solution.params, solution
 
-    first = solver.initial_params(problem, key)
-    return jax.jit(lambda start, grid: jax.lax.scan(one, start, grid))(first, betas)[1]
+    return jax.lax.scan(one, params, betas)[1]

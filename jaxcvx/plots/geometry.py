@@ -140,9 +140,17 @@ def _turn(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> float:
     return float((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]))
 
 
-def draw_gaps(ax: Any, widths: Sequence[int], gaps: Mapping[str, Any], floor: float = 1e-12) -> None:
-    """Draw the picture of :func:`plot_gap_against_width` on given axes."""
+def draw_gaps(
+    ax: Any,
+    widths: Sequence[int],
+    gaps: Mapping[str, Any],
+    floor: float = 1e-12,
+    optimum: int | None = None,
+) -> None:
+    """Draw the picture of :func:`plot_gap_against_width` on given axes, with a line at the width of the optimum."""
     style(ax)
+    if optimum is not None:
+        ax.axvline(optimum, color=INK, linewidth=0.9, linestyle=":", label=f"width of the optimum: {optimum}")
     for place, (name, values) in enumerate(gaps.items()):
         shown = np.maximum(np.asarray(values, float), floor)
         ax.plot(

@@ -39,6 +39,7 @@ from jaxcvx.solvers.pool import (
 from jaxcvx.solvers.scaling import Scaling, scaled_problem
 
 _MAX_BATCHES = 8  # of starts, in a round of multi-start pricing
+_STALLED = 1e-6  # relative: a round that gains less has moved within the rounding of float32
 _OWN_STARTS = 256  # neurons of the network that multi-start pricing also starts from
 
 
@@ -119,17 +120,21 @@ class ColumnGeneration(HostSolver):
         keys = jax.random.split(jax.random.key(0) if key is None else key, self.max_steps + 2)
         pool = self._start(work, init, keys[0], scaling)
         trace: list[tuple[int, float, float]] = []
-        status, steps, batches = Status.MAX_STEPS, 0, 1
+        status, steps, batches, value = Status.MAX_STEPS, 0, 1, np.inf
         tol = max(self.tol, 256 * float(jnp.finfo(work.X.dtype).eps))
         bound, dual = -np.inf, jnp.zeros_like(work.Y)
+        fine = None  # the scaled problem in float64, once float32 has nothing more to give
         for steps in range(self.max_steps + 1):
-            R = dual_residual(work, pool)
-            if exact:
-                pool, R = _fit(work, pool)
-            own = strongest(pool, _OWN_STARTS)
+            before = value
+            if fine is None:
+                pool, R = _fit(work, pool) if exact else (pool, dual_residual(work, pool))
+                value = float(pool_objective(work, pool))
+            else:
+                pool, R, value = _fit_finely(fine, pool, work.X.dtype)
+            own = strongest(pool, _OWN_STARTS).astype(work.X.dtype)
             priced = pricer(work, R, keys[steps + 1], own, self.new_neurons, batches)
             norm = priced.upper if exact else jnp.maximum(priced.values[0], work.beta)
-            value, low = float(pool_objective(work, pool)), float(scaled_bound(work, R, norm))
+            low = float(scaled_bound(work, R, norm))
             if low > bound:
                 bound, dual = low, R
             shown = bound if exact else low
@@ -147,8 +152,17 @@ class ColumnGeneration(HostSolver):
                 break
             if gap < 0.02:  # what is left to find is rare
                 batches = min(2 * batches, _MAX_BATCHES)
-            wanted = priced.values > work.beta * (1 + (1e-12 if exact else 5e-4))
-            pool = self._round(work, pool, priced.directions, wanted, exact)
+            if not exact and fine is None and value > before * (1 - _STALLED):
+                with double_precision():
+                    fine = scaled_problem(to_double(problem), jnp.float64)[0]
+            least = 1e-12 if exact else 5e-4 if fine is None else 1e-5
+            wanted = priced.values > work.beta * (1 + least)
+            if fine is None:
+                pool = self._round(work, pool, priced.directions, wanted, exact)
+            else:
+                with double_precision():
+                    pool = self._with_room(to_double(pool), wanted)
+                    pool = insert(pool, to_double(priced.directions), wanted)
         network = scaling.network(pool_network(work, pool), problem)
         network, certificate = self._finish(
             problem, pricer, pool_of(network), scaling.residual(dual), keys[-1]
@@ -194,12 +208,15 @@ class ColumnGeneration(HostSolver):
             capacity *= 2
         return resize(pool, capacity)
 
+    def _with_room(self, pool: Pool, wanted: Array) -> Pool:
+        """The pool, twice as large if few of the wanted neurons would find a slot."""
+        free = int(np.all(np.asarray(pool.weights) == 0, axis=1).sum())
+        full = free < min(int(wanted.sum()), self.new_neurons // 2)
+        return resize(pool, 2 * pool.weights.shape[0]) if full else pool
+
     def _round(self, work: Problem, pool: Pool, directions: Array, wanted: Array, exact: bool) -> Pool:
         """Add neurons, reweight, move."""
-        free = int(np.all(np.asarray(pool.weights) == 0, axis=1).sum())
-        if free < min(int(wanted.sum()), self.new_neurons // 2):
-            pool = resize(pool, 2 * pool.weights.shape[0])
-        pool = insert(pool, directions, wanted)
+        pool = insert(self._with_room(pool, wanted), directions, wanted)
         if exact:
             return pool  # the next round begins with the exact fit
         pool = reweight(work, pool, 800)
@@ -220,6 +237,13 @@ class ColumnGeneration(HostSolver):
                 exact, to_double(returned), pricer, to_double(dual), key, self.new_neurons, self.final_starts
             )
         return jax.tree.map(jnp.asarray, returned), certificate
+
+
+def _fit_finely(fine: Problem, pool: Pool, dtype: Any) -> tuple[Pool, Array, float]:
+    """The pool with exact output weights, its dual residual in ``dtype`` and its objective, computed in float64."""
+    with double_precision():
+        pool, R = _fit(fine, to_double(pool))
+        return pool, R.astype(dtype), float(pool_objective(fine, pool))
 
 
 @jax.jit

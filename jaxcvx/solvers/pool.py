@@ -42,11 +42,16 @@ def pool_network(problem: Problem, pool: Pool) -> Network:
 
 @jax.jit
 def pool_of(network: Network) -> Pool:
-    """A network's neurons as a pool of the same capacity."""
+    """A network's neurons as a pool of the same capacity, without those whose weight is rounding beside the largest.
+
+    Gradients shrink a neuron without ever ending it: in the end its norm underflows and its direction is lost.
+    """
     size = jnp.linalg.norm(network.hidden, axis=1, keepdims=True)
     unit = network.hidden / jnp.where(size > 0, size, 1.0)
-    alive = (size > 0) & jnp.any(network.output != 0, axis=1, keepdims=True)
-    return Pool(jnp.where(alive, unit, 0.0), jnp.where(alive, network.output * size, 0.0))
+    weights = network.output * size
+    weight = jnp.linalg.norm(weights, axis=1, keepdims=True)
+    alive = weight > jnp.finfo(weight.dtype).eps * jnp.max(weight)
+    return Pool(jnp.where(alive, unit, 0.0), jnp.where(alive, weights, 0.0))
 
 
 @jax.jit

@@ -226,3 +226,17 @@ def test_what_it_cannot_take_is_refused():
         solve(make_problem(X, Y, 0.1), ColumnGeneration(), init=Network(jnp.ones((2, 3)), jnp.ones((2, 1))))
     with pytest.raises(InvalidTypeError, match="ColumnGeneration runs on the host"):
         jax.jit(lambda b: solve(make_problem(X, Y, b), ColumnGeneration()).objective)(0.1)
+
+
+def test_multistart_goes_on_below_the_rounding_of_single_precision():
+    """The loop moves neurons in float32; where that has nothing more to give, weights are fitted in float64."""
+    X, Y = gaussian_data(5, 20, 3)
+    problem = make_problem(X, Y, 0.2)
+    exact = solve(problem, TIGHT)
+    few = ColumnGeneration(
+        pricing="multistart", tol=1e-7, width=32, max_steps=40, move_steps=200, num_starts=64, final_starts=256
+    )
+    found = solve(problem, few)
+    assert found.status == Status.CONVERGED and found.scope == "heuristic"
+    assert float(found.upper_bound) == pytest.approx(float(exact.upper_bound), rel=1e-6)
+    assert found.upper_bound >= exact.lower_bound

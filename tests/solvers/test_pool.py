@@ -50,6 +50,15 @@ def test_a_pool_is_its_network(name):
     np.testing.assert_allclose(dual_residual(problem, pool), problem.Y - network(problem.X), atol=1e-12)
 
 
+def test_neurons_that_gradients_have_worn_away_free_their_slots():
+    """Weights of 1e-38 in float32: squares underflow, so the norm of such a neuron is not that of its direction."""
+    hidden = jnp.asarray([[3.0, 4.0], [1e-19, 2e-19], [1.0, 0.0]], jnp.float32)
+    output = jnp.asarray([[1.0], [1e-19], [0.5]], jnp.float32)
+    pool = pool_of(Network(hidden, output, None, Dense()))
+    np.testing.assert_allclose(pool.directions, [[0.6, 0.8], [0, 0], [1, 0]], rtol=1e-6)
+    np.testing.assert_allclose(pool.weights, [[5.0], [0], [0.5]], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", FEATURES)
 def test_reweighting_is_the_group_lasso(name):
     problem, _, pool = setting(name)

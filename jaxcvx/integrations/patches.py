@@ -1,0 +1,104 @@
+"""Patch features as a scikit-learn transformer: the first stage of an image pipeline with a convex head."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcvx.analysis.patch_features import PatchFeatures, fit_patch_features
+from jaxcvx.errors import invalid, require_extra
+
+require_extra("sklearn", "estimators")
+
+from sklearn.base import BaseEstimator, TransformerMixin  # noqa: E402
+from sklearn.utils import check_random_state  # noqa: E402
+from sklearn.utils.validation import check_array, check_is_fitted  # noqa: E402
+
+_ROWS = 256  # images whose patches are held at a time
+
+
+class ConvexPatchFeatures(TransformerMixin, BaseEstimator):
+    """Convolution with extreme points of random patches, ReLU and max-pooling (Ergen and Pilanci 2021, Convex-RF).
+
+    In a pipeline: ``make_pipeline(ConvexPatchFeatures(image_shape=(8, 8)), StandardScaler(), ConvexReLUClassifier())``.
+
+    Parameters:
+      image_shape: (H, W) or (H, W, channels) of each row of X; None if X is given as images (n, H, W[, channels]).
+      n_filters: patches drawn; filters are their vertices, perhaps fewer.
+      filter_shape, stride, pool, floor, zca, threshold: as in :func:`jaxcvx.fit_patch_features`.
+      random_state: seed of the patches.
+
+    Attributes:
+      features_: the :class:`jaxcvx.PatchFeatures`.
+    """
+
+    features_: PatchFeatures
+
+    def __init__(
+        self,
+        *,
+        image_shape=None,
+        n_filters=200,
+        filter_shape=(4, 4),
+        stride=1,
+        pool=2,
+        floor=0.1,
+        zca=0.1,
+        threshold=0.0,
+        random_state=None,
+    ):
+        self.image_shape = image_shape
+        self.n_filters = n_filters
+        self.filter_shape = filter_shape
+        self.stride = stride
+        self.pool = pool
+        self.floor = floor
+        self.zca = zca
+        self.threshold = threshold
+        self.random_state = random_state
+
+    def _images(self, X: Any) -> np.ndarray:
+        X = check_array(X, dtype=np.float64, ensure_2d=False, allow_nd=True)
+        if self.image_shape is None:
+            return X
+        shape = tuple(self.image_shape)
+        if X.ndim != 2 or X.shape[1] != math.prod(shape):
+            raise invalid("X", f"shape {X.shape}", f"(n, {math.prod(shape)}), rows of images of shape {shape}")
+        return X.reshape(len(X), *shape)
+
+    def fit(self, X, y=None):
+        """Draw the patches and find the filters; y is not used."""
+        images = self._images(X)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        with jax.enable_x64(True):  # as everywhere in scikit-learn
+            features = fit_patch_features(
+                jax.random.key(seed),
+                images,
+                self.n_filters,
+                filter_shape=self.filter_shape,
+                stride=self.stride,
+                pool=self.pool,
+                floor=self.floor,
+                zca=self.zca,
+                threshold=self.threshold,
+            )
+            self.features_ = jax.tree.map(np.asarray, features)
+        return self
+
+    def transform(self, X):
+        """Features (n, pool * pool * filters), some hundred images at a time."""
+        check_is_fitted(self)
+        images = self._images(X)
+        blocks = []
+        with jax.enable_x64(True):
+            for start in range(0, len(images), _ROWS):
+                block = images[start : start + _ROWS]
+                padded = np.concatenate([block, np.zeros((_ROWS - len(block), *block.shape[1:]))])
+                blocks.append(np.asarray(_apply(self.features_, padded))[: len(block)])
+        return np.concatenate(blocks)
+
+
+_apply = jax.jit(lambda features, images: features(images))
