@@ -69,7 +69,7 @@ class ColumnGeneration(HostSolver):
       pricing: "auto", "exact", "multistart", or "branch": multi-start in the loop, and a branch and bound at the
         end whose bound is proved for all networks (scope "global" where it closed, else "relaxation").
       max_seconds: limit on wall time, looked at between rounds, the final certificate not counted; or None.
-      width: neurons of the first Adam run; the pool holds four times as many and grows where needed.
+      width: neurons of the first Adam run; the pool holds twice as many and grows where needed.
       new_neurons: neurons added in a round, at most.
       num_starts: random starts of multi-start pricing, besides the neurons at hand.
       final_starts: fresh starts of the final heuristic bound.
@@ -204,7 +204,7 @@ class ColumnGeneration(HostSolver):
             pool = jax.tree.map(lambda a: a.astype(work.X.dtype), pool)
         used = int(np.any(np.asarray(pool.weights) != 0, axis=1).sum())
         capacity = 64
-        while capacity < max(4 * self.width, used + self.new_neurons):
+        while capacity < max(2 * self.width, used + self.new_neurons):
             capacity *= 2
         return resize(pool, capacity)
 
