@@ -40,30 +40,20 @@ class Slots:
 
     def dot(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, "K C"]:
         """``<L_row, R_col>`` in every slot, 0 in empty ones."""
-        return self._gather(lambda left, right: [left * right], (L,), (R,))[0]
-
-    def line(self, L: Array, R: Array, P: Array, Q: Array) -> list[Array]:
-        """The coefficients of ``<(L + t P)_row, (R + t Q)_col>`` in t, in one pass."""
-
-        def terms(left, left_step, right, right_step):
-            return [left * right, left * right_step + left_step * right, left_step * right_step]
-
-        return self._gather(terms, (L, P), (R, Q))
-
-    def _gather(self, terms: Any, left: tuple[Array, ...], right: tuple[Array, ...]) -> list[Array]:
-        """Sums over columns of ``terms``, functions of the entries of ``left`` by rows and of ``right`` by places."""
-        left = left if self.owner is None else tuple(F[self.owner] for F in left)
+        left = L if self.owner is None else L[self.owner]
 
         def block(_, index):
-            columns = (
-                terms(*(F[:, j] for F in left), *(F[:, j].at[index].get(mode="promise_in_bounds") for F in right))
-                for j in range(left[0].shape[1])
-            )
-            return None, [sum(parts) for parts in zip(*columns, strict=True)]
+            columns = zip(left.T, R.T, strict=True)
+            return None, sum(a * b.at[index].get(mode="promise_in_bounds") for a, b in columns)
 
         # A loop also keeps XLA from computing each number anew wherever it is used.
         _, sums = jax.lax.scan(block, None, self.index.reshape(-1, _BLOCK, self.index.shape[1]))
-        return [jnp.where(self.filled, x.reshape(self.index.shape), 0) for x in sums]
+        return jnp.where(self.filled, sums.reshape(self.index.shape), 0)
+
+    def line(self, L: Array, R: Array, P: Array, Q: Array) -> tuple[Array, Array, Array]:
+        """The coefficients of ``<(L + t P)_row, (R + t Q)_col>`` in t; loops apart are faster than one for all."""
+        mixed = self.dot(jnp.concatenate([L, P], axis=1), jnp.concatenate([Q, R], axis=1))
+        return self.dot(L, R), mixed, self.dot(P, Q)
 
     def multiply(self, z: Float[Array, "K C"], R: Float[Array, "d2 k"]) -> Float[Array, "d1 k"]:
         """The sparse matrix with entries ``z`` times ``R``; ``z`` must be 0 in empty slots."""
@@ -149,8 +139,7 @@ class Entries(Observation):
         return _dot(self, L, R)
 
     def line(self, L: Array, R: Array, P: Array, Q: Array) -> tuple[Array, Array, Array]:
-        z, a, b = self.by_rows.line(L, R, P, Q)
-        return z, a, b
+        return self.by_rows.line(L, R, P, Q)
 
     def times(self, z: Float[Array, "K C"], R: Float[Array, "d2 k"]) -> Float[Array, "d1 k"]:
         return self.by_rows.multiply(jnp.where(self.by_rows.filled, z, 0), R)
