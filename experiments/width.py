@@ -105,6 +105,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
             "from the optimum's strongest": [a["pruned_gap"] for a in case["widths"]],
         }
         draw_gaps(ax, widths, gaps, optimum=optimum["width"])
+        ax.legend(frameon=False, fontsize=7.5, loc="upper right" if optimum["width"] < 5 else "lower left")
         ax.set_title(name, fontsize=10, color=INK, loc="left")
     axes = below.subplots(1, len(PICTURES))
     for ax, (name, X) in zip(axes, PICTURES.items(), strict=True):
