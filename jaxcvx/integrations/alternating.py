@@ -242,7 +242,7 @@ def _steps(statics: Any, params: Any, rest: Any, state: Any, head_state: Any, da
     inputs, targets, decay = data
 
     def mean_loss(params, rest, rows):
-        model = nnx.merge(graph, params, rest)
+        model = nnx.merge(graph, params, rest, copy=True)  # of this trace, so that batch statistics can change
         model.train()
         F = nnx.merge(head_graph, head_state)(model(inputs[rows]))
         squares = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
