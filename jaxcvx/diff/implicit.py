@@ -13,6 +13,7 @@ zero: at kinks this is the derivative of the solution with its zero groups held 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -35,11 +36,14 @@ class Optimality(NamedTuple):
       objective: value of the program at (problem, params), twice differentiable where no live group is zero.
       face: orthogonal projection of params on the space that the solution moves in, given (problem, active, params).
       active: arrays that say which groups and constraints are active; constants.
+      inverse: given (problem, params), a function that solves dG/dx v = params-like numbers, at least roughly: the
+        preconditioner where unknowns are many. None where there is none.
     """
 
     objective: Callable[[Any, Any], Float[Array, ""]]
     face: Callable[[Any, Any, Any], Any]
     active: Any
+    inverse: Callable[[Any, Any], Callable[[Any], Any]] | None = None
 
 
 def differentiable_params(optimality: Optimality, problem: Any, params: _Tree) -> _Tree:
@@ -48,7 +52,7 @@ def differentiable_params(optimality: Optimality, problem: Any, params: _Tree) -
     Works in forward and reverse mode, to any order, under jit and vmap. Costs nothing unless differentiated,
     then one linear solve: by Cholesky up to 1024 unknowns, by conjugate gradients beyond.
     """
-    objective, face, active = optimality
+    objective, face, active, inverse = optimality
     flat, unravel = ravel_pytree(params)
 
     def stationarity(x):
@@ -56,12 +60,17 @@ def differentiable_params(optimality: Optimality, problem: Any, params: _Tree) -
         gradient = jax.grad(objective, argnums=1)(problem, inside)
         return x + ravel_pytree(face(problem, active, gradient))[0] - ravel_pytree(inside)[0]
 
-    return unravel(jax.lax.custom_root(stationarity, flat, lambda _, x: x, _solve_symmetric))
+    def tangent(matvec, b):
+        if b.size <= _MAX_DENSE:
+            solve = _solve_dense
+        elif inverse is None:
+            solve = _solve_by_cg
+        else:
+            rough = inverse(jax.lax.stop_gradient(problem), params)
+            solve = functools.partial(_solve_by_cg, precondition=lambda x: ravel_pytree(rough(unravel(x)))[0])
+        return jax.lax.custom_linear_solve(matvec, b, solve, symmetric=True)
 
-
-def _solve_symmetric(matvec: Callable[[Array], Array], b: Float[Array, k]) -> Float[Array, k]:
-    solve = _solve_dense if b.size <= _MAX_DENSE else _solve_by_cg
-    return jax.lax.custom_linear_solve(matvec, b, solve, symmetric=True)
+    return unravel(jax.lax.custom_root(stationarity, flat, lambda _, x: x, tangent))
 
 
 def _solve_dense(matvec: Callable[[Array], Array], b: Float[Array, k]) -> Float[Array, k]:
@@ -76,9 +85,14 @@ def _solve_dense(matvec: Callable[[Array], Array], b: Float[Array, k]) -> Float[
     return x
 
 
-def _solve_by_cg(matvec: Callable[[Array], Array], b: Float[Array, k]) -> Float[Array, k]:
+def _solve_by_cg(
+    matvec: Callable[[Array], Array],
+    b: Float[Array, k],
+    precondition: Callable[[Array], Array] | None = None,
+) -> Float[Array, k]:
     tol = 64 * float(jnp.finfo(b.dtype).eps)
-    x, _ = jax.scipy.sparse.linalg.cg(matvec, b, tol=tol, maxiter=2 * b.size)
+    limit = 2 * b.size if precondition is None else 50
+    x, _ = jax.scipy.sparse.linalg.cg(matvec, b, tol=tol, maxiter=limit, M=precondition)
     return x
 
 
@@ -90,7 +104,7 @@ def differentiable_objective(
     By the envelope theorem its derivative is that of the objective at params that move with the face only, so it needs
     no linear solve. Second derivatives are right if ``params`` come from :func:`differentiable_params`.
     """
-    objective, face, active = optimality
+    objective, face, active = optimality[:3]
 
     @jax.custom_jvp
     def optimum(problem, params, active, value):

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.arrangements.cells import Arrangements
+from jaxcvx.arrangements.sample import sample_arrangements
 from jaxcvx.errors import InvalidTypeError, invalid, require_extra
-from jaxcvx.networks.network import Network
+from jaxcvx.integrations.flax_features import extract_features
+from jaxcvx.networks.network import Network, weight_penalty
 from jaxcvx.operators.features import Dense
-from jaxcvx.problems.base import make_problem
-from jaxcvx.problems.losses import Loss
+from jaxcvx.problems.base import as_targets, make_problem
+from jaxcvx.problems.losses import Loss, resolve_loss
 from jaxcvx.solvers.base import AnySolver, Solution
 from jaxcvx.solvers.column_generation import ColumnGeneration
 from jaxcvx.solvers.driver import solve
@@ -57,6 +59,10 @@ class ConvexReLU(nnx.Module):
         y = self.output(nnx.relu(self.hidden(x)))
         return y if self.skip is None else y + self.skip(x)
 
+    def penalty(self) -> jax.Array:
+        """What beta multiplies in the training objective: half the sum of squared weights, plus the skip's norm."""
+        return weight_penalty(from_nnx(self))
+
     def fit(
         self,
         features: Any,
@@ -99,8 +105,59 @@ class ConvexReLU(nnx.Module):
             if got != expected:
                 raise invalid(name, f"{got} columns", f"{expected}, as the module was made for")
         solution = solve(problem, ColumnGeneration() if solver is None else solver, key=key)
-        _store(self, solution.network)
+        store(self, solution.network)
         return solution
+
+
+def fit_head(
+    model: Any,
+    inputs: Any,
+    targets: Any,
+    beta: Any,
+    *,
+    head: ConvexReLU | None = None,
+    loss: str | Loss = "squared",
+    solver: AnySolver | None = None,
+    num_cells: int | None = None,
+    batch_size: int = 256,
+    key: Any = None,
+) -> Solution:
+    """Run a frozen backbone over the data and train a head on its features by a convex program.
+
+    Args:
+      model: the backbone, an ``nnx.Module`` or a callable, from inputs to features (n, d); a method such as
+        ``model.features`` as well. See :func:`jaxcvx.flax.extract_features`. It is not changed.
+      inputs: (n, ...), what the backbone takes.
+      targets: (n,) or (n, c), or labels, as the loss wants them (see :func:`jaxcvx.make_problem`).
+      beta: weight decay of the head, absolute.
+      head: the module to fit; its weights and its width become those of the solution. None: nothing is written, and
+        ``to_nnx(solution.network)`` is the head, with a bias.
+      loss: name or Loss.
+      solver: None means ``ColumnGeneration()``.
+      num_cells: gates drawn to give the cells that ``ProximalGradient``, ``ConeADMM`` and others need; None means none.
+      batch_size: inputs that the backbone is given at a time.
+      key: random key, for the solver and the cells; None means ``jax.random.key(0)`` for the cells.
+
+    Returns:
+      The Solution: ``upper_bound``, ``lower_bound``, ``gap`` and ``scope`` certify the head on these features.
+
+    Raises:
+      InvalidInputError, InvalidTypeError: bad data, a backbone whose outputs are not features, or a head of another
+        size.
+    """
+    if head is not None and not isinstance(head, ConvexReLU):
+        raise InvalidTypeError(f"head: got {type(head).__name__}, expected a ConvexReLU or None.")
+    features = extract_features(model, inputs, batch_size=batch_size)
+    if head is None:
+        columns = as_targets(resolve_loss(loss), targets, features.shape[0], features.dtype).shape[1]
+        head = ConvexReLU(features.shape[1], columns, width=1, param_dtype=features.dtype, rngs=nnx.Rngs(0))
+    cells = None
+    if num_cells is not None:
+        rows = Dense(bias=head.hidden.bias is not None)
+        cells = sample_arrangements(
+            jax.random.key(0) if key is None else key, features, num_cells, features=rows
+        )
+    return head.fit(features, targets, beta, loss=loss, solver=solver, arrangements=cells, key=key)
 
 
 def to_nnx(network: Network) -> ConvexReLU:
@@ -123,7 +180,7 @@ def to_nnx(network: Network) -> ConvexReLU:
         param_dtype=network.hidden.dtype,
         rngs=nnx.Rngs(0),
     )
-    _store(module, network)
+    store(module, network)
     return module
 
 
@@ -166,7 +223,8 @@ def _weights(layer: nnx.Linear) -> jax.Array:
     return kernel if layer.bias is None else jnp.concatenate([kernel, jnp.asarray(layer.bias[...])[None]])
 
 
-def _store(module: ConvexReLU, network: Network) -> None:
+def store(module: ConvexReLU, network: Network) -> None:
+    """Give a module the weights, and the width, of a network of its kind."""
     _fill(module.hidden, network.hidden.T)
     _fill(module.output, network.output)
     if module.skip is not None and network.skip is not None:

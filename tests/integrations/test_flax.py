@@ -96,3 +96,66 @@ def test_head_takes_any_solver_and_checks_its_data():
         head.fit(X[:, :1], Y, 0.1)
     with pytest.raises(jaxcvx.InvalidInputError, match="targets"):
         head.fit(X, np.c_[Y, Y], 0.1)
+
+
+class _Backbone(nnx.Module):
+    """With dropout and batch statistics, which must not move while it is frozen."""
+
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(5, 2, rngs=rngs)
+        self.norm = nnx.BatchNorm(2, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return jnp.tanh(self.dropout(self.norm(self.linear(x))))
+
+
+def test_features_come_in_batches_from_a_frozen_copy():
+    model = _Backbone(nnx.Rngs(0))
+    X, _ = gaussian_data(0, 11, 5)
+    before = [np.asarray(jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a)
+              for a in jax.tree.leaves(nnx.state(model))]  # fmt: skip
+    got = jaxcvx.flax.extract_features(model, X, batch_size=4)
+    after = [np.asarray(jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a)
+             for a in jax.tree.leaves(nnx.state(model))]  # fmt: skip
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert not model.dropout.deterministic and not model.norm.use_running_average
+    model.eval()
+    np.testing.assert_allclose(got, model(jnp.asarray(X)), rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(jaxcvx.flax.extract_features(lambda x: x[:, :2], X, batch_size=4), X[:, :2])
+
+
+def test_fit_head_of_a_frozen_backbone():
+    model, beta = _Backbone(nnx.Rngs(0)), 0.05
+    X, Y = gaussian_data(1, 12, 5)
+    solution = jaxcvx.flax.fit_head(model, X, Y, beta, batch_size=5)
+    assert solution.scope == "global" and solution.gap < 1e-5
+    features = jaxcvx.flax.extract_features(model, X)
+    head = jaxcvx.flax.to_nnx(solution.network)  # the head that was made
+    reference = jaxcvx.training_objective(jaxcvx.flax.from_nnx(head), features, Y, beta)
+    np.testing.assert_allclose(solution.upper_bound, reference, rtol=1e-6)
+
+    own = jaxcvx.flax.ConvexReLU(2, 1, width=3, param_dtype=jnp.float32, rngs=nnx.Rngs(1))
+    cheaper = jaxcvx.flax.fit_head(
+        model, X, Y, beta, head=own, solver=jaxcvx.ProximalGradient(), num_cells=20, key=jax.random.key(3)
+    )
+    assert cheaper.scope in ("sampled-cells", "relaxation") and cheaper.upper_bound >= solution.lower_bound
+    np.testing.assert_allclose(own(features), cheaper.network(features), rtol=1e-5, atol=1e-6)
+
+
+def test_fit_head_names_what_is_wrong():
+    X, Y = gaussian_data(0, 8, 2)
+    identity = jnp.asarray
+    for error, name, call in (
+        (jaxcvx.InvalidTypeError, "model", lambda: jaxcvx.flax.fit_head(3, X, Y, 0.1)),
+        (jaxcvx.InvalidTypeError, "head", lambda: jaxcvx.flax.fit_head(identity, X, Y, 0.1, head=identity)),
+        (jaxcvx.InvalidInputError, "model", lambda: jaxcvx.flax.fit_head(lambda x: x[:, 0], X, Y, 0.1)),
+        (jaxcvx.InvalidInputError, "model", lambda: jaxcvx.flax.fit_head(lambda x: x[:1], X, Y, 0.1)),
+        (jaxcvx.InvalidInputError, "outputs", lambda: jaxcvx.flax.fit_head(lambda x: x / 0, X, Y, 0.1)),
+        (jaxcvx.InvalidInputError, "Y", lambda: jaxcvx.flax.fit_head(identity, X, Y[:4], 0.1)),
+        (jaxcvx.InvalidInputError, "inputs", lambda: jaxcvx.flax.fit_head(identity, X[:0], Y[:0], 0.1)),
+        (jaxcvx.InvalidInputError, "batch_size", lambda: jaxcvx.flax.fit_head(identity, X, Y, 0.1, batch_size=0)),
+        (jaxcvx.InvalidInputError, "num", lambda: jaxcvx.flax.fit_head(identity, X, Y, 0.1, num_cells=0)),
+    ):
+        with np.errstate(divide="ignore", invalid="ignore"), pytest.raises(error, match=name):
+            call()

@@ -1,0 +1,269 @@
+"""Deeper networks by turns: gradient steps on the backbone, the head by its convex program.
+
+Both lower the same objective, a sum over all samples,
+
+    J = loss(head(backbone(x)), y) + beta * head.penalty() + decay/2 * ||backbone's parameters||^2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcvx.errors import InvalidTypeError, invalid, require_extra
+from jaxcvx.integrations.flax import ConvexReLU, from_nnx, store
+from jaxcvx.integrations.flax_features import check_count, run_in_batches
+from jaxcvx.integrations.flax_layer import ConvexLayer
+from jaxcvx.problems.base import as_beta, as_targets
+from jaxcvx.problems.losses import Loss, resolve_loss
+from jaxcvx.solvers.base import AnySolver, Solution
+
+require_extra("flax", "flax")
+require_extra("optax", "flax")
+
+import optax  # noqa: E402
+from flax import nnx  # noqa: E402
+
+_HALVINGS = 6
+
+
+class Alternation(NamedTuple):
+    """What :func:`alternate` did.
+
+    Attributes:
+      objective: (rounds + 1,) J after the first solve for the head, and after each round.
+      after_backbone: (rounds,) J after a round's steps on the backbone, before its solve for the head.
+      kept: (rounds,) how much of the backbone's move was kept: 1 all, 0.5 half of it, 0 none.
+      solution: of the last solve for the head. (If that was refused, the certificate of weights that are not stored.)
+    """
+
+    objective: np.ndarray
+    after_backbone: np.ndarray
+    kept: np.ndarray
+    solution: Solution
+
+
+def alternate(
+    backbone: nnx.Module,
+    head: ConvexLayer | ConvexReLU,
+    data: tuple[Any, Any],
+    beta: Any,
+    optimizer: optax.GradientTransformation,
+    rounds: int,
+    *,
+    steps_per_round: int = 50,
+    batch_size: int = 128,
+    monotone: bool = True,
+    loss: str | Loss | None = None,
+    decay: float = 0.0,
+    solver: AnySolver | None = None,
+    key: Any = None,
+) -> Alternation:
+    """Train a backbone and its head by turns, in place.
+
+    The head is solved for first. A round is ``steps_per_round`` optimiser steps on the backbone, with gradients of J/n
+    on random batches and the head held fixed, and then a solve for the head on the features of all data.
+
+    Monotone mode never lets J rise: where a round's move of the backbone raises it, half of the move is tried, then a
+    quarter, down to 1/64, and if nothing helps the move is undone; the optimiser then starts anew. A solve whose
+    weights are worse than those at hand (a solver that stops early, cells that leave out the head's own) is refused.
+
+    Args:
+      backbone: an ``nnx.Module`` from inputs to features (n, d). Its ``nnx.Param`` are trained, in train mode (dropout,
+        batch statistics) if it has one; J is evaluated in evaluation mode.
+      head: a ConvexLayer (the gated program, started from the last solution) or a ConvexReLU (its ``fit``).
+      data: inputs (n, ...) and targets, as the loss wants them.
+      beta: weight decay of the head; None means a ConvexLayer's own, and a number is on its scale. Absolute for a
+        ConvexReLU.
+      optimizer: an optax transformation, such as ``optax.adam(1e-3)``.
+      rounds: number of rounds.
+      steps_per_round: optimiser steps in each.
+      batch_size: samples in a step, and in a forward pass elsewhere.
+      monotone: see above. Otherwise every move and every solution is kept.
+      loss: name or Loss; None means a ConvexLayer's own, "squared" for a ConvexReLU.
+      decay: weight decay of the backbone, absolute. Without it J can be lowered by scaling up a backbone's outputs,
+        unless it, or a ConvexLayer, normalises them.
+      solver: for the head; None means a ConvexLayer's default of ``freeze``, and ``ColumnGeneration`` for a ConvexReLU.
+      key: draws the batches; None means ``jax.random.key(0)``.
+
+    Returns:
+      The record of J, and the last Solution.
+
+    Raises:
+      InvalidInputError, InvalidTypeError: bad arguments, or data that do not fit the modules.
+    """
+    work = _checked(backbone, head, data, beta, loss, decay, batch_size)
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise InvalidTypeError(f"optimizer: got {type(optimizer).__name__}, expected an optax transformation.")
+    check_count("rounds", rounds, 0)
+    check_count("steps_per_round", steps_per_round)
+    keys = jax.random.split(jax.random.key(0) if key is None else key, rounds + 1)
+    features = work.features(backbone)
+    current = work.objective(backbone, features, head)
+    solution, current = _solve_head(work, backbone, features, head, solver, keys[0], monotone, current, rounds == 0)
+    objectives, after, kept, state = [current], [], [], None
+    for number in range(1, rounds + 1):
+        before = jax.tree.map(jnp.copy, nnx.state(backbone))
+        state = _descend(work, backbone, head, optimizer, state, keys[number], steps_per_round)
+        moved, size = nnx.state(backbone), 1.0
+        features = work.features(backbone)
+        value = work.objective(backbone, features, head)
+        while monotone and not value <= current:
+            state, size = None, 0.5 * size if size > 0.5**_HALVINGS else 0.0
+            nnx.update(backbone, _between(before, moved, size))
+            features = work.features(backbone)
+            value = work.objective(backbone, features, head) if size > 0 else current
+        after.append(value)
+        kept.append(size)
+        solution, current = _solve_head(
+            work, backbone, features, head, solver, keys[number], monotone, value, number == rounds
+        )
+        objectives.append(current)
+    return Alternation(np.asarray(objectives), np.asarray(after), np.asarray(kept), solution)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """The data and the objective."""
+
+    inputs: Any
+    targets: Any  # (n, c), as the loss wants them
+    beta: Any  # absolute
+    given_beta: Any  # as the head's own methods take it
+    loss: Loss
+    decay: float
+    batch_size: int
+
+    def features(self, backbone: nnx.Module) -> np.ndarray:
+        return run_in_batches(backbone, self.inputs, self.batch_size)
+
+    def objective(self, backbone: nnx.Module, features: np.ndarray, head: Any) -> float:
+        """J, infinite where numbers overflow."""
+        if not np.isfinite(features).all():
+            return float("inf")
+        value = self.loss.value(head(jnp.asarray(features)), self.targets) + self.beta * head.penalty()
+        squares = sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(nnx.state(backbone, nnx.Param)))
+        value = float(value) + 0.5 * self.decay * squares
+        return value if np.isfinite(value) else float("inf")
+
+
+def _checked(
+    backbone: Any, head: Any, data: Any, beta: Any, loss: Any, decay: Any, batch_size: Any
+) -> _Work:
+    if not isinstance(backbone, nnx.Module):
+        raise InvalidTypeError(f"backbone: got {type(backbone).__name__}, expected an nnx.Module.")
+    if not isinstance(head, ConvexLayer | ConvexReLU):
+        raise InvalidTypeError(f"head: got {type(head).__name__}, expected a ConvexLayer or a ConvexReLU.")
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise InvalidTypeError(f"data: got {type(data).__name__}, expected a pair (inputs, targets).")
+    check_count("batch_size", batch_size)
+    inputs, targets = jnp.asarray(data[0]), data[1]
+    if isinstance(head, ConvexLayer):
+        loss = resolve_loss(loss or head.loss)
+        if loss != head.loss:
+            raise invalid("loss", repr(loss.name), f"{head.loss.name!r}, the layer's own")
+        columns, dtype = head.out_features, head.weights[...].dtype
+    else:
+        loss = resolve_loss(loss or "squared")
+        columns, dtype = head.output.out_features, head.output.kernel[...].dtype
+    targets = as_targets(loss, targets, inputs.shape[0], dtype, columns)
+    if targets.shape[1] != columns:
+        raise invalid("data", f"targets of {targets.shape[1]} columns", f"{columns}, as the head was made for")
+    given = None if beta is None else float(as_beta(beta, dtype))
+    absolute = given
+    if isinstance(head, ConvexLayer):
+        absolute = head.absolute_beta(inputs.shape[0], given)
+    elif beta is None:
+        raise invalid("beta", "None", "a number: a ConvexReLU has none of its own")
+    return _Work(inputs, targets, absolute, given, loss, float(as_beta(decay, dtype)), int(batch_size))
+
+
+def _solve_head(
+    work: _Work,
+    backbone: nnx.Module,
+    features: np.ndarray,
+    head: Any,
+    solver: Any,
+    key: Any,
+    monotone: bool,
+    current: float,
+    last: bool,
+) -> tuple[Any, float]:
+    """Fit the head; J after it. Of a ConvexLayer the Solution is made (on the host) the last time only."""
+    old: Any = from_nnx(head) if isinstance(head, ConvexReLU) else head.weights[...]
+    solution = None
+    if isinstance(head, ConvexReLU):
+        solution = head.fit(features, work.targets, work.given_beta, loss=work.loss, solver=solver, key=key)
+    elif last:
+        solution = head.freeze(features, work.targets, work.given_beta, solver=solver)
+    else:
+        _refresh(head, jnp.asarray(features), work.targets, work.given_beta, solver)
+    value = work.objective(backbone, features, head)
+    if not monotone or value <= current:
+        return solution, value
+    if isinstance(head, ConvexReLU):
+        store(head, old)
+    else:
+        head.weights[...] = old
+    return solution, current
+
+
+def _refresh_layer(head: Any, features: Any, targets: Any, beta: Any, solver: Any) -> None:
+    head.refresh(features, targets, beta, solver=solver)
+
+
+_refresh: Any = nnx.jit(_refresh_layer, static_argnums=4)
+
+
+def _descend(
+    work: _Work, backbone: nnx.Module, head: Any, optimizer: Any, state: Any, key: Any, steps: int
+) -> Any:
+    """Steps on the backbone, in place; the optimiser's state after them."""
+    graph, params, rest = nnx.split(backbone, nnx.Param, ...)
+    if state is None:
+        state = optimizer.init(params)
+    size = min(work.batch_size, work.inputs.shape[0])
+    data = (work.inputs, work.targets, work.decay / work.inputs.shape[0])
+    head_graph, head_state = nnx.split(head)
+    statics = (graph, head_graph, optimizer, work.loss, size, int(steps))
+    params, rest, state = _steps(statics, params, rest, state, head_state, data, key)
+    nnx.update(backbone, params, rest)
+    return state
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _steps(statics: Any, params: Any, rest: Any, state: Any, head_state: Any, data: Any, key: Any) -> Any:
+    graph, head_graph, optimizer, loss, size, steps = statics
+    inputs, targets, decay = data
+
+    def mean_loss(params, rest, rows):
+        model = nnx.merge(graph, params, rest, copy=True)  # of this trace, so that batch statistics can change
+        model.train()
+        F = nnx.merge(head_graph, head_state)(model(inputs[rows]))
+        squares = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
+        return loss.value(F, targets[rows]) / size + 0.5 * decay * squares, nnx.state(model, nnx.Not(nnx.Param))
+
+    def step(i, carry):
+        params, rest, state = carry
+        rows = jax.random.permutation(jax.random.fold_in(key, i), len(inputs))[:size]
+        gradient, rest = jax.grad(mean_loss, has_aux=True)(params, rest, rows)
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), rest, state
+
+    return jax.lax.fori_loop(0, steps, step, (params, rest, state))
+
+
+def _between(before: Any, moved: Any, size: float) -> Any:
+    """``before`` plus a part of the move, floating arrays only; all as before if that part is 0."""
+    if size == 0:
+        return before
+
+    def blend(a, b):
+        return a + size * (b - a) if jnp.issubdtype(jnp.asarray(b).dtype, jnp.floating) else b
+
+    return jax.tree.map(blend, before, moved)

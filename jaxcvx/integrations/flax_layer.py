@@ -1,0 +1,258 @@
+"""A convex program as a layer of a flax model: its weights are solved for, not trained.
+
+On features Z (n, p) and targets Y the layer's weights are the solution of the gated ReLU program
+
+    V(Z) = min_W  loss(sum_i D_i Z W_i, Y) + beta sum_i ||W_i||_F,        D_i = diag(1[Z g_i >= 0]),
+
+with gates g_i drawn once and kept. Two outer objectives train the backbone that makes Z:
+
+``layer.value`` is V itself: variable projection (Golub and Pereyra 1973). By the envelope theorem its gradient
+is that of the objective at the solution, so backward passes need no linear solve, and the descent is on the joint
+training objective of backbone and head.
+
+``layer.held_out_loss`` solves on one part of the batch and is the loss on the other: a bilevel objective. Its gradient
+includes the change of the solution, by implicit differentiation (:mod:`jaxcvx.diff.implicit`), at the price of one
+linear solve. It asks for features from which a head learned from few samples predicts the next ones (Bertinetto,
+Henriques, Torr and Vedaldi 2019; Lee, Maji, Ravichandran and Soatto 2019).
+
+Both count the gates' patterns as constants, which they are almost everywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcvx.arrangements.cells import Arrangements
+from jaxcvx.diff.implicit import differentiable_objective, differentiable_params
+from jaxcvx.errors import InvalidTypeError, invalid, require_extra
+from jaxcvx.integrations.flax_features import check_count
+from jaxcvx.operators.features import Dense
+from jaxcvx.operators.masked import CellOperator
+from jaxcvx.operators.prox import group_norms
+from jaxcvx.problems.base import as_beta, as_real_matrix, as_targets, make_problem
+from jaxcvx.problems.losses import Loss, resolve_loss
+from jaxcvx.problems.relu import Problem
+from jaxcvx.solvers.base import Solution, run
+from jaxcvx.solvers.driver import solve
+from jaxcvx.solvers.proximal_gradient import ProximalGradient
+
+require_extra("flax", "flax")
+
+from flax import nnx  # noqa: E402
+
+_INNER = ProximalGradient(tol=1e-4, max_steps=200, check_every=10, phases="accelerated")
+
+
+class Gate(nnx.Variable):
+    """Directions that are drawn once; optimisers of ``nnx.Param`` leave them alone."""
+
+
+class Solved(nnx.Variable):
+    """Weights that a program determined; optimisers of ``nnx.Param`` leave them alone."""
+
+
+class ConvexLayer(nnx.Module):
+    """A gated ReLU head whose weights are the solution of a convex program on the batch at hand.
+
+    ``layer.value(features, targets)`` and ``layer.held_out_loss(...)`` are outer objectives, differentiable with
+    respect to features, targets and beta, under ``nnx.jit`` and ``nnx.grad``; each starts from the last solution and
+    stores the new one. ``layer(features)`` predicts with the stored weights. After training ``layer.freeze(features,
+    targets)`` solves on all data, and returns the certificate.
+
+    Attributes:
+      gates: (P, p) unit directions, p = in_features, plus one with a bias; a ``Gate``, not a ``Param``.
+      weights: (P, p, out_features), a ``Solved``, not a ``Param``: the last solution, zero at first.
+      solver: of the inner programs.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        num_gates: int,
+        beta: float,
+        *,
+        loss: str | Loss = "squared",
+        bias: bool = True,
+        normalise: bool = True,
+        beta_scale: str = "absolute",
+        solver: ProximalGradient | None = None,
+        param_dtype: Any = None,
+        rngs: nnx.Rngs,
+    ):
+        """Draw the gates.
+
+        Args:
+          in_features: length of a feature vector.
+          out_features: number of outputs.
+          num_gates: number of gates P.
+          beta: weight decay of the inner program.
+          loss: name or Loss; smooth, so not the hinge.
+          bias: append a one to every feature vector.
+          normalise: divide every feature vector by its root mean square first. Without it ``value`` can be lowered
+            by scaling the features up, which makes the penalty vanish and teaches nothing.
+          beta_scale: "absolute": the objective is a sum over the samples given plus the penalty, as everywhere in
+            this library; "per-sample": beta times their number, so that a batch and all data weigh alike.
+          solver: of the inner programs in training; None means ``ProximalGradient(tol=1e-4, max_steps=200,
+            check_every=10, phases="accelerated")``. The error of derivatives is about ``sqrt(tol)``.
+          param_dtype: None means jax's default float.
+          rngs: its ``params`` stream draws the gates.
+
+        Raises:
+          InvalidInputError, InvalidTypeError: bad arguments.
+        """
+        for name, size in dict(in_features=in_features, out_features=out_features, num_gates=num_gates).items():
+            check_count(name, size)
+        if beta_scale not in ("absolute", "per-sample"):
+            raise invalid("beta_scale", repr(beta_scale), "'absolute' or 'per-sample'")
+        if solver is not None and not isinstance(solver, ProximalGradient):
+            raise InvalidTypeError(f"solver: got {type(solver).__name__}, expected ProximalGradient.")
+        dtype = jnp.result_type(float) if param_dtype is None else param_dtype
+        self.loss = resolve_loss(loss)
+        if self.loss.curvature is None:
+            raise invalid("loss", repr(self.loss.name), "a smooth loss")
+        self.in_features, self.out_features = in_features, out_features
+        self.bias, self.normalise, self.beta_scale = bias, normalise, beta_scale
+        self.beta = float(as_beta(beta, dtype))
+        self.solver = _INNER if solver is None else solver
+        width = in_features + int(bias)
+        gates = jax.random.normal(rngs.params(), (num_gates, width), dtype)
+        self.gates = Gate(gates / jnp.linalg.norm(gates, axis=1, keepdims=True))
+        self.weights = Solved(jnp.zeros((num_gates, width, out_features), dtype))
+
+    def __call__(self, features: Float[Array, "n d"]) -> Float[Array, "n c"]:
+        """Predictions of the stored weights, which count as constants; differentiable in the features.
+
+        Raises:
+          InvalidInputError, InvalidTypeError: features of a wrong shape or type.
+        """
+        return self._predict(self._inputs(features), jax.lax.stop_gradient(self.weights[...]))
+
+    def problem(self, features: Any, targets: Any, beta: Any = None) -> Problem:
+        """The inner program: what :func:`jaxcvx.solve` takes.
+
+        Args:
+          features: (n, in_features).
+          targets: (n,) or (n, out_features), or labels, as the loss wants them (under jit labels as one-hot rows).
+          beta: instead of the layer's own, on the same scale; may be traced.
+
+        Raises:
+          InvalidInputError, InvalidTypeError: arrays that do not fit the layer or each other.
+        """
+        X = self._inputs(features)
+        gates = self.gates[...]
+        rows = Dense(bias=self.bias).matrix(jax.lax.stop_gradient(X))
+        cells = Arrangements(gates @ rows.T >= 0, gates)
+        targets = as_targets(self.loss, targets, X.shape[0], X.dtype, self.out_features)
+        if targets.shape[1] != self.out_features:
+            raise invalid("targets", f"{targets.shape[1]} columns", f"{self.out_features}, as the layer was made for")
+        beta = self.absolute_beta(X.shape[0], beta)
+        return make_problem(X, targets, beta, loss=self.loss, arrangements=cells, features=Dense(bias=self.bias))
+
+    def absolute_beta(self, num_samples: int, beta: Any = None) -> Any:
+        """The weight decay of a program on so many samples; ``beta`` instead of the layer's own, on the same scale."""
+        beta = self.beta if beta is None else beta
+        return beta * num_samples if self.beta_scale == "per-sample" else beta
+
+    def penalty(self) -> Float[Array, ""]:
+        """What beta multiplies in the program's objective, of the stored weights: the sum of their blocks' norms."""
+        return jnp.sum(group_norms(self.weights[...]))
+
+    def solve(self, features: Any, targets: Any, beta: Any = None) -> Solution:
+        """Solve the inner program from the stored weights, and store the new ones.
+
+        Arguments and errors as in :meth:`problem`.
+
+        Returns:
+          The Solution, whose ``params`` and ``objective`` are differentiable in all three arguments.
+        """
+        return self._solve(self.problem(features, targets, beta), self.solver)
+
+    def value(self, features: Any, targets: Any, beta: Any = None) -> Float[Array, ""]:
+        """The inner program's optimal value: the outer objective of variable projection.
+
+        Arguments and errors as in :meth:`problem`. Its gradient needs no linear solve.
+        """
+        return self._inner(self.problem(features, targets, beta), self.solver)[1]
+
+    def predict(self, features: Any, targets: Any, queries: Any, beta: Any = None) -> Float[Array, "m c"]:
+        """Predictions for ``queries`` (m, in_features) by the solution on (features, targets).
+
+        Differentiable in all arguments; other arguments and errors as in :meth:`problem`.
+        """
+        rows = self._inputs(queries, "queries")
+        return self._predict(rows, self._inner(self.problem(features, targets, beta), self.solver)[0])
+
+    def held_out_loss(
+        self, features: Any, targets: Any, queries: Any, query_targets: Any, beta: Any = None
+    ) -> Float[Array, ""]:
+        """The bilevel outer objective: loss on the queries, summed, of the solution on (features, targets).
+
+        Args:
+          features, targets, beta: the inner program, as in :meth:`problem`.
+          queries: (m, in_features).
+          query_targets: their targets, in the same form as ``targets``.
+        """
+        predictions = self.predict(features, targets, queries, beta)
+        expected = as_targets(self.loss, query_targets, predictions.shape[0], predictions.dtype, self.out_features)
+        return self.loss.value(predictions, expected)
+
+    def freeze(
+        self, features: Any, targets: Any, beta: Any = None, *, solver: ProximalGradient | None = None
+    ) -> Solution:
+        """Solve on all data and store the weights: from then on the model predicts by itself.
+
+        Args:
+          features, targets, beta: as in :meth:`problem`.
+          solver: None means ``ProximalGradient()``, to a relative gap of 1e-6.
+
+        Returns:
+          The Solution. ``program_gap`` certifies the stored weights; ``network`` is a ReLU network rounded from them,
+          ``upper_bound`` and ``lower_bound`` are about its training problem.
+        """
+        return self._solve(self.problem(features, targets, beta), solver or ProximalGradient())
+
+    def refresh(
+        self, features: Any, targets: Any, beta: Any = None, *, solver: ProximalGradient | None = None
+    ) -> None:
+        """What :meth:`freeze` does, without a certificate: cheaper, and best compiled by ``nnx.jit``."""
+        self._inner(self.problem(features, targets, beta), solver or ProximalGradient())
+
+    def _inputs(self, features: Any, name: str = "features") -> Float[Array, "n d"]:
+        X = as_real_matrix(name, features)
+        if X.shape[1] != self.in_features:
+            raise invalid(name, f"{X.shape[1]} columns", f"{self.in_features}, as the layer was made for")
+        X = X.astype(self.gates[...].dtype)
+        if not self.normalise:
+            return X
+        return X / jnp.sqrt(jnp.mean(X**2, axis=1, keepdims=True) + 1e-12)
+
+    def _predict(self, X: Float[Array, "m d"], weights: Array) -> Float[Array, "m c"]:
+        rows = Dense(bias=self.bias).matrix(X)
+        return CellOperator(rows, self.gates[...] @ rows.T >= 0).forward(weights)
+
+    def _solve(self, problem: Problem, solver: ProximalGradient) -> Solution:
+        solution = solve(problem, solver, init=jax.lax.stop_gradient(self.weights[...]))
+        self.weights[...] = jax.lax.stop_gradient(jnp.asarray(solution.params))
+        return solution
+
+    def _inner(self, problem: Problem, solver: ProximalGradient) -> tuple[Array, Array]:
+        """Weights and optimal value, differentiable, as in ``solve`` but without network and bounds."""
+        constant = jax.lax.stop_gradient(problem)
+        weights = _minimise(constant, solver, jax.lax.stop_gradient(self.weights[...]))
+        self.weights[...] = weights
+        optimality = solver.optimality(constant, weights)
+        found = differentiable_params(optimality, problem, weights)
+        value = optimality.objective(constant, weights)
+        return found, differentiable_objective(optimality, problem, found, value)
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+def _minimise(problem: Problem, solver: ProximalGradient, start: Array) -> Array:
+    solver.validate(problem)
+    return run(problem, solver, start, None).outcome.params
