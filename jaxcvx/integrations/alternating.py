@@ -224,7 +224,8 @@ def _descend(
     work: _Work, backbone: nnx.Module, head: Any, optimizer: Any, state: Any, key: Any, steps: int
 ) -> Any:
     """Steps on the backbone, in place; the optimiser's state after them."""
-    graph, params, rest = nnx.split(backbone, nnx.Param, ...)
+    graph, *states = nnx.split(backbone, nnx.Param, ...)
+    params, rest = states
     if state is None:
         state = optimizer.init(params)
     size = min(work.batch_size, work.inputs.shape[0])

@@ -39,7 +39,8 @@ def unrolled_params(problem: Problem, num_steps: int, *, init: Any = None) -> Fl
         raise InvalidTypeError(f"problem: got {type(problem).__name__}, expected one from jaxcvx.make_problem.")
     if problem.arrangements is None:
         raise invalid("problem.arrangements", None, "cells, as for ProximalGradient")
-    if problem.loss.curvature is None:
+    curvature = problem.loss.curvature
+    if curvature is None:
         raise invalid("loss", repr(problem.loss.name), "a smooth loss")
     if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
         raise invalid("num_steps", num_steps, "a positive integer")
@@ -49,7 +50,7 @@ def unrolled_params(problem: Problem, num_steps: int, *, init: Any = None) -> Fl
         raise invalid("init", f"shape {first.shape}", f"shape {expected}")
     constant = jax.lax.stop_gradient(problem)
     # The power iteration comes from below.
-    largest = 1.1 * constant.operator.max_curvature(30) * constant.loss.curvature
+    largest = 1.1 * constant.operator.max_curvature(30) * curvature
     step = 1 / jnp.maximum(largest, jnp.finfo(problem.dtype).tiny)
 
     @jax.checkpoint

@@ -47,7 +47,8 @@ def objective(backbone, head, x, y, beta, decay=0.0):
     backbone.eval()
     error = np.asarray(head(backbone(x)), np.float64) - y
     blocks = np.sqrt((np.asarray(head.weights[...], np.float64) ** 2).sum((1, 2))).sum()
-    squares = sum(float((np.asarray(a, np.float64) ** 2).sum()) for a in jax.tree.leaves(nnx.state(backbone, nnx.Param)))
+    params = jax.tree.leaves(nnx.state(backbone, nnx.Param))
+    squares = sum(float((np.asarray(a, np.float64) ** 2).sum()) for a in params)
     return 0.5 * (error**2).sum() + beta * blocks + 0.5 * decay * squares
 
 
