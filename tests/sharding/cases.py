@@ -180,7 +180,7 @@ def _fit_atoms() -> Case:
 
     def fit(atoms: Any, Y: Any, beta: Any) -> Any:
         found = fit_atoms(atoms, Y, beta)
-        return found.output, found.objective
+        return {"params": found.output, "objective": found.objective}
 
     return Case(fit, (_array(atoms), _array(Y), _array(1.0)), ("nP", "nc", ""))
 
