@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.certificates.certificate import Certificate, double_precision, to_double
@@ -21,12 +21,13 @@ from jaxcvx.networks.network import Network, prune
 from jaxcvx.networks.width import reduce_width
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
-from jaxcvx.solvers.atoms import fit_atoms
 from jaxcvx.solvers.base import Callback, HostSolver, Solution, Status, StepInfo
+from jaxcvx.solvers.fine_pool import fine_problem, fit_finely, insert_finely, price_finely
 from jaxcvx.solvers.host import host_solution
 from jaxcvx.solvers.pool import (
     Pool,
     dual_residual,
+    fit_weights,
     insert,
     move,
     pool_network,
@@ -40,6 +41,8 @@ from jaxcvx.solvers.scaling import Scaling, scaled_problem
 
 _MAX_BATCHES = 8  # of starts, in a round of multi-start pricing
 _STALLED = 1e-6  # relative: a round that gains less has moved within the rounding of float32
+_FINE_GAIN = 1e-9  # relative excess of the price that makes a neuron wanted in float64
+_FINEST = 1e-9  # least relative gap asked for there
 _OWN_STARTS = 256  # neurons of the network that multi-start pricing also starts from
 
 
@@ -123,18 +126,23 @@ class ColumnGeneration(HostSolver):
         status, steps, batches, value = Status.MAX_STEPS, 0, 1, np.inf
         tol = max(self.tol, 256 * float(jnp.finfo(work.X.dtype).eps))
         bound, dual = -np.inf, jnp.zeros_like(work.Y)
-        fine = None  # the scaled problem in float64, once float32 has nothing more to give
+        fine, exact_R = None, None  # the scaled problem in float64, once float32 has nothing more to give
         for steps in range(self.max_steps + 1):
             before = value
             if fine is None:
-                pool, R = _fit(work, pool) if exact else (pool, dual_residual(work, pool))
+                pool, R = fit_weights(work, pool) if exact else (pool, dual_residual(work, pool))
                 value = float(pool_objective(work, pool))
             else:
-                pool, R, value = _fit_finely(fine, pool, work.X.dtype)
+                pool, exact_R, value = fit_finely(fine, pool)
+                R = jnp.asarray(exact_R, work.X.dtype)
             own = strongest(pool, _OWN_STARTS).astype(work.X.dtype)
             priced = pricer(work, R, keys[steps + 1], own, self.new_neurons, batches)
-            norm = priced.upper if exact else jnp.maximum(priced.values[0], work.beta)
-            low = float(scaled_bound(work, R, norm))
+            directions, values = priced.directions, priced.values
+            if fine is None:
+                norm = priced.upper if exact else jnp.maximum(values[0], work.beta)
+                low = float(scaled_bound(work, R, norm))
+            else:
+                directions, values, low = price_finely(fine, exact_R, directions)
             if low > bound:
                 bound, dual = low, R
             shown = bound if exact else low
@@ -152,17 +160,14 @@ class ColumnGeneration(HostSolver):
                 break
             if gap < 0.02:  # what is left to find is rare
                 batches = min(2 * batches, _MAX_BATCHES)
-            if not exact and fine is None and value > before * (1 - _STALLED):
-                with double_precision():
-                    fine = scaled_problem(to_double(problem), jnp.float64)[0]
-            least = 1e-12 if exact else 5e-4 if fine is None else 1e-5
-            wanted = priced.values > work.beta * (1 + least)
-            if fine is None:
-                pool = self._round(work, pool, priced.directions, wanted, exact)
-            else:
-                with double_precision():
-                    pool = self._with_room(to_double(pool), wanted)
-                    pool = insert(pool, to_double(priced.directions), wanted)
+            if fine is not None:
+                wanted = values > fine.beta * (1 + _FINE_GAIN)
+                pool = insert_finely(self._with_room(pool, wanted), directions, wanted)
+                continue
+            if not exact and isinstance(work.loss, Squared) and value > before * (1 - _STALLED):
+                fine, tol = fine_problem(problem), max(self.tol, _FINEST)
+            wanted = values > work.beta * (1 + (1e-12 if exact else 5e-4))
+            pool = self._round(work, pool, directions, wanted, exact)
         network = scaling.network(pool_network(work, pool), problem)
         network, certificate = self._finish(
             problem, pricer, pool_of(network), scaling.residual(dual), keys[-1]
@@ -230,31 +235,10 @@ class ColumnGeneration(HostSolver):
         """The network to return, made of exact weights and no wider than needed, and what is known of it."""
         with double_precision():
             exact = to_double(problem.replace(arrangements=None))
-            pool, _ = _fit(exact, to_double(pool))
+            pool, _ = fit_weights(exact, to_double(pool))
             network = reduce_width(exact, prune(pool_network(exact, pool)))
             returned = prune(jax.tree.map(lambda a: a.astype(problem.X.dtype), network))
             certificate = certify_priced(
                 exact, to_double(returned), pricer, to_double(dual), key, self.new_neurons, self.final_starts
             )
         return jax.tree.map(jnp.asarray, returned), certificate
-
-
-def _fit_finely(fine: Problem, pool: Pool, dtype: Any) -> tuple[Pool, Array, float]:
-    """The pool with exact output weights, its dual residual in ``dtype`` and its objective, computed in float64."""
-    with double_precision():
-        pool, R = _fit(fine, to_double(pool))
-        return pool, R.astype(dtype), float(pool_objective(fine, pool))
-
-
-@jax.jit
-def _fit(work: Problem, pool: Pool) -> tuple[Pool, Float[Array, "n c"]]:
-    """Exact output weights and the dual residual of the pool."""
-    if not isinstance(work.loss, Squared):
-        pool = reweight(work, pool, 5000)
-        return pool, dual_residual(work, pool)
-    atoms = jax.nn.relu(work.rows @ pool.directions.T)
-    fit = fit_atoms(atoms, work.Y, work.beta, work.readout, init=pool.weights, tol=1e-12, max_steps=100)
-    better = fit.objective <= pool_objective(work, pool)
-    weights = jnp.where(better, fit.output, pool.weights)
-    used = jnp.any(weights != 0, axis=1, keepdims=True)
-    return Pool(jnp.where(used, pool.directions, 0.0), weights), fit.R

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from jaxcvx.networks.network import Network, balance, network_objective
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
+from jaxcvx.solvers.atoms import fit_atoms
 from jaxcvx.solvers.refit import refit_outputs
 
 
@@ -117,6 +118,20 @@ def reweight(problem: Problem, pool: Pool, num_steps: int) -> Pool:
     return _better(problem, Pool(pool.directions, w.reshape(m, k * c)), pool)
 
 
+@jax.jit
+def fit_weights(problem: Problem, pool: Pool) -> tuple[Pool, Float[Array, "n c"]]:
+    """Exact output weights and the dual residual of the pool."""
+    if not isinstance(problem.loss, Squared):
+        pool = reweight(problem, pool, 5000)
+        return pool, dual_residual(problem, pool)
+    atoms = jax.nn.relu(problem.rows @ pool.directions.T)
+    fit = fit_atoms(atoms, problem.Y, problem.beta, problem.readout, init=pool.weights, tol=1e-12, max_steps=100)
+    better = fit.objective <= pool_objective(problem, pool)
+    weights = jnp.where(better, fit.output, pool.weights)
+    used = jnp.any(weights != 0, axis=1, keepdims=True)
+    return Pool(jnp.where(used, pool.directions, 0.0), weights), fit.R
+
+
 @functools.partial(jax.jit, static_argnames="num_steps")
 def move(problem: Problem, pool: Pool, num_steps: int, rate: Float[Array, ""]) -> Pool:
     """All weights moved by Adam (cosine decay) on the training objective; never to a worse place.
@@ -150,14 +165,14 @@ def strongest(pool: Pool, num: int) -> Float[Array, "k p"]:
 
 
 def resize(pool: Pool, capacity: int) -> Pool:
-    """The pool with ``capacity`` slots, the strongest neurons kept; on the host."""
+    """The pool with ``capacity`` slots, the strongest neurons kept; on the host, numpy arrays stay such."""
     size = np.linalg.norm(np.asarray(pool.weights), axis=1)
     order = np.argsort(-size, kind="stable")[: min(capacity, int((size > 0).sum()))]
 
-    def placed(a: Any) -> Array:
+    def placed(a: Any) -> Any:
         host = np.asarray(a)
         full = np.zeros((capacity, host.shape[1]), host.dtype)
         full[: len(order)] = host[order]
-        return jnp.asarray(full)
+        return full if isinstance(a, np.ndarray) else jnp.asarray(full)
 
     return Pool(placed(pool.directions), placed(pool.weights))

@@ -11,6 +11,7 @@ from flax import nnx
 
 import jaxcvx
 from tests.helpers import gaussian_data
+from tests.integrations.test_flax_features import Backbone
 
 
 def _network(bias=False, skip=False, c=2, dtype=jnp.float64):
@@ -98,35 +99,8 @@ def test_head_takes_any_solver_and_checks_its_data():
         head.fit(X, np.c_[Y, Y], 0.1)
 
 
-class _Backbone(nnx.Module):
-    """With dropout and batch statistics, which must not move while it is frozen."""
-
-    def __init__(self, rngs):
-        self.linear = nnx.Linear(5, 2, rngs=rngs)
-        self.norm = nnx.BatchNorm(2, rngs=rngs)
-        self.dropout = nnx.Dropout(0.5, rngs=rngs)
-
-    def __call__(self, x):
-        return jnp.tanh(self.dropout(self.norm(self.linear(x))))
-
-
-def test_features_come_in_batches_from_a_frozen_copy():
-    model = _Backbone(nnx.Rngs(0))
-    X, _ = gaussian_data(0, 11, 5)
-    before = [np.asarray(jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a)
-              for a in jax.tree.leaves(nnx.state(model))]  # fmt: skip
-    got = jaxcvx.flax.extract_features(model, X, batch_size=4)
-    after = [np.asarray(jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a)
-             for a in jax.tree.leaves(nnx.state(model))]  # fmt: skip
-    jax.tree.map(np.testing.assert_array_equal, before, after)
-    assert not model.dropout.deterministic and not model.norm.use_running_average
-    model.eval()
-    np.testing.assert_allclose(got, model(jnp.asarray(X)), rtol=1e-6, atol=1e-7)
-    np.testing.assert_array_equal(jaxcvx.flax.extract_features(lambda x: x[:, :2], X, batch_size=4), X[:, :2])
-
-
 def test_fit_head_of_a_frozen_backbone():
-    model, beta = _Backbone(nnx.Rngs(0)), 0.05
+    model, beta = Backbone(nnx.Rngs(0)), 0.05
     X, Y = gaussian_data(1, 12, 5)
     solution = jaxcvx.flax.fit_head(model, X, Y, beta, batch_size=5)
     assert solution.scope == "global" and solution.gap < 1e-5

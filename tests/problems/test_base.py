@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 import jax
@@ -244,21 +243,6 @@ def test_objects_are_taken_as_they_are():
     assert problem.rows.shape == (3, 3)
     np.testing.assert_array_equal(problem.rows[:, 2], 1)
     assert problem.operator.num_blocks == 5 and problem.operator.num_cells == 4
-
-
-def test_problem_is_a_frozen_pytree():
-    problem = make_problem(X, Y, 0.1, arrangements=cells())
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        problem.beta = 1.0
-    leaves, tree = jax.tree.flatten(problem)
-    assert len(leaves) == 5 and jax.tree.unflatten(tree, leaves).loss == Squared()
-    other = problem.replace(beta=2)
-    assert float(other.beta) == 2 and other.beta.dtype == problem.X.dtype and float(problem.beta) == 0.1
-    assert other.X is problem.X
-    doubled = jax.jit(lambda p: p.replace(beta=2 * p.beta))(problem)
-    assert float(doubled.beta) == 0.2 and doubled.loss == problem.loss
-    betas = jax.vmap(lambda b: problem.replace(beta=b).beta)(jnp.arange(3.0))
-    assert betas.tolist() == [0, 1, 2]
 
 
 def test_inside_jit_shapes_are_checked_and_values_pass():

@@ -50,42 +50,6 @@ def test_minibatches_are_unbiased():
         assert abs(values.mean() - p.objective(params)) < 4 * values.std() / len(keys) ** 0.5
 
 
-def test_sensing_recovers_from_the_factor_or_at_random():
-    problem, truth, _ = sensing()
-    for start in (
-        {},
-        {"key": jax.random.key(1)},
-        {"init": np.random.default_rng(3).standard_normal((10, 2))},
-    ):
-        solution = jaxcvx.solve(problem, jaxcvx.GradientDescent(), **start)
-        assert solution.params.shape == (10, 2) and error(problem, solution, truth) < 1e-5
-
-
-def test_rectangular_and_matrix_free_sensing_agree():
-    rng = np.random.default_rng(1)
-    A, X = rng.standard_normal((90, 8, 6)), rng.standard_normal((8, 2)) @ rng.standard_normal((2, 6))
-    y = np.einsum("mij,ij->m", A, X)
-
-    def forward(X):
-        return jnp.einsum("mij,ij->m", A, X)
-
-    def backward(z):
-        return jnp.einsum("mij,m->ij", A, z)
-
-    stored = jaxcvx.MatrixSensing(A, y, 2, symmetric=False)
-    free = jaxcvx.MatrixSensing((forward, backward), y, 2, shape=(8, 6), symmetric=False)
-    for problem in (stored, free):
-        assert error(problem, jaxcvx.solve(problem, jaxcvx.GradientDescent()), X) < 1e-5
-    with pytest.raises(jaxcvx.InvalidTypeError, match="adjoint"):
-        jaxcvx.MatrixSensing((forward, lambda z: 2 * backward(z)), y, 2, shape=(8, 6), symmetric=False)
-
-
-def test_minibatch_descent_recovers_from_a_random_start():
-    problem, truth, _ = sensing(m=80)
-    solver = jaxcvx.GradientDescent(batch_size=40, max_steps=3000)
-    assert error(problem, jaxcvx.solve(problem, solver, key=jax.random.key(0)), truth) < 1e-3
-
-
 def test_any_loss():
     def loss(X):
         return jnp.sum(jnp.log(jnp.cosh(X - TRUTH[:8, :6])))
@@ -109,9 +73,6 @@ BAD = [
     ("signs", lambda: jaxcvx.OneBitCompletion([0, 1], [0, 1], [1, 2], (3, 3), 1)),
     ("link", lambda: jaxcvx.OneBitCompletion([0, 1], [0, 1], [1, -1], (3, 3), 1, "cauchit")),
     ("scale", lambda: jaxcvx.OneBitCompletion([0, 1], [0, 1], [1, -1], (3, 3), 1, scale=0)),
-    ("measurements", lambda: jaxcvx.MatrixSensing(np.ones((3, 2, 2)), np.ones(2), 1)),
-    ("symmetric", lambda: jaxcvx.MatrixSensing(np.ones((3, 2, 4)), np.ones(3), 1)),
-    ("shape", lambda: jaxcvx.MatrixSensing((lambda X: X, lambda z: z), np.ones(3), 1)),
     ("f", lambda: jaxcvx.LowRankLoss(lambda X: X, (2, 2), 1)),
 ]
 

@@ -15,7 +15,6 @@ from jaxcvx import (
     ProximalGradient,
     Solution,
     Status,
-    StepInfo,
     make_problem,
     solve,
 )
@@ -107,53 +106,6 @@ def test_a_start_that_is_no_array_is_refused(bad):
 def test_a_network_is_no_start_for_the_gated_program():
     with pytest.raises(InvalidInputError, match="^init: got a Network"):
         solve(small_problem(), SOLVER, init=Network(jnp.ones((2, D)), jnp.ones((2, 1))))
-
-
-def test_callbacks_see_the_gap_close(solved):
-    seen: list[StepInfo] = []
-    solution = solve(small_problem(), SOLVER, callback=seen.append)
-    assert solution.objective == pytest.approx(solved.objective, rel=1e-12)
-    assert solution.status == solved.status and solution.num_steps == solved.num_steps
-    assert [info.step for info in seen] == solution.history.step.tolist()
-    np.testing.assert_allclose([info.objective for info in seen], solution.history.objective)
-    residuals = [info.residual for info in seen]
-    assert residuals[-1] <= 1e-6 < residuals[0] and min(residuals) == residuals[-1]
-    assert np.mean(np.diff(residuals) < 0) > 0.7
-    for info in seen:
-        assert info.bound <= seen[-1].objective * (1 + 1e-12) and info.max_steps == SOLVER.max_steps
-        assert info.solver == "ProximalGradient" and isinstance(info.residual, float)
-    np.testing.assert_array_equal(seen[-1].params, solution.params)
-
-
-def test_callbacks_can_stop(solved):
-    solution = solve(small_problem(), SOLVER, callback=lambda info: info.step >= 20)
-    assert solution.status == Status.STOPPED and solution.num_steps == 20
-    assert solved.objective < solution.objective and solution.lower_bound <= solved.objective
-    at_once = solve(small_problem(), SOLVER, callback=lambda info: True)
-    assert at_once.status == Status.STOPPED and at_once.num_steps == 0
-    assert float(jnp.abs(at_once.params).max()) == 0
-
-
-def test_stopping_ends_all_phases():
-    calls = []
-    solution = solve(
-        small_problem(0.01), ProximalGradient(tol=1e-12), callback=lambda i: calls.append(i) or True
-    )
-    assert solution.status == Status.STOPPED and len(calls) == 1
-
-
-def test_errors_in_callbacks_surface():
-    def broken(info):
-        raise KeyError("mine")
-
-    with pytest.raises(KeyError, match="mine"):
-        solve(small_problem(), SOLVER, callback=broken)
-
-
-def test_callbacks_are_refused_under_jit():
-    problem = small_problem()
-    with pytest.raises(InvalidInputError, match="^callback: got .*jit"):
-        jax.jit(lambda b: solve(problem.replace(beta=b), SOLVER, callback=print).objective)(0.1)
 
 
 def test_transformations_agree_with_a_loop():
