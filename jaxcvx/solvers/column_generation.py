@@ -126,7 +126,8 @@ class ColumnGeneration(HostSolver):
         status, steps, batches, value = Status.MAX_STEPS, 0, 1, np.inf
         tol = max(self.tol, 256 * float(jnp.finfo(work.X.dtype).eps))
         bound, dual = -np.inf, jnp.zeros_like(work.Y)
-        fine, exact_R = None, None  # the scaled problem in float64, once float32 has nothing more to give
+        fine = None  # the scaled problem in float64, once float32 has nothing more to give
+        exact_R = np.zeros(work.Y.shape)
         for steps in range(self.max_steps + 1):
             before = value
             if fine is None:
@@ -137,7 +138,8 @@ class ColumnGeneration(HostSolver):
                 R = jnp.asarray(exact_R, work.X.dtype)
             own = strongest(pool, _OWN_STARTS).astype(work.X.dtype)
             priced = pricer(work, R, keys[steps + 1], own, self.new_neurons, batches)
-            directions, values = priced.directions, priced.values
+            directions: Any = priced.directions
+            values: Any = priced.values
             if fine is None:
                 norm = priced.upper if exact else jnp.maximum(values[0], work.beta)
                 low = float(scaled_bound(work, R, norm))
