@@ -24,7 +24,8 @@ from jaxtyping import Array, Float
 
 from jaxcvx.errors import InvalidTypeError
 
-_MAX_DENSE = 1024  # unknowns up to which the matrix is factorised
+_MAX_DENSE = 1024  # unknowns up to which the matrix is factorised where there is no preconditioner
+_FEW = 64  # and where there is one: it costs more than the matrix itself
 
 _Tree = TypeVar("_Tree")
 
@@ -50,7 +51,8 @@ def differentiable_params(optimality: Optimality, problem: Any, params: _Tree) -
     """The params of a solution, constant so far, as a differentiable function of the problem's arrays.
 
     Works in forward and reverse mode, to any order, under jit and vmap. Costs nothing unless differentiated,
-    then one linear solve: by Cholesky up to 1024 unknowns, by conjugate gradients beyond.
+    then one linear solve: by conjugate gradients with ``optimality.inverse`` as preconditioner; without one by Cholesky
+    up to 1024 unknowns and by plain conjugate gradients beyond.
     """
     objective, face, active, inverse = optimality
     flat, unravel = ravel_pytree(params)
@@ -61,7 +63,7 @@ def differentiable_params(optimality: Optimality, problem: Any, params: _Tree) -
         return x + ravel_pytree(face(problem, active, gradient))[0] - ravel_pytree(inside)[0]
 
     def tangent(matvec, b):
-        if b.size <= _MAX_DENSE:
+        if b.size <= (_MAX_DENSE if inverse is None else _FEW):
             solve = _solve_dense
         elif inverse is None:
             solve = _solve_by_cg

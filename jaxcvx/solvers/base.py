@@ -16,7 +16,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -205,6 +205,14 @@ class Solver(AnySolver, abc.ABC):
         that ``solve(solver.prepare(problem), solver)`` works under jit.
         """
         return problem
+
+    def warm(self) -> Solver:
+        """This solver with the phases that suit a start near the solution, as along a path of betas."""
+        return self
+
+    def predict(self, problem: Problem, earlier: Sequence[Any]) -> Any:
+        """Params to start from, given those of problems at equal distances before this one, the nearest first."""
+        return earlier[0]
 
     @abc.abstractmethod
     def initial_params(self, problem: Problem, key: PRNGKeyArray | None) -> Any:

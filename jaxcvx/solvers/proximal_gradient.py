@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from jaxcvx.solvers.gated import evaluate_gated, gated_bound, gated_objective, g
 from jaxcvx.solvers.gated_newton import GatedNewton
 
 _NEWTON_MAX_ROWS = 4096
+_WARM_SWITCH_GAP = 0.05  # near a solution Newton is tried at once; measured along paths
 _FIRST_STEPS = 300  # of the accelerated method, before Newton is tried at any gap
 
 
@@ -72,6 +74,17 @@ class ProximalGradient(Solver):
             return (self,)
         first = dataclasses.replace(self, tol=self.switch_gap, max_steps=min(self.max_steps, _FIRST_STEPS))
         return (first, GatedNewton(tol=self.tol), self)
+
+    def warm(self) -> ProximalGradient:
+        return dataclasses.replace(self, switch_gap=max(self.switch_gap, _WARM_SWITCH_GAP))
+
+    def predict(self, problem: Problem, earlier: Sequence[Float[Array, "P p c"]]) -> Float[Array, "P p c"]:
+        """The best of the last solution and its linear and quadratic extrapolations, zero blocks kept."""
+        a, b, c = earlier
+        alive = jnp.any(a != 0, axis=(1, 2), keepdims=True)
+        starts = jnp.stack([a, jnp.where(alive, 2 * a - b, 0.0), jnp.where(alive, 3 * a - 3 * b + c, 0.0)])
+        values = [gated_objective(problem, W, problem.operator.forward(W)) for W in starts]
+        return starts[jnp.argmin(jnp.stack(values))]
 
     def validate(self, problem: Problem) -> None:
         if self.phases not in ("auto", "accelerated"):

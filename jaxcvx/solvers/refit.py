@@ -18,6 +18,7 @@ from jaxcvx.networks.network import Network, balance, hidden_norms, network_obje
 from jaxcvx.networks.recovery import push_inside
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.prox import group_norms, shrink_groups
+from jaxcvx.operators.readout import Readout
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import relative_gap
@@ -49,6 +50,11 @@ def refit_outputs(problem: Problem, network: Network, *, tol: float = 1e-6, max_
     atoms = jax.nn.relu(Z @ unit.T)
     Y = problem.Y if network.skip is None else problem.Y - readout.apply(Z, network.skip)
     Y = Y if network.output_bias is None else Y - network.output_bias
+    first = (norms[:, None] * network.output)[:, None, :]
+    # The trace: an upper bound that the step shrinks from.
+    curvature = readout.gain * jnp.sum(atoms**2) * (loss.curvature or 1.0)
+    if squared and readout == Readout() and atoms.shape[0] > atoms.shape[1]:
+        atoms, Y = _compressed(atoms, Y)
     local = problem.replace(Y=Y)
     linear = LinearMap(
         lambda W: readout.apply(atoms, W[:, 0, :]), lambda R: readout.price(atoms, R)[:, None, :]
@@ -68,13 +74,19 @@ def refit_outputs(problem: Problem, network: Network, *, tol: float = 1e-6, max_
         state = refresh(linear, state)
         return state, gap(state.F, state.params), step + 20
 
-    first = (norms[:, None] * network.output)[:, None, :]
-    # The trace: an upper bound that the step shrinks from.
-    bound = readout.gain * jnp.sum(atoms**2) * (loss.curvature or 1.0)
-    begin = (start(linear, first, 0.05 * bound), jnp.full((), jnp.inf, Z.dtype), 0)
+    begin = (start(linear, first, 0.05 * curvature), jnp.full((), jnp.inf, Z.dtype), 0)
     state, _, _ = jax.lax.while_loop(lambda c: (c[1] > tol) & (c[2] < max_steps), block, begin)
     fitted = balance(dataclasses.replace(network, hidden=unit, output=state.params[:, 0, :]))
     return better(problem, fitted, balance(network))
+
+
+def _compressed(atoms: Float[Array, "n m"], Y: Float[Array, "n c"]) -> tuple[Array, Array]:
+    """``(L^T, L^-1 A^T Y)`` with ``L L^T = A^T A``: the same squared loss up to a constant, in m rows instead of n."""
+    m = atoms.shape[1]
+    gram = atoms.T @ atoms
+    shift = m * jnp.finfo(Y.dtype).eps * jnp.max(jnp.diagonal(gram)) + jnp.finfo(Y.dtype).tiny
+    L = jnp.linalg.cholesky(gram + shift * jnp.eye(m, dtype=Y.dtype))
+    return L.T, jax.scipy.linalg.solve_triangular(L, atoms.T @ Y, lower=True)
 
 
 def better(problem: Problem, a: Network, b: Network) -> Network:
