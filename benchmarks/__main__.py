@@ -18,6 +18,8 @@ NAMES = (
     "completion",
     "path",
     "hypergradient",
+    "roofline",
+    "large",
     "import_time",
 )
 

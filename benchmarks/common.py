@@ -130,6 +130,14 @@ def interleave(calls: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[
     return summary, results
 
 
+def device_name() -> str:
+    """What jax runs on."""
+    import jax
+
+    device = jax.devices()[0]
+    return f"{os.cpu_count()}-core {platform.machine()} CPU" if device.platform == "cpu" else device.device_kind
+
+
 def versions(*packages: str) -> dict[str, str]:
     """Versions of Python and of the packages that are installed."""
     found = {"python": platform.python_version()}

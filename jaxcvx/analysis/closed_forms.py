@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, balance
+from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.losses import Hinge, Interpolation, Squared
 from jaxcvx.problems.relu import Problem
 
@@ -33,6 +34,7 @@ def whitened_value(sizes: Float[Array, k], beta: Any) -> Float[Array, ""]:
     return jnp.sum(jnp.where(sizes > beta, beta * sizes - beta**2 / 2, sizes**2 / 2))
 
 
+@with_full_precision
 def rank_one_solution(problem: Problem, tol: float | None = None) -> tuple[Network, Float[Array, ""]]:
     """Globally optimal network, and its training objective, for feature rows Z = c a^T of rank one.
 
@@ -88,6 +90,7 @@ class ClosedForm(NamedTuple):
     dual: Float[Array, "n c"]
 
 
+@with_full_precision
 def whitened_solution(problem: Problem, tol: float | None = None) -> ClosedForm:
     """Optimal network on whitened rows, Z Z^T = I: one neuron ``u = Z^T P / ||P||`` for each part P of the targets.
 

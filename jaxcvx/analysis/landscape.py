@@ -11,6 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.low_rank import LowRankProblem
 from jaxcvx.problems.matrix_sensing import MatrixSensing
 from jaxcvx.problems.smooth import SmoothProblem
@@ -38,6 +39,7 @@ class SecondOrder(NamedTuple):
         return "saddle" if float(self.smallest) < -curvature_tol else "minimum"
 
 
+@with_full_precision
 @functools.partial(jax.jit, static_argnames="num_steps")
 def second_order(problem: SmoothProblem, params: Any, key: PRNGKeyArray, *, num_steps: int = 60) -> SecondOrder:
     """Smallest eigenvalue of the Hessian of ``problem.objective``, by Lanczos' method without a matrix.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.errors import invalid
+from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Solution, Solver
 from jaxcvx.solvers.driver import solve
@@ -17,6 +18,7 @@ from jaxcvx.solvers.driver import solve
 _EARLIER = 3  # solutions kept to extrapolate from
 
 
+@with_full_precision
 def regularization_path(problem: Problem, betas: Any, solver: Solver, *, key: Any = None) -> Solution:
     """Solve for every beta in turn, each from the params of the one before.
 

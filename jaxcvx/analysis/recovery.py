@@ -26,6 +26,7 @@ import numpy as np
 from jaxcvx.certificates.certificate import double_precision, to_double
 from jaxcvx.errors import InvalidTypeError
 from jaxcvx.operators.entries import Entries
+from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.low_rank import LowRankProblem
 from jaxcvx.problems.matrix_sensing import SquaredProblem
 
@@ -68,6 +69,7 @@ class RecoveryCertificate:
         return self.exact and self.margin > 0
 
 
+@with_full_precision
 def recovery_certificate(problem: LowRankProblem, params: Any, *, max_steps: int = 1000) -> RecoveryCertificate:
     """Try to prove that the matrix of ``params`` is what nuclear-norm minimisation recovers from its observations.
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from jaxcvx.analysis.spike_free import positive_cell
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, balance, prune
+from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.cone_admm import ConeADMM
@@ -44,6 +45,7 @@ def _positive_network(problem: Problem) -> Network:
     return prune(refit_outputs(problem, network))
 
 
+@with_full_precision
 def semi_nmf(problem: Problem, network: Network | None = None) -> SemiNMF:
     """The factorisation that a network stands for, or the one of spike-free data.
 

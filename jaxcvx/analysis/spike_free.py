@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.operators.pricing_cone import distinct_rays, inverse_gram, spike_free, worst_pair
 from jaxcvx.operators.projections import least_norm_shift
 from jaxcvx.problems.base import as_real_matrix
@@ -69,6 +70,7 @@ def spike_free_statistic(
     return jnp.max(jax.vmap(ascend)(random))
 
 
+@with_full_precision
 def is_spike_free(X: object, tolerance: float = 0.0, *, key: PRNGKeyArray | None = None) -> bool:
     """Whether data are spike-free: exactly, or up to a tolerance on the statistic.
 
@@ -101,6 +103,7 @@ def is_spike_free(X: object, tolerance: float = 0.0, *, key: PRNGKeyArray | None
     return float(spike_free_statistic(jnp.asarray(rows, X.dtype), key)) <= 1 + tolerance
 
 
+@with_full_precision
 def spike_free_witness(X: object) -> Float[Array, d] | None:
     """A neuron that shows data not to be spike-free, or None if they are.
 
@@ -134,6 +137,7 @@ def spike_free_witness(X: object) -> Float[Array, d] | None:
     return jnp.asarray(u / np.linalg.norm(u), X.dtype)
 
 
+@with_full_precision
 def spike_free_solution(problem: Problem, solver: ConeADMM | None = None) -> Solution:
     """The exact convex program of two neurons for spike-free data and one output.
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import invalid
+from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.base import as_real_matrix
 
 
@@ -38,6 +39,7 @@ class Whitening:
         return coordinates @ self.directions.T if self.method == "zca" else coordinates
 
 
+@with_full_precision
 def fit_whitening(X: object, *, method: str = "zca", floor: float | None = None) -> Whitening:
     """The whitening of the rows of X; no mean is taken off, as that would cost a rank.
 

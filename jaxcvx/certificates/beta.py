@@ -15,10 +15,12 @@ from jaxcvx.certificates.dual import (
 )
 from jaxcvx.certificates.pricers import choose_pricer, sweep_pricer, sweeps
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 
 
+@with_full_precision
 def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
     """Smallest beta at which the zero solution is optimal.
 

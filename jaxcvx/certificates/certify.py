@@ -31,6 +31,7 @@ from jaxcvx.certificates.pricers import choose_pricer, sweeps
 from jaxcvx.certificates.relaxed import MAX_ORDER, relaxation_order
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, balance, network_objective, problem_for
+from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.losses import Loss
 from jaxcvx.problems.relu import Problem
 
@@ -46,6 +47,7 @@ def _evaluate(problem: Problem, network: Network, semidefinite: bool) -> tuple[A
     return upper, jnp.minimum(network_bound(problem, network, semidefinite), upper)
 
 
+@with_full_precision
 def certify(
     network: Network,
     X: Any,

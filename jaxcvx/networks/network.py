@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
 from jaxcvx.operators.features import Dense, Features
+from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.losses import Loss
 from jaxcvx.problems.relu import Problem
 
@@ -165,6 +166,7 @@ def zero_network(problem: Problem, width: int = 1) -> Network:
     return Network(jnp.zeros((width, p), dtype), jnp.zeros((width, q), dtype), skip, problem.features, bias)
 
 
+@with_full_precision
 def training_objective(
     network: Network, X: object, Y: object, beta: object, loss: str | Loss = "squared"
 ) -> Float[Array, ""]:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from jaxcvx.networks.network import Network, balance, prune
 from jaxcvx.operators.masked import CellOperator
+from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.operators.projections import least_norm_shift
 from jaxcvx.problems.relu import Problem
 
@@ -107,6 +108,7 @@ def widen(network: Network, width: int) -> Network:
     )
 
 
+@with_full_precision
 def gated_to_relu(problem: Problem, params: Float[Array, "P p c"]) -> Network:
     """ReLU network with the same predictions on X as a gated solution, with zero neurons pruned.
 

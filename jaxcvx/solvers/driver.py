@@ -16,6 +16,7 @@ from jaxcvx.certificates.certificate import double_precision, make_certificate, 
 from jaxcvx.diff.implicit import differentiable_objective, differentiable_params, refuse_derivatives
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import network_objective, prune
+from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.solvers.base import (
@@ -41,6 +42,7 @@ from jaxcvx.solvers.base import (
 from jaxcvx.solvers.callbacks import Hook, as_callbacks
 
 
+@with_full_precision
 def solve(
     problem: Problem,
     solver: AnySolver,

@@ -26,6 +26,7 @@ from jaxcvx.networks.network import (
     prune,
 )
 from jaxcvx.networks.recovery import network_from_cone
+from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.operators.projections import no_active_rows, project_cone
 from jaxcvx.operators.prox import shrink_groups
 from jaxcvx.problems.losses import Loss, Squared
@@ -101,6 +102,7 @@ def _padded(cells: Arrangements, multiple: int = 16) -> Arrangements:
     return dataclasses.replace(cells, masks=cells.masks[again], gates=cells.gates[again])
 
 
+@with_full_precision
 def polish_problem(problem: Problem, network: Network, *, tol: float = 1e-6, rounds: int = 2) -> Network:
     """:func:`polish` for a problem that is already built (its arrangements are ignored)."""
     original, start_net = network, merge_parallel(network)
@@ -119,6 +121,7 @@ def polish_problem(problem: Problem, network: Network, *, tol: float = 1e-6, rou
     return candidates[values.index(best)] if best <= objective else original
 
 
+@with_full_precision
 def polish(
     network: Network, X: Any, Y: Any, beta: Any, *, loss: str | Loss = "squared", tol: float = 1e-6
 ) -> Network:

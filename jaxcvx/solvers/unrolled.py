@@ -14,11 +14,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.operators.prox import shrink_groups
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.gated import zero_blocks
 
 
+@with_full_precision
 def unrolled_params(problem: Problem, num_steps: int, *, init: Any = None) -> Float[Array, "P p c"]:
     """The gated ReLU program's variables after ``num_steps`` steps of accelerated proximal gradient (FISTA).
 
