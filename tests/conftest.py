@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import jax
@@ -58,8 +59,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def precision(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Float64 inside every test. Fixtures of wider scope run outside of it: enter the context there as well."""
-    with jax.enable_x64(request.node.get_closest_marker("float32") is None):
+    """Float64 inside every test. Fixtures of wider scope run outside of it: enter the context there as well.
+
+    On accelerators products have full precision, which the public functions see to and the inner ones rely on.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.enable_x64(request.node.get_closest_marker("float32") is None))
+        if jax.default_backend() != "cpu":
+            stack.enter_context(jax.default_matmul_precision("highest"))
         yield
 
 

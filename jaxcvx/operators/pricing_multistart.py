@@ -181,7 +181,8 @@ def pricing_starts(
         centres = _unit(hidden)[jnp.arange(share) % len(hidden)]
         parts.append(centres + 0.3 * _unit(jax.random.normal(perturb_key, (share, p), Z.dtype)))
         left -= share
-    pairs = jax.random.randint(row_key, (2, left // 2), 0, len(Z))
+    first, other = jax.random.randint(row_key, (2, left // 2), 0, len(Z))
+    other = (first + 1 + other % max(len(Z) - 1, 1)) % len(Z)  # another row
     rows = _unit(Z)
-    parts += [rows[pairs[0]] - rows[pairs[1]], jax.random.normal(random_key, (left - left // 2, p), Z.dtype)]
+    parts += [rows[first] - rows[other], jax.random.normal(random_key, (left - left // 2, p), Z.dtype)]
     return _unit(jnp.concatenate(parts))

@@ -43,7 +43,9 @@ def test_derivatives_too(monkeypatch):
     assert found == exact > 20
 
 
-def test_nothing_is_set_on_cpus():
+def test_nothing_is_set_on_cpus(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+
     @with_full_precision
     def product(A):
         """Doc."""
