@@ -4,13 +4,15 @@ import subprocess
 import sys
 
 import jaxcvx
-from jaxcvx.integrations import sklearn
+from jaxcvx.integrations import patches, sklearn
 
 
 def test_the_names():
     assert jaxcvx.estimators.ConvexReLUClassifier is sklearn.ConvexReLUClassifier
     assert jaxcvx.estimators.ConvexReLURegressor is sklearn.ConvexReLURegressor
-    assert sorted(jaxcvx.estimators.__all__) == ["ConvexReLUClassifier", "ConvexReLURegressor"]
+    assert jaxcvx.estimators.ConvexPatchFeatures is patches.ConvexPatchFeatures
+    names = ["ConvexPatchFeatures", "ConvexReLUClassifier", "ConvexReLURegressor"]
+    assert sorted(jaxcvx.estimators.__all__) == names
 
 
 def test_it_is_imported_by_its_first_use():

@@ -101,7 +101,8 @@ def priced_neurons(
     """Unit neurons that climb on ``||R^T (Z u)_+||`` within their cells, from ``found`` and from fresh starts.
 
     In a cell that is ``||G^T u||`` with G = B^T R. Fresh starts are both signs of the first left singular vector of G,
-    in the cells where its singular value is largest. Projected power steps never go downhill.
+    in the cells where its singular value is largest. Projected power steps never go downhill. A start whose projection
+    on its cell is the origin stays there: a row of zeros.
     """
     facets, num = facets_of_problem(problem), _num_starts(problem)
     G = problem.operator.adjoint(R)
