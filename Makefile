@@ -5,7 +5,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 SOURCES := $(shell find jaxcvx -name '*.py')
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench docs notebooks clean
 .DELETE_ON_ERROR:
 
 help:
@@ -13,6 +13,8 @@ help:
 	@echo "make test    install into .venv-test, then ruff, mypy and pytest"
 	@echo "make lint    ruff and mypy only"
 	@echo "make bench   the benchmarks, in .venv-bench"
+	@echo "make docs    the documentation, in .venv-docs, into site/"
+	@echo "make notebooks  notebooks/*.ipynb made from the scripts beside them and executed, in .venv-notebooks"
 	@echo "make clean   remove the environments, caches and outputs"
 
 demo: .venv-demo/.installed
@@ -34,6 +36,12 @@ lint: .venv-test/.installed
 bench: .venv-bench/.installed
 	.venv-bench/bin/python -m benchmarks
 
+docs: .venv-docs/.installed
+	.venv-docs/bin/python -m mkdocs build --strict
+
+notebooks: .venv-notebooks/.installed
+	cd notebooks && ../.venv-notebooks/bin/python -m jupytext --to ipynb --execute [0-9]*.py
+
 # An environment is made anew when pyproject.toml changes, else reused.
 .venv-%/.created: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -51,11 +59,19 @@ bench: .venv-bench/.installed
 	.venv-test/bin/python -m pip install --quiet --editable '.[test,lint]'
 	touch $@
 
+.venv-docs/.installed: .venv-docs/.created
+	.venv-docs/bin/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+.venv-notebooks/.installed: .venv-notebooks/.created
+	.venv-notebooks/bin/python -m pip install --quiet --editable '.[notebooks]'
+	touch $@
+
 .venv-bench/.installed: .venv-bench/.created
 	.venv-bench/bin/python -m pip install --quiet --editable '.[cli,bench]'
 	touch $@
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-bench demo-output build dist
+	rm -rf .venv-demo .venv-test .venv-bench .venv-docs .venv-notebooks demo-output site build dist
 	rm -rf .jax-cache .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find jaxcvx tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

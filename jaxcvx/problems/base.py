@@ -154,7 +154,7 @@ def make_problem(
 
     Raises:
       InvalidInputError, InvalidTypeError: naming the argument, what was got and what was expected. Under
-      jit only shapes and types can be checked.
+        jit only shapes and types can be checked.
     """
     loss, features = resolve_loss(loss), resolve_features(features)
     X = as_real_matrix("X", X, features.ndims)
