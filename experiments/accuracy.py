@@ -15,13 +15,14 @@ import jaxcvx
 from benchmarks.common import print_table
 from experiments.common import record, track
 from jaxcvx.datasets import load_dataset
-from jaxcvx.plots.figure import BLUE, GREEN, INK, ORANGE, VERMILLION, new_figure, save_png, style
+from jaxcvx.plots.figure import BLUE, GREEN, INK, VERMILLION, new_figure, save_png, style
 
 CLAIM = (
     "On bundled data networks trained through convex programs are at least as accurate as those trained by "
     "backpropagation; on images a convex head on fixed convolutional features (extreme points of random patches) "
     "is the most accurate."
 )
+LABELS = {"least squares": "least\nsquares", "backpropagation": "back-\npropagation"}
 METHODS = ("least squares", "backpropagation", "convex", "Convex-RF")
 
 
@@ -200,9 +201,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
             errors = np.array(found["errors"]) * (100 if case["task"] == "classification" else 1)
             ax.plot(np.full(len(errors), place), errors, "o", color=colors[method], alpha=0.5, markeredgewidth=0)
             ax.plot([place - 0.25, place + 0.25], [errors.mean()] * 2, color=colors[method], linewidth=2.5)
-            ax.annotate(f"{errors.mean():.3g}", (place + 0.28, errors.mean()), va="center", fontsize=8, color=ORANGE)
+            ax.annotate(f"{errors.mean():.3g}", (place + 0.28, errors.mean()), va="center", fontsize=8, color=INK)
         names = list(case["methods"])
-        ax.set_xticks(range(len(names)), [n.replace(" ", "\n") for n in names], fontsize=7.5)
+        ax.set_xticks(range(len(names)), [LABELS.get(n, n) for n in names], fontsize=8)
         unit = "wrong labels (%)" if case["task"] == "classification" else "squared error / variance"
         ax.set(ylabel=unit, ylim=(0, None), xlim=(-0.5, len(names) - 0.2))
         ax.set_title(case["data"], fontsize=10, color=INK, loc="left")

@@ -77,16 +77,23 @@ for width in widths:
 assert min(values.min() for values in found.values()) >= exact.lower_bound
 
 # %%
-figure, ax = plt.subplots(figsize=(7.5, 4.4), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
 for width in widths:
-    ax.plot([width] * 5, found[width], "o", color="#D55E00", alpha=0.7, label="SGD, 5 runs" if width == 5 else None)
-ax.axhline(float(exact.upper_bound), color="#0072B2", label=f"optimum {exact.upper_bound:.4f} (proved)")
-ax.axhline(float(relaxed.objective), color="#009E73", ls="--", label=f"copositive relaxation {relaxed.objective:.4f}")
-ax.axhline(float(gated.objective), color="#999999", ls=":", label=f"gated nuclear norm {gated.objective:.4f}")
-ax.set(xscale="log", xlabel="neurons of the SGD network", ylabel="training objective")
-ax.set_xticks(widths, [str(w) for w in widths])
-ax.minorticks_off()
-ax.legend(frameon=False)
+    axes[0].plot([width] * 5, found[width], "o", color="#D55E00", alpha=0.7, label="SGD, 5 runs" if width == 5 else None)
+    excess = found[width] / exact.lower_bound - 1
+    axes[1].plot([width] * 5, excess, "o", color="#D55E00", alpha=0.7)
+axes[0].axhline(float(exact.upper_bound), color="#0072B2", label=f"optimum {exact.upper_bound:.4f} (proved)")
+axes[0].axhline(float(relaxed.objective), color="#009E73", ls="--", label=f"copositive relaxation {relaxed.objective:.4f}")
+axes[0].axhline(float(gated.objective), color="#999999", ls=":", label=f"gated nuclear norm {gated.objective:.4f}")
+axes[0].set(xlabel="neurons of the SGD network", ylabel="training objective", xscale="log", title="The chain of bounds")
+axes[0].legend(frameon=False)
+axes[1].axhline(max(exact.gap, 1e-12), color="#0072B2")
+axes[1].text(5, 1.5 * max(exact.gap, 1e-12), "gap of column generation", color="#0072B2")
+axes[1].set(xlabel="neurons of the SGD network", ylabel="relative excess over the bound", xscale="log", yscale="log")
+axes[1].set_title("How far from the optimum")
+for ax in axes:
+    ax.set_xticks(widths, [str(w) for w in widths])
+    ax.minorticks_off()
 plt.show()
 
 # %% [markdown]
