@@ -1,6 +1,7 @@
-"""Every case on eight simulated devices and on one: the differences, as JSON lines. Run it in its own process.
+r"""Every case on eight simulated devices and on one: the differences, as JSON lines. Run it in its own process.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu python -m tests.sharding.run_sharded
+XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu \
+  python -m tests.sharding.run_sharded [CASE ...] [float64]
 """
 
 from __future__ import annotations
@@ -102,8 +103,9 @@ def main() -> None:
     assert jax.device_count() == 8
     options = fast_options()
     cases = OPERATIONS | ITERATIONS
-    for name in sys.argv[1:] or cases:
-        for x64 in (True, False):
+    precisions = [word for word in sys.argv[1:] if word.startswith("float")] or ["float64", "float32"]
+    for name in [word for word in sys.argv[1:] if word not in precisions] or cases:
+        for x64 in (word == "float64" for word in precisions):
             with jax.enable_x64(x64):
                 case = cases[name]()
                 expected = jax.jit(case.function, compiler_options=options)(*case.args)

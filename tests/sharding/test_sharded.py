@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pathlib
@@ -16,24 +17,25 @@ from tests.sharding.cases import ITERATIONS, OPERATIONS
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def records() -> list[dict[str, Any]]:
+@functools.cache
+def measured(precision: str) -> list[dict[str, Any]]:
     """What one process with eight devices has measured; devices can't be added to a running one."""
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
-    command = [sys.executable, "-m", "tests.sharding.run_sharded"]
+    command = [sys.executable, "-m", "tests.sharding.run_sharded", precision]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("x64", [True, False], ids=["float64", "float32"])
+@pytest.mark.parametrize("precision", ["float64", pytest.param("float32", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("name", [*OPERATIONS, *ITERATIONS])
-def test_equal_to_one_device(records, name, x64):
-    found = [record for record in records if record["case"] == name and record["x64"] == x64]
+def test_equal_to_one_device(name, precision):
+    x64 = precision == "float64"
+    found = [record for record in measured(precision) if record["case"] == name]
     assert found
     exact = 1e-10 if name in OPERATIONS else 1e-7
     for record in found:
