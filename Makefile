@@ -5,12 +5,13 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 SOURCES := $(shell find jaxcvx -name '*.py')
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test lint bench docs notebooks clean
+.PHONY: help demo test soak lint bench docs notebooks clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    install into .venv-demo, train on the digits data set, write demo-output/"
 	@echo "make test    install into .venv-test, then ruff, mypy and pytest"
+	@echo "make soak    the tests that make test leaves out: many random problems, long cases"
 	@echo "make lint    ruff and mypy only"
 	@echo "make bench   the benchmarks, in .venv-bench"
 	@echo "make docs    the documentation, in .venv-docs, into site/"
@@ -21,13 +22,16 @@ demo: .venv-demo/.installed
 	.venv-demo/bin/jaxcvx train digits --out demo-output
 
 # Programs compiled by an earlier run are taken from the cache: a second run takes a quarter of the time.
-test: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.jax-cache
-test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
-test: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
+test soak: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.jax-cache
+test soak: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
+test soak: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 # jaxlib 0.10's scheduler of concurrent operations can stall in large batches of decompositions on two cores.
-test: export XLA_FLAGS = --xla_cpu_enable_concurrency_optimized_scheduler=false
+test soak: export XLA_FLAGS = --xla_cpu_enable_concurrency_optimized_scheduler=false
 test: lint
 	.venv-test/bin/python -m pytest $(PYTEST_ARGS)
+
+soak: .venv-test/.installed
+	.venv-test/bin/python -m pytest $(PYTEST_ARGS) -m soak
 
 lint: .venv-test/.installed
 	.venv-test/bin/python -m ruff check .
