@@ -99,10 +99,23 @@ LONG = (
 )
 
 
+# Where every case compiles programs of its own: of a test with many cases the first few, the others in the soak.
+THINNED = (
+    *("analysis", "arrangements", "certificates", "diff", "integrations"),
+    *("networks", "operators", "oracle", "solvers"),
+)
+CASES = 3
+REFUSALS = ("named", "names", "refuse", "error", "bad", "wrong", "invalid")  # cheap, and each case is another fault
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    seen: dict[str, int] = {}
     for item in items:
-        if any(name in item.nodeid for name in LONG):
+        test = item.nodeid.split("[")[0]
+        seen[test] = seen.get(test, 0) + 1
+        thinned = item.path.parent.name in THINNED and not any(word in item.name for word in REFUSALS)
+        if any(name in item.nodeid for name in LONG) or (thinned and seen[test] > CASES):
             item.add_marker(pytest.mark.soak)
 
 
