@@ -89,14 +89,14 @@ plt.show()
 # cells, one of gradients over samples.
 
 # %%
-solver = jaxcvx.ProximalGradient(tol=1e-8, phases="accelerated")
+solver = jaxcvx.ProximalGradient(tol=1e-5, phases="accelerated")
 run = jax.jit(lambda problem: jaxcvx.solve(problem, solver))
 one, many = run(whole), run(problem)
 print(f"one device:  objective {one.objective:.10f}, program gap {one.program_gap:.1e}, {one.num_steps} steps")
 print(f"{len(devices)} devices:   objective {many.objective:.10f}, program gap {many.program_gap:.1e}, {many.num_steps} steps")
 difference = abs(float(one.objective) - float(many.objective)) / float(one.objective)
 print(f"relative difference {difference:.1e}; the weights live on {len(many.params.sharding.device_set)} devices")
-assert difference < (1e-9 if jax.config.jax_enable_x64 else 1e-4)
+assert difference < (1e-6 if jax.config.jax_enable_x64 else 1e-4)
 
 text = run.lower(problem).compile().as_text()
 counts = {name: text.count(f"{name}(") + text.count(f"{name}-start(") for name in ("all-reduce", "all-gather")}
@@ -123,4 +123,4 @@ axes[0].legend(frameon=False)
 axes[1].semilogx(betas, active, "o-", color="#D55E00")
 axes[1].set(xlabel="beta", ylabel="cells in use", title="Sparsity along the path")
 plt.show()
-assert (np.asarray(each.program_gap) < 1e-4).all()
+assert (np.asarray(each.program_gap) < 1e-3).all()

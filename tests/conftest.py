@@ -94,6 +94,11 @@ LONG = (
     "test_nuclear.py::test_one_output_makes_the_two_norms_equal",
     "test_implicit.py::test_bias_and_skip_connection",
     "test_cutting_plane_faces.py::test_several_outputs",
+    "test_line.py::test_classifier_is_the_linear_programs_and_the_cutting_planes",
+    "test_low_rank_descent.py::test_conjugate_directions_beat_the_steepest_ones",
+    "test_cutting_plane_faces.py::test_free_biases_in_the_plane_by_faces",
+    "test_interior_lasso.py::test_optimum_is_clarabels[shape0-True-hinge]",
+    "test_against_clarabel.py::test_bias_and_skip_connection",
     "test_implicit.py::test_jaxopt_agrees",
     "test_implicit.py::test_other_solvers_refuse[CopositiveADMM",
 )
