@@ -238,6 +238,10 @@ class Solver(AnySolver, abc.ABC):
     def check(self, problem: Problem, state: Any) -> Any:
         """Fill in ``residual``, ``objective`` and ``bound``."""
 
+    def gives_up(self, problem: Problem, state: Any) -> Any:
+        """True at a check if more steps of this phase would not help; the next phase takes over."""
+        return False
+
     @abc.abstractmethod
     def finish(self, problem: Problem, state: Any) -> Outcome:
         """Feasible params and a dual residual from the last state."""
@@ -245,6 +249,10 @@ class Solver(AnySolver, abc.ABC):
     @abc.abstractmethod
     def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:
         """Network, objective and bounds, computed from the params."""
+
+    def room(self, problem: Problem, outcome: Outcome) -> int | None:
+        """On the host: how many blocks ``evaluate`` has to round, where it can be told (its argument ``room`` then)."""
+        return None
 
     def optimality(self, problem: Problem, params: Any) -> Optimality | None:
         """What returned params are optimal for, to differentiate them; None for solvers without derivatives."""
@@ -263,9 +271,8 @@ def run_block(problem: Problem, solver: Solver, state: Any, status: Array, fresh
     finite = all_finite(after.params) & ~jnp.isnan(after.residual)
     tol = max(solver.tol, 256 * float(jnp.finfo(problem.dtype).eps))
     status = jnp.where(after.residual <= tol, Status.CONVERGED, status)
-    status = jnp.where(
-        (status == Status.RUNNING) & (after.step >= solver.max_steps), Status.MAX_STEPS, status
-    )
+    ended = (after.step >= solver.max_steps) | solver.gives_up(problem, after)
+    status = jnp.where((status == Status.RUNNING) & ended, Status.MAX_STEPS, status)
     status = jnp.where(finite, status, Status.DIVERGED)
     return _where_tree(finite, after, state), status
 
@@ -332,6 +339,19 @@ def keep_best(best: Best | None, state: Any, outcome: Outcome) -> Best:
     )
 
 
+def _init_if(wanted: Array, problem: Problem, phase: Solver, key: Any, params: Any) -> Any:
+    """A phase's first state, or zeros and the params where the phase is not going to run: a start costs products."""
+
+    def start():
+        return phase.init(problem, key, params)
+
+    def empty():
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(start))
+        return zeros._replace(params=params)
+
+    return jax.lax.cond(wanted, start, empty)
+
+
 def run(problem: Problem, solver: Solver, params: Any, key: PRNGKeyArray | None) -> Run:
     """Run all phases; pure, so it works under jit and vmap."""
     phases = solver.run_phases(problem)
@@ -346,7 +366,8 @@ def run(problem: Problem, solver: Solver, params: Any, key: PRNGKeyArray | None)
             state, status = run_block(problem, phase, state, status, fresh)
             return state, status, record(history, state, offset), jnp.zeros((), bool)
 
-        begin = (phase.init(problem, key, params), status, history, jnp.ones((), bool))
+        first = _init_if(status == Status.RUNNING, problem, phase, key, params)
+        begin = (first, status, history, jnp.ones((), bool))
         state, status, history, _ = jax.lax.while_loop(lambda carry: carry[1] == Status.RUNNING, body, begin)
         ran = state.step > 0
         total, last = total + state.step, phase

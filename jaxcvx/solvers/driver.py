@@ -255,17 +255,19 @@ def _summarise(problem: Problem, solver: Solver, done: Run) -> Solution:
     )
 
 
-@functools.partial(jax.jit, static_argnames="solver")
-def _evaluate_jitted(problem: Problem, solver: Solver, outcome: Outcome) -> tuple[Parts, _Numbers]:
-    parts = solver.evaluate(problem, outcome)
+@functools.partial(jax.jit, static_argnames=("solver", "room"))
+def _evaluate_jitted(
+    problem: Problem, solver: Solver, outcome: Outcome, room: int | None
+) -> tuple[Parts, _Numbers]:
+    parts = solver.evaluate(problem, outcome, **({} if room is None else {"room": room}))
     return parts, _numbers(problem, parts)
 
 
 def _summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
-    dtype = problem.dtype
+    dtype, room = problem.dtype, solver.room(problem, done.outcome)
     with double_precision():
         exact = to_double(problem)
-        parts, numbers = jax.device_get(_evaluate_jitted(exact, solver, to_double(done.outcome)))
+        parts, numbers = jax.device_get(_evaluate_jitted(exact, solver, to_double(done.outcome), room))
         network, upper = jax.tree.map(lambda a: a.astype(dtype), parts.network), numbers.upper_bound
         if isinstance(problem, Problem):
             # The rounded, pruned weights are what the caller gets, so they are what is reported.

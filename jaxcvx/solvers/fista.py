@@ -49,9 +49,13 @@ def start(linear: LinearMap, params: Array, lipschitz: Array, carry: Any = ()) -
 
 
 def accelerated_step(
-    loss: Loss, Y: Array, linear: LinearMap, prox: Prox, state: Acceleration
+    loss: Loss, Y: Array, linear: LinearMap, prox: Prox, state: Acceleration, greedy: bool | Array = False
 ) -> Acceleration:
-    """One iteration; ``prox(A, step, carry)`` returns the proximal point of A and the new carry."""
+    """One iteration; ``prox(A, step, carry)`` returns the proximal point of A and the new carry.
+
+    ``greedy`` keeps the momentum at 1 between restarts (Liang, Luo and Schönlieb 2022): a third fewer steps where it
+    was measured, without FISTA's bound on their number.
+    """
     gradient = linear.adjoint(loss.grad(state.F_point, Y))
     curvature = loss.curvature
     assert curvature is not None, "solvers refuse non-smooth losses by name"
@@ -71,7 +75,7 @@ def accelerated_step(
     lipschitz, W, F, _, carry = jax.lax.while_loop(lambda trial: trial[3] > trial[0] * slack, attempt, failed)
     restart = jnp.sum((state.point - W) * (W - state.params)) > 0
     grown = 0.5 * (1 + jnp.sqrt(1 + 4 * lipschitz / state.lipschitz * state.momentum**2))
-    weight = jnp.where(restart, 0.0, (state.momentum - 1) / grown)
+    weight = jnp.where(restart, 0.0, jnp.where(greedy, 1.0, (state.momentum - 1) / grown))
     return Acceleration(
         params=W,
         point=W + weight * (W - state.params),

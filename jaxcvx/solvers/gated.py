@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float
 
@@ -43,6 +44,7 @@ def evaluate_gated(
     outcome: Outcome,
     objective: Callable[[Problem, Array, Array], Array] = gated_objective,
     dual_norm: Callable[[CellOperator, Array], Array] = gated_dual_norm,
+    room: int | None = None,
 ) -> Parts:
     """Objective and bounds at the returned weights; R comes from the weights or from the solver's dual.
 
@@ -51,13 +53,14 @@ def evaluate_gated(
       outcome: weights (P, p, q) and a dual residual or None.
       objective: value of the program at (problem, weights, predictions).
       dual_norm: dual norm of the program's penalty, at least ``max_u ||R^T (Z u)_+||`` over unit u in the cells.
+      room: number of blocks to round to a network, no fewer than are not zero; None for all.
     """
     operator = problem.operator
     F = operator.forward(outcome.params)
     candidates = [-problem.loss.grad(F, problem.Y)]
     if outcome.dual is not None:
         candidates.append(problem.loss.project_dual(outcome.dual, problem.Y))
-    network = round_gated(problem, outcome.params)
+    network = round_gated(problem, outcome.params, room)
     bounds, lower = [], []
     for R in candidates:
         norm = dual_norm(operator, R)
@@ -65,6 +68,13 @@ def evaluate_gated(
         lower.append(scaled_bound(problem, R, jnp.maximum(norm, atom_dual_norm(network, problem, R))))
     best, best_lower = (jnp.max(jnp.stack(b)) for b in (bounds, lower))
     return Parts(network, objective(problem, outcome.params, F), best, best_lower)
+
+
+def live_room(problem: Problem, W: Blocks) -> int | None:
+    """A power of two that the number of nonzero cells does not exceed, so that few programs are compiled; or None."""
+    cells = np.asarray(W)[: problem.operator.num_cells]
+    room = max(16, 1 << int(np.count_nonzero(np.any(cells != 0, axis=(1, 2))) - 1).bit_length())
+    return room if room < len(cells) else None
 
 
 _MAX_ROWS = 4096  # up to which an n x n matrix is factorised

@@ -8,8 +8,10 @@ there are, because the gates are diagonal.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float
@@ -20,6 +22,9 @@ from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.gated import evaluate_gated, gated_bound, gated_objective, zero_blocks
 from jaxcvx.solvers.lasso_newton import LassoProgram, LassoState, lasso_start, lasso_step
+
+_RESIDUAL = 1e-3
+_MAX_INNER = 20
 
 
 class _State(NamedTuple):
@@ -35,24 +40,65 @@ class _State(NamedTuple):
 def _solve_hessian(
     problem: Problem, gram: Array, sigma: Array, V: Array, norms: Array, g: Float[Array, "n c"]
 ) -> Float[Array, "n c"]:
-    """Solve the generalised Newton system at prox argument V (block norms ``norms``)."""
+    """Solve the generalised Newton system at prox argument V (block norms ``norms``), roughly.
+
+    By conjugate gradients, preconditioned with a factorisation in float32. For several outputs that leaves out L,
+    which changes each block's part of the Hessian by no more than the inverse of its a_i.
+    """
     operator, threshold = problem.operator, sigma * problem.beta
     safe = jnp.where(norms > threshold, norms, 1.0)
     a = jnp.where(norms > threshold, 1 - threshold / safe, 0.0)
-    b = jnp.where(norms > threshold, jnp.sqrt(threshold / safe) / safe, 0.0)
-    masks = operator.masks.astype(g.dtype)
-    n, c = g.shape
-    K = jnp.eye(n, dtype=g.dtype) + sigma * operator.readout.lower_gram(((masks.T * a) @ masks) * gram)
-    L = operator.each_block(V * b[:, None, None])
-    if c == 1:
-        H = K + sigma * L[:, :, 0] @ L[:, :, 0].T
-        return cho_solve(cho_factor(H), g)
-    factor = cho_factor(K)
-    columns = cho_solve(factor, L.reshape(n, -1)).reshape(L.shape)
-    small = jnp.eye(L.shape[1], dtype=g.dtype) + sigma * jnp.einsum("nqc,nrc->qr", L, columns)
-    first = cho_solve(factor, g)
-    inner = cho_solve(cho_factor(small), jnp.einsum("nqc,nc->q", L, first))
-    return first - sigma * jnp.einsum("nqc,q->nc", columns, inner)
+    lines = V * jnp.where(norms > threshold, jnp.sqrt(threshold / safe) / safe, 0.0)[:, None, None]
+
+    def hessian(x):
+        E = operator.adjoint(x)
+        along = jnp.sum(lines * E, axis=(1, 2))
+        return x + sigma * operator.forward(a[:, None, None] * E + along[:, None, None] * lines)
+
+    def rounded(x):
+        return x.astype(jnp.float32)
+
+    masks = rounded(operator.masks)
+    K = operator.readout.lower_gram(((masks.T * rounded(a)) @ masks) * gram)
+    if g.shape[1] == 1:
+        L = rounded(operator.each_block(lines)[:, :, 0])
+        K = K + L @ L.T
+    K = rounded(sigma) * K
+    # Beside a large K the identity is below the rounding of the factorisation.
+    shift = 1 + 4 * jnp.finfo(K.dtype).eps * jnp.max(jnp.diagonal(K))
+    factor = cho_factor(K + shift * jnp.eye(K.shape[0], dtype=K.dtype))
+
+    def precondition(x):
+        largest = jnp.max(jnp.abs(x))
+        size = jnp.where(largest > 0, largest, 1.0)  # so that no number leaves the range of float32
+        solved = cho_solve(factor, rounded(x / size)).astype(x.dtype) * size
+        return jnp.where(jnp.all(jnp.isfinite(solved)), solved, x)
+
+    return _conjugate_gradients(hessian, precondition, g)
+
+
+def _conjugate_gradients(
+    hessian: Callable[[Array], Array], precondition: Callable[[Array], Array], g: Float[Array, "n c"]
+) -> Float[Array, "n c"]:
+    """Preconditioned conjugate gradients to a residual of ``_RESIDUAL ||g||``, at most ``_MAX_INNER`` of them."""
+    z = precondition(g)
+
+    def iteration(carry):
+        x, r, p, rho, count = carry
+        q = hessian(p)
+        curvature = jnp.sum(p * q)
+        length = jnp.where(curvature > 0, rho / jnp.where(curvature > 0, curvature, 1.0), 0.0)
+        x, r = x + length * p, r - length * q
+        z = precondition(r)
+        new = jnp.sum(r * z)
+        return x, r, z + new / jnp.where(rho > 0, rho, 1.0) * p, new, count + 1
+
+    def unfinished(carry):
+        _, r, _, rho, count = carry
+        return (jnp.linalg.norm(r) > _RESIDUAL * jnp.linalg.norm(g)) & (rho > 0) & (count < _MAX_INNER)
+
+    begin = (jnp.zeros_like(g), g, z, jnp.sum(g * z), 0)
+    return jax.lax.while_loop(unfinished, iteration, begin)[0]
 
 
 def _program(problem: Problem, gram: Array) -> LassoProgram:
@@ -90,7 +136,7 @@ class GatedNewton(Solver):
     def init(self, problem: Problem, key: Any, params: Float[Array, "P p c"]) -> _State:
         operator = problem.operator
         one = jnp.ones((), problem.X.dtype)
-        gram = operator.Z @ operator.Z.T
+        gram = (operator.Z @ operator.Z.T).astype(jnp.float32)
         program = _program(problem, gram)
         lasso = lasso_start(
             program,

@@ -17,7 +17,7 @@ from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.fista import Acceleration, LinearMap, accelerated_step, refresh, start
-from jaxcvx.solvers.gated import evaluate_gated, zero_blocks
+from jaxcvx.solvers.gated import evaluate_gated, live_room, zero_blocks
 from jaxcvx.solvers.gated_newton import largest_penalty
 from jaxcvx.solvers.lasso_newton import LassoProgram, LassoState, lasso_start, lasso_step
 
@@ -131,8 +131,11 @@ class NuclearProximalGradient(Solver):
     def finish(self, problem: Problem, state: _State) -> Outcome:
         return Outcome(state.params, None)
 
-    def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:
-        return evaluate_gated(problem, outcome, nuclear_objective, nuclear_dual_norm)
+    def room(self, problem: Problem, outcome: Outcome) -> int | None:
+        return live_room(problem, outcome.params)
+
+    def evaluate(self, problem: Problem, outcome: Outcome, room: int | None = None) -> Parts:
+        return evaluate_gated(problem, outcome, nuclear_objective, nuclear_dual_norm, room=room)
 
     def scope(self, problem: Problem) -> str:
         assert problem.arrangements is not None

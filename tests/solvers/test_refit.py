@@ -68,6 +68,6 @@ def test_rounded_neurons_lie_in_the_cells_they_came_from():
     solution = jaxcvx.solve(problem, jaxcvx.ProximalGradient(tol=1e-6))
     rounded = round_gated(problem, solution.params)
     signs = 2 * np.asarray(cells.masks).astype(float) - 1
-    hidden = np.asarray(rounded.hidden).reshape(cells.num_cells, -1, 4)
-    assert np.einsum("nd,pkd,pn->pkn", X, hidden, signs).min() >= -1e-9
+    margins = np.einsum("nd,kd,pn->kpn", X, np.asarray(rounded.hidden), signs).min(axis=2)
+    assert margins.max(axis=1).min() >= -1e-9
     assert float(network_objective(rounded, problem)) <= 0.5 * np.sum(Y**2)
