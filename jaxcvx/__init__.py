@@ -164,8 +164,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """``jaxcvx.estimators`` and ``jaxcvx.flax``, imported on first use: they need scikit-learn and flax."""
-    if name in ("estimators", "flax"):
+    """Submodules imported on first use; ``jaxcvx.estimators`` and ``jaxcvx.flax`` need scikit-learn and flax."""
+    if name in ("estimators", "flax", "parallel"):
         import importlib
 
         return importlib.import_module(f"jaxcvx.{name}")

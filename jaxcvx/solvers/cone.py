@@ -31,6 +31,9 @@ from jaxcvx.solvers.gated import gated_from_network, zero_blocks
 Stack = Float[Array, "q p c"]
 
 
+_CHUNK = 16  # blocks projected at a time
+
+
 class ConeProgram(NamedTuple):
     """The program's maps on stacked variables, for a given problem."""
 
@@ -73,6 +76,34 @@ class ConeProgram(NamedTuple):
 
         cell = jax.vmap(column, in_axes=(None, 1, 0), out_axes=(1, 0))
         return jax.vmap(cell)(self.signs, Q, warm)
+
+    def project_above(self, Q: Stack, warm: ActiveRows, threshold: Float[Array, ""]) -> tuple[Stack, ActiveRows]:
+        """``project`` for the groups whose projection may be longer than ``threshold``, the others by a bound.
+
+        For any multipliers l >= 0 of a block's constraints A the projection of v is no longer than v + A^T l. Where
+        that is no longer than the threshold for the multipliers of ``warm``, it is returned as it is. Most groups of
+        a solution are zero, so few projections are left, which are made in chunks.
+        """
+        Z = self.operator.Z
+        size = jnp.linalg.norm(Z, axis=1)
+        unit = Z * jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 0.0)[:, None]
+        weight = jnp.where(warm.used, warm.value, 0.0)
+        sign = jax.vmap(lambda signs, index: signs[index])(self.signs, warm.index)
+        lifted = Q + jnp.einsum("qck,qckp->qpc", weight * sign, unit[warm.index])
+        long = jnp.any(self.norms(lifted) > threshold * (1 - 16 * jnp.finfo(Q.dtype).eps), axis=(1, 2))
+        order = jnp.pad(jnp.argsort(~long, stable=True), (0, _CHUNK), constant_values=Q.shape[0])
+        cell = jax.vmap(lambda s, v, w: project_cone(Z, s, v, warm=w), in_axes=(None, 1, 0), out_axes=(1, 0))
+
+        def chunk(carry):
+            start, points, rows = carry
+            index = jax.lax.dynamic_slice(order, (start,), (_CHUNK,))
+            some, found = jax.vmap(cell)(self.signs[index], Q[index], jax.tree.map(lambda a: a[index], rows))
+            target = jnp.where((index < Q.shape[0]) & long[jnp.minimum(index, Q.shape[0] - 1)], index, Q.shape[0])
+            put = lambda old, new: old.at[target].set(new, mode="drop")  # noqa: E731
+            return start + _CHUNK, put(points, some), jax.tree.map(put, rows, found)
+
+        begin = (jnp.zeros((), jnp.int32), lifted, warm)
+        return jax.lax.while_loop(lambda carry: carry[0] < jnp.sum(long), chunk, begin)[1:]
 
     def no_rows(self, Q: Stack) -> ActiveRows:
         """Cold start for ``project``."""

@@ -29,7 +29,8 @@ from jaxcvx.solvers.cone import (
 )
 from jaxcvx.solvers.cone_newton import ConeNewton
 
-_NEWTON_MAX_ROWS = 1500  # size n c of the Newton system
+_NEWTON_MAX_ROWS = 4096  # size n c of the Newton system
+_FIRST_STEPS = 100  # of ADMM before Newton is tried at any gap; measured from 100 to 1000
 _NEWTON_MAX_WORK = 3e8  # entries of all cells' constraint matrices together
 
 
@@ -72,8 +73,8 @@ class ConeADMM(Solver):
     ADMM (Boyd et al. 2011) with three kinds of copies: groups, constraint slacks, and predictions. Since
     (2 D_i - I)^2 = I, the quadratic of every cell is the same p x p matrix, and the coupling through the
     predictions is one n x n matrix that is diagonalised once, so penalties adapt for free. Over-relaxed,
-    batched over cells. With ``phases="auto"``, the squared loss and moderate sizes (n c <= 1500), a
-    semismooth Newton method takes over at ``switch_gap`` and delivers the last digits.
+    batched over cells. With ``phases="auto"``, the squared loss and moderate sizes (n c <= 4096), a
+    semismooth Newton method takes over at ``switch_gap``, or after 100 steps, and delivers the last digits.
 
     ``solution.params`` is a pair (V, W) of (P, p, c) arrays, feasible to rounding (projected on the cones);
     with a skip connection their last blocks are free and stand for V - W. For c = 1 (and
@@ -113,7 +114,7 @@ class ConeADMM(Solver):
         small = n * c <= _NEWTON_MAX_ROWS and work <= _NEWTON_MAX_WORK
         if self.phases == "admm" or not small or not isinstance(problem.loss, Squared):
             return (self,)
-        first = dataclasses.replace(self, tol=self.switch_gap, max_steps=min(self.max_steps, 1000))
+        first = dataclasses.replace(self, tol=self.switch_gap, max_steps=min(self.max_steps, _FIRST_STEPS))
         return (first, ConeNewton(tol=self.tol, grouping=self.grouping))
 
     def validate(self, problem: Problem) -> None:

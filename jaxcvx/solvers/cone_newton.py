@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound
@@ -25,6 +24,9 @@ from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.cone import ConeProgram, Stack, cone_program, evaluate_cone, stack, unstack, zero_pair
 from jaxcvx.solvers.gated_newton import largest_penalty
+from jaxcvx.solvers.newton_system import conjugate_gradients, float32_inverse
+
+_CHUNK = 8  # active groups summed up at a time
 
 
 class _State(NamedTuple):
@@ -42,28 +44,71 @@ class _State(NamedTuple):
     bound: Array
 
 
-def _hessian(
-    program: ConeProgram, q: Stack, faces: Array, threshold: Array, sigma: Array, shape: tuple[int, ...]
-) -> Array:
-    """Dense generalised Hessian ``I + sigma B J B^T``, of size (n c, n c), built column by column."""
-    norms = program.norms(q)
+def _direction(
+    program: ConeProgram, q: Stack, rows: ActiveRows, threshold: Array, sigma: Array, g: Float[Array, "n c"]
+) -> Float[Array, "n c"]:
+    """``-H^{-1} g`` for the generalised Hessian ``H = I + sigma B J B^T`` at projections q, roughly.
+
+    Only active groups have a part in H. They are few, so H is summed up over them in float32, chunk by chunk in a loop
+    whose length is their number, and preconditions conjugate gradients on H.
+    """
+    operator, norms, half = program.operator, program.norms(q), q.shape[0] // 2
     safe = jnp.where(norms > threshold, norms, 1.0)
-    first = jnp.where(norms > threshold, 1 - threshold / safe, 0.0)
-    second = jnp.where(norms > threshold, threshold / safe**3, 0.0)
-    size = shape[0] * shape[1]
+    first = jnp.where(norms > threshold, 1 - threshold / safe, 0.0)  # (2P, 1, g)
+    lines = q * jnp.where(norms > threshold, jnp.sqrt(threshold / safe) / safe, 0.0)
+    live = jnp.any(norms > threshold, axis=(1, 2))
+    order = jnp.argsort(~live, stable=True)
+    blocks, p, c = q.shape
+    samples = g.shape[0]
+    face = jax.vmap(jax.vmap(face_projector, in_axes=(None, None, 0)), in_axes=(None, 0, 0))
 
-    def column(v):
-        T = program.adjoint(v.reshape(shape))
-        J = first * jnp.einsum("qcpr,qrc->qpc", faces, T) + second * q * program.inner(q, T)
-        return v + sigma * program.forward(J).reshape(-1)
+    def image(block, W):
+        """``B_i W`` for the p x k matrices W of one block, in float32."""
+        mask = operator.masks[block % half].astype(jnp.float32)
+        return operator.readout.lower(mask[:, None] * (Z @ W.astype(jnp.float32)))
 
-    H = jax.lax.map(column, jnp.eye(size, dtype=q.dtype), batch_size=min(64, size))
-    return 0.5 * (H + H.T)
+    def chunk(carry):
+        start, faces, H = carry
+        index = jax.lax.dynamic_slice(order, (start,), (_CHUNK,))
+        used = live[index] & (jnp.arange(_CHUNK) + start < blocks)
+        projector = face(operator.Z, program.signs[index], jax.tree.map(lambda a: a[index], rows))
+        projector = jnp.where(used[:, None, None, None], projector, 0.0)
+        scaled = projector * jnp.sqrt(jnp.broadcast_to(first[index], (_CHUNK, 1, c)))[:, 0, :, None, None]
+        spread = jax.vmap(image)(index, jnp.moveaxis(scaled, 1, 2).reshape(_CHUNK, p, c * p))
+        columns = jnp.moveaxis(spread.reshape(_CHUNK, samples, c, p), 2, 0)
+        columns = jnp.moveaxis(columns, 2, 1).reshape(c, samples, _CHUNK * p)
+        along = jnp.where(used[:, None, None], lines[index], 0.0)
+        along = jnp.moveaxis(jax.vmap(image)(index, along), 0, 2)  # (n, c, chunk)
+        if program.shared or c == 1:
+            tangent = along.reshape(samples * c, _CHUNK)
+            H = H + tangent @ tangent.T
+        else:  # a group is one column
+            columns = jnp.concatenate([columns, jnp.moveaxis(along, 1, 0)], axis=2)
+        same = columns @ jnp.swapaxes(columns, 1, 2)  # (c, n, n)
+        if c == 1:
+            H = H + same[0]
+        else:
+            eye = jnp.eye(c, dtype=H.dtype)
+            H = H + jnp.einsum("cnm,ce->ncme", same, eye).reshape(H.shape)
+        return start + _CHUNK, faces.at[index].set(projector), H
+
+    Z = operator.Z.astype(jnp.float32)
+    order = jnp.pad(order, (0, _CHUNK), mode="edge")  # repeats at the end are not used
+    size = samples * c
+    begin = (jnp.zeros((), jnp.int32), jnp.zeros((blocks, c, p, p), q.dtype), jnp.zeros((size, size), jnp.float32))
+    _, faces, H = jax.lax.while_loop(lambda carry: carry[0] < jnp.sum(live), chunk, begin)
+
+    def hessian(x):
+        T = program.adjoint(x)
+        J = first * jnp.einsum("qcpr,qrc->qpc", faces, T) + lines * program.inner(lines, T)
+        return x + sigma * program.forward(J)
+
+    return -conjugate_gradients(hessian, float32_inverse(sigma.astype(jnp.float32) * H), g)
 
 
 @dataclasses.dataclass(frozen=True)
 class ConeNewton(Solver):
-    """The Newton phase of :class:`ConeADMM`; squared loss, (n c) x (n c) memory.
+    """The Newton phase of :class:`ConeADMM`; squared loss, (n c) x (n c) memory in float32.
 
     Attributes:
       grouping: as in ConeADMM.
@@ -73,7 +118,7 @@ class ConeNewton(Solver):
     """
 
     tol: float = 1e-8
-    max_steps: int = 150
+    max_steps: int = 300
     check_every: int = 1
     grouping: str = "shared"
     growth: float = 10.0
@@ -104,12 +149,9 @@ class ConeNewton(Solver):
         threshold = sigma * problem.beta
         eps = jnp.finfo(Y.dtype).eps
         V = state.multiplier + sigma * program.adjoint(state.R)
-        q, rows = program.project(V, state.rows)
+        q, rows = program.project_above(V, state.rows, threshold)
         g = state.R - Y + program.forward(program.shrink(q, threshold))
-        project_faces = jax.vmap(jax.vmap(face_projector, in_axes=(None, None, 0)), in_axes=(None, 0, 0))
-        faces = project_faces(program.operator.Z, program.signs, rows)
-        H = _hessian(program, q, faces, threshold, sigma, Y.shape)
-        direction = -cho_solve(cho_factor(H), g.reshape(-1)).reshape(g.shape)
+        direction = _direction(program, q, rows, threshold, sigma, g)
         moved = sigma * program.adjoint(direction)
         slope = jnp.sum(g * direction)
 
@@ -121,7 +163,7 @@ class ConeNewton(Solver):
 
         def attempt(length, rows):
             R = state.R + length * direction
-            q, rows = program.project(V + length * moved, rows)
+            q, rows = program.project_above(V + length * moved, rows, threshold)
             enough = potential(R, q) <= here + 1e-4 * length * slope + 16 * eps * jnp.abs(here)
             return length, R, q, rows, enough
 

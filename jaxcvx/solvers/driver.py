@@ -54,9 +54,9 @@ def solve(
     """Solve a problem and certify the result.
 
     Outside jit the numbers in the solution are evaluated in float64 on the host from the returned
-    weights, and zero neurons are pruned from the network. Under jit and vmap everything has fixed shapes,
-    so the network keeps its zero neurons, and the numbers are in the problem's precision with bounds
-    rounded down.
+    weights, and zero neurons are pruned from the network. Under jit and vmap (and where the data are spread over
+    several processes) everything has fixed shapes, so the network keeps its zero neurons, and the numbers are in the
+    problem's precision with bounds rounded down.
 
     Under grad and jvp, ``params`` and ``objective`` of a ProximalGradient solution (and of a ConeADMM
     solution with a smooth loss) carry derivatives with respect to X, Y and beta, by implicit differentiation at the
@@ -99,6 +99,8 @@ def solve(
         _check_structure(problem, solver)
     solver.validate(problem)
     if callback is None:
+        if any(not leaf.is_fully_addressable for leaf in jax.tree.leaves(problem) if _is_concrete(leaf)):
+            return _solve_everywhere(problem, solver, init, key)
         return _solve(problem, solver, init, key, None)
     callbacks = as_callbacks(callback)
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, init, key))):
@@ -113,6 +115,17 @@ def solve(
         for hook in hooks:
             hook.end(solution)
     return solution
+
+
+def _is_concrete(leaf: Any) -> bool:
+    """Whether a leaf is an array of jax that holds numbers."""
+    return isinstance(leaf, jax.Array) and not is_traced(leaf)
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+def _solve_everywhere(problem: Problem, solver: AnySolver, init: Any, key: Any) -> Solution:
+    """``solve`` on data of several processes: no process can report on the whole but under jit."""
+    return solve(problem, solver, init=init, key=key)
 
 
 def _solve(problem: Problem, solver: AnySolver, init: Any, key: Any, callback: Callback | None) -> Solution:

@@ -8,12 +8,9 @@ there are, because the gates are diagonal.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float
 
 from jaxcvx.operators.masked import CellOperator
@@ -22,9 +19,7 @@ from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.gated import evaluate_gated, gated_bound, gated_objective, zero_blocks
 from jaxcvx.solvers.lasso_newton import LassoProgram, LassoState, lasso_start, lasso_step
-
-_RESIDUAL = 1e-3
-_MAX_INNER = 20
+from jaxcvx.solvers.newton_system import conjugate_gradients, float32_inverse
 
 
 class _State(NamedTuple):
@@ -63,42 +58,7 @@ def _solve_hessian(
     if g.shape[1] == 1:
         L = rounded(operator.each_block(lines)[:, :, 0])
         K = K + L @ L.T
-    K = rounded(sigma) * K
-    # Beside a large K the identity is below the rounding of the factorisation.
-    shift = 1 + 4 * jnp.finfo(K.dtype).eps * jnp.max(jnp.diagonal(K))
-    factor = cho_factor(K + shift * jnp.eye(K.shape[0], dtype=K.dtype))
-
-    def precondition(x):
-        largest = jnp.max(jnp.abs(x))
-        size = jnp.where(largest > 0, largest, 1.0)  # so that no number leaves the range of float32
-        solved = cho_solve(factor, rounded(x / size)).astype(x.dtype) * size
-        return jnp.where(jnp.all(jnp.isfinite(solved)), solved, x)
-
-    return _conjugate_gradients(hessian, precondition, g)
-
-
-def _conjugate_gradients(
-    hessian: Callable[[Array], Array], precondition: Callable[[Array], Array], g: Float[Array, "n c"]
-) -> Float[Array, "n c"]:
-    """Preconditioned conjugate gradients to a residual of ``_RESIDUAL ||g||``, at most ``_MAX_INNER`` of them."""
-    z = precondition(g)
-
-    def iteration(carry):
-        x, r, p, rho, count = carry
-        q = hessian(p)
-        curvature = jnp.sum(p * q)
-        length = jnp.where(curvature > 0, rho / jnp.where(curvature > 0, curvature, 1.0), 0.0)
-        x, r = x + length * p, r - length * q
-        z = precondition(r)
-        new = jnp.sum(r * z)
-        return x, r, z + new / jnp.where(rho > 0, rho, 1.0) * p, new, count + 1
-
-    def unfinished(carry):
-        _, r, _, rho, count = carry
-        return (jnp.linalg.norm(r) > _RESIDUAL * jnp.linalg.norm(g)) & (rho > 0) & (count < _MAX_INNER)
-
-    begin = (jnp.zeros_like(g), g, z, jnp.sum(g * z), 0)
-    return jax.lax.while_loop(unfinished, iteration, begin)[0]
+    return conjugate_gradients(hessian, float32_inverse(rounded(sigma) * K), g)
 
 
 def _program(problem: Problem, gram: Array) -> LassoProgram:
