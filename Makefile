@@ -37,7 +37,7 @@ lint: .venv-test/.installed
 	.venv-test/bin/python -m ruff check .
 	.venv-test/bin/python -m mypy
 
-bench: .venv-bench/.installed
+bench: .venv-bench/.installed .venv-pyscnn/.installed
 	.venv-bench/bin/python -m benchmarks
 
 docs: .venv-docs/.installed
@@ -71,11 +71,17 @@ notebooks: .venv-notebooks/.installed
 	.venv-notebooks/bin/python -m pip install --quiet --editable '.[notebooks]'
 	touch $@
 
+# pyscnn asks for packages that it never imports: without its dependencies, and with those that it uses.
+.venv-pyscnn/.installed: .venv-pyscnn/.created
+	.venv-pyscnn/bin/python -m pip install --quiet torch cvxpy linalg_backends opt_einsum scikit-learn tqdm
+	.venv-pyscnn/bin/python -m pip install --quiet --no-deps pyscnn==0.0.10
+	touch $@
+
 .venv-bench/.installed: .venv-bench/.created
 	.venv-bench/bin/python -m pip install --quiet --editable '.[cli,bench]'
 	touch $@
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-bench .venv-docs .venv-notebooks demo-output site build dist
+	rm -rf .venv-demo .venv-test .venv-bench .venv-pyscnn .venv-docs .venv-notebooks demo-output site build dist
 	rm -rf .jax-cache .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find jaxcvx tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.common import write_json
 
 NAMES = (
+    "peers",
     "gated_vs_celer",
     "gated_vs_fista",
     "copositive_vs_scs",
@@ -18,6 +19,7 @@ NAMES = (
     "completion",
     "path",
     "hypergradient",
+    "scaling",
     "roofline",
     "large",
     "import_time",

@@ -1,6 +1,7 @@
-"""Problems over several devices and several processes: placement only, the solvers' code stays the same."""
+"""Problems over several devices and processes (placement only), and data larger than memory (streamed)."""
 
 from jaxcvx.parallel.mesh import gather, make_mesh, shard_problem
 from jaxcvx.parallel.multihost import initialize, problem_from_local_rows
+from jaxcvx.parallel.streaming import solve_streamed
 
-__all__ = ["gather", "initialize", "make_mesh", "problem_from_local_rows", "shard_problem"]
+__all__ = ["gather", "initialize", "make_mesh", "problem_from_local_rows", "shard_problem", "solve_streamed"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import common, copositive_vs_scs, gated_vs_celer, gated_vs_fista
+from benchmarks import common, copositive_vs_scs, gated_vs_celer, gated_vs_fista, peers, scaling
 
 TINY = (60, 4, 8)
 
@@ -108,3 +108,37 @@ def test_unknown_name(capsys: pytest.CaptureFixture) -> None:
         command.main(["nothing"])
     assert caught.value.code == 2
     assert "gated_vs_celer" in capsys.readouterr().err
+
+
+def tiny_data() -> Any:
+    instance = common.planted_instance(*TINY)
+    return instance.X, instance.y[:, None], instance.gates
+
+
+@pytest.mark.parametrize("kind", ["gated", "relu"])
+def test_peers(kind: str) -> None:
+    with jax.enable_x64(True):
+        result = peers.compare(peers.Case("tiny", kind, tiny_data, 0.1, 1e-6, ("CLARABEL",), 1), quick=True)
+    assert result["jaxcvx"]["status"] == "CONVERGED" and result["jaxcvx"]["program_gap"] <= 1e-6
+    peer = result["peers"]["CLARABEL"]
+    assert peer["reached"] and -1e-7 <= peer["error"] <= 1e-6 and peer["violation"] < 1e-6
+    assert peer["ratio"] == pytest.approx(peer["median"] / result["jaxcvx"]["median"])
+
+
+def test_the_judge_of_peers() -> None:
+    X, Y, gates = tiny_data()
+    masks = (gates @ X.T) >= 0
+    W = np.random.default_rng(0).standard_normal((len(gates), X.shape[1], 1))
+    value, _ = common.judge(common.planted_instance(*TINY), W[:, :, 0], 0.3)
+    assert peers.objective(X, Y, masks, [W], 0.3, "frobenius") == pytest.approx(value, rel=1e-12)
+    inside = gates[:, :, None]
+    assert peers.violation(X, masks, [inside, inside]) == 0.0
+    assert peers.violation(X, masks, [inside, -inside]) > 0.1
+    assert peers.violation(X, masks, [-inside]) == 0.0  # gated weights know no cones
+
+
+def test_scaling() -> None:
+    assert scaling.slope([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
+    result = scaling.run(quick=True, ranges=None)
+    assert result["curves"]["n"]["memory_slope"] == pytest.approx(1, abs=0.1)
+    scaling.show(result)
