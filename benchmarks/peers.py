@@ -306,6 +306,7 @@ def run(quick: bool = False, *, cases: tuple[Case, ...] = CASES) -> dict[str, An
         for case in cases[2:3] if quick else cases:
             print(case.name, file=sys.stderr, flush=True)
             found.append(compare(case, quick))
+            print(json.dumps(found[-1]), file=sys.stderr, flush=True)  # a long run may be cut off
     return {
         "benchmark": "peers",
         "versions": versions("jaxcvx", "jax", "jaxlib", "celer", "skglm", "cvxpy", "clarabel", "scs"),
