@@ -27,7 +27,7 @@ from jaxcvx.solvers.gated import (
 from jaxcvx.solvers.gated_newton import GatedNewton
 from jaxcvx.solvers.working_set import GatedWorkingSet
 
-_NEWTON_MAX_WORK = 2e7  # n d P c up to which it pays for several outputs
+_NEWTON_MAX_WORK = 2e7  # N p P q up to which it pays for several outputs
 _FEWEST_CELLS = 64  # from which half of the cells are tried first
 _NEWTON_MAX_ROWS = 4096
 _WARM_SWITCH_GAP = 0.05  # near a solution Newton is tried at once; measured along paths
@@ -83,22 +83,13 @@ class ProximalGradient(Solver):
     def run_phases(self, problem: Problem) -> tuple[Solver, ...]:
         if self.phases == "accelerated":
             return (self,)
-        fast, operator = GatedWorkingSet(self.tol, self.max_steps, self.check_every), problem.operator
-        P, rows, work = (
-            operator.num_blocks,
-            problem.num_rows,
-            problem.X.size * operator.num_blocks * problem.num_columns,
-        )
-        cheap = problem.num_columns == 1 or work <= _NEWTON_MAX_WORK
-        if (
-            isinstance(problem.loss, Squared)
-            and rows <= _NEWTON_MAX_ROWS
-            and cheap
-            and self.tol < self.switch_gap
-        ):
-            first = dataclasses.replace(
-                fast, tol=self.switch_gap, max_steps=min(self.max_steps, _FIRST_STEPS)
-            )
+        P, columns = problem.operator.num_blocks, problem.num_columns
+        fast = GatedWorkingSet(self.tol, self.max_steps, self.check_every)
+        newton = isinstance(problem.loss, Squared) and problem.num_rows <= _NEWTON_MAX_ROWS
+        cheap = columns == 1 or problem.rows.size * P * columns <= _NEWTON_MAX_WORK
+        if newton and cheap and self.tol < self.switch_gap:
+            steps = min(self.max_steps, _FIRST_STEPS)
+            first = dataclasses.replace(fast, tol=self.switch_gap, max_steps=steps)
             return (first, GatedNewton(tol=self.tol), fast)
         return (dataclasses.replace(fast, capacity=-(-P // 2)), fast) if P >= _FEWEST_CELLS else (fast,)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -121,16 +122,20 @@ class GatedWorkingSet(Solver):
         """Exact objective and bound over all cells; the working set and the anchor are renewed."""
         operator, fista = problem.operator, state.fista
         empty, old = jnp.zeros_like(state.params), state.anchor.cells
-        W = empty.at[old].set(fista.params)
         few = dataclasses.replace(operator, masks=operator.masks[old])
-        F = few.forward(fista.params)
+        # Before the first step the params are those given, whose cells may be too many.
+        W, F = jax.lax.cond(
+            state.step == 0,
+            lambda: (state.params, operator.forward(state.params)),
+            lambda: (empty.at[old].set(fista.params), few.forward(fista.params)),
+        )
         gradient = problem.loss.grad(F, problem.Y)
         G = operator.adjoint(gradient)
         live, price = group_norms(W) > 0, group_norms(G)
         objective = gated_objective(problem, W, F)
         bound = scaled_bound(problem, -gradient, jnp.max(price))
         inside = scaled_bound(problem, -gradient, jnp.max(price[old]))
-        full = jnp.sum(live) >= old.shape[0]
+        full, too_many = jnp.sum(live) >= old.shape[0], jnp.sum(live) > old.shape[0]
         anchor = self._anchor(operator, self._choose(live, price), W, F, gradient, G)
         point = empty.at[old].set(fista.point)[anchor.cells]
         renewed = fista._replace(
@@ -146,7 +151,7 @@ class GatedWorkingSet(Solver):
             residual=relative_gap(objective, bound),
             objective=objective,
             bound=bound,
-            stuck=full & (objective - inside < _SOLVED * (objective - bound)),
+            stuck=too_many | (full & (objective - inside < _SOLVED * (objective - bound))),
         )
 
     def gives_up(self, problem: Problem, state: _State) -> Bool[Array, ""]:
