@@ -16,6 +16,13 @@ settings.load_profile("reproducible")
 
 # The longest cases, whose neighbours run the same code on other data: only with -m soak.
 LONG = (
+    "test_benchmarks.py::test_peers[relu]",
+    "test_working_set.py::test_many_cells_in_one_program_and_in_float32",
+    "test_fine_pool.py::test_column_generation_in_float32_mode",
+    "test_polish.py::test_polish_with_one_output_is_optimal",
+    "test_spike_free.py::test_two_neurons_solve_spike_free_data[squared]",
+    "test_convolutions_against_clarabel.py::test_the_global_optimum_of_a_pooled_network",
+    "test_copositive_admm.py::test_certified_gap_on_sixty_points[0.1",
     "test_convolutions_against_clarabel.py::test_one_output_weight_per_position_is_bounded_e",
     "test_convolutions_against_clarabel.py::test_cone_program[features1-shared]",
     "test_convolutions_against_clarabel.py::test_cone_program[features2-per-output]",
