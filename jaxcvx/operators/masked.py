@@ -103,13 +103,16 @@ class CellOperator:
 
     def max_curvature(self, num_steps: int = 30) -> Float[Array, ""]:
         """Estimate from below of the largest eigenvalue of the map's normal matrix, by power iteration."""
-        samples = jnp.arange(self.Z.shape[0] // self.readout.positions, dtype=self.Z.dtype)
-        first = 1 + 1e-2 * jnp.cos(samples)[:, None]
+        # Samples are counted without zero rows, so that those that fill up devices change nothing.
+        counts = jnp.any(self.Z.reshape(-1, self.readout.positions * self.Z.shape[1]) != 0, axis=1)
+        samples = jnp.cumsum(counts, dtype=self.Z.dtype) - 1
+        first = jnp.where(counts, 1 + 1e-2 * jnp.cos(samples), 0.0)[:, None]
+        norm = jnp.maximum(jnp.linalg.norm(first), 1)
 
         def power(_, carry):
             w = self.forward(self.adjoint(carry[0]))
             size = jnp.linalg.norm(w)
             return w / jnp.where(size > 0, size, 1.0), size
 
-        begin = (first / jnp.linalg.norm(first), jnp.zeros((), self.Z.dtype))
+        begin = (first / norm, jnp.zeros((), self.Z.dtype))
         return jax.lax.fori_loop(0, num_steps, power, begin)[1]

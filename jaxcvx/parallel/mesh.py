@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.parallel.padding import padded_cells, padded_rows
 from jaxcvx.problems.relu import Problem
@@ -50,6 +51,8 @@ def mesh_axes(mesh: Mesh, samples: str | None, cells: str | None) -> tuple[str, 
     if samples is not None and samples == cells:
         raise invalid("cells", repr(cells), "another axis than that of the samples")
     left = [name for name in names if name not in (samples, cells)]
+    if samples is None and not left:
+        raise invalid("cells", repr(cells), "an axis that is not the only one: samples need one too")
     samples = samples or left.pop(0)
     cells = cells or (left[0] if left else None)
     for name in filter(None, (samples, cells)):
@@ -65,12 +68,21 @@ def shard_problem(problem: Problem, mesh: Mesh, *, samples: str | None = None, c
     X and Y are split over samples, masks over cells and samples, gates over cells; beta is everywhere. A product with
     the operator then costs one all-reduce: of predictions over the cells' axis, or of gradients over the samples'.
 
-    Where the devices don't divide the number of samples, zero rows of X and Y are added. They change no objective and
-    no bound: the squared, Huber and interpolation losses are zero on them, the logistic and softmax losses become the
-    weighted ones of :mod:`jaxcvx.problems.weighted`, with weight zero. Where they don't divide the number of cells,
-    cells are added that no sample is in. Their blocks stay zero, and come last: ``solution.params[:P]`` belongs to the
-    cells given. Iterates are those of one device up to rounding, if nothing is added to the cells (the default phases
-    of ProximalGradient size their working set by them).
+    Where the devices don't divide the number of samples, zero rows of X and Y are added, on which all cells are open.
+    They change no objective and no bound, by loss:
+
+    * squared, Huber, interpolation: zero on such a row, as it is predicted as zero. With a bias it is not: refused.
+    * logistic, softmax: become the weighted losses of :mod:`jaxcvx.problems.weighted`, with weight zero.
+    * hinge: 1 on such a row, and there is no weighted form: refused.
+
+    Where they don't divide the number of cells, cells are added that no sample is in, whose blocks stay zero.
+    ``complete`` is kept. Added cells come last: of P cells given the blocks are ``gather(solution.params)[:P]``, and a
+    skip connection's is ``[-1]``.
+
+    Solvers take the steps of one device up to rounding, with two exceptions: the default phases of ProximalGradient
+    size a working set by the number of cells, from 64 on, and with a bias added rows enter the first guess of the step.
+    With several outputs the network that is rounded from a gated solution has as many candidates as there are cells, so
+    added cells can change ``upper_bound``.
 
     Args:
       problem: with concrete arrays. A solver's prepared problem (``CopositiveADMM().prepare``) is not taken.
@@ -79,12 +91,13 @@ def shard_problem(problem: Problem, mesh: Mesh, *, samples: str | None = None, c
       cells: the mesh axis that splits cells; None for the second, if there is one.
 
     Raises:
-      InvalidTypeError: problem or mesh is of another type.
-      InvalidInputError: an axis is missing or not Auto; rows would have to be added, and the loss is the hinge, or
-        the features have a bias and the loss no weights.
+      InvalidTypeError: problem or mesh is of another type, or the problem is traced.
+      InvalidInputError: an axis is missing or not Auto; rows would have to be added, and would count.
     """
     if type(problem) is not Problem:
         raise InvalidTypeError(f"problem: got {type(problem).__name__}, expected one from jaxcvx.make_problem.")
+    if is_traced(*jax.tree.leaves(problem)):
+        raise InvalidTypeError("problem: got traced arrays, expected concrete ones: place outside jit, solve inside.")
     samples, cells = mesh_axes(mesh, samples, cells)
     problem = padded_rows(problem, -problem.num_samples % mesh.shape[samples])
     if cells is not None and problem.arrangements is not None:

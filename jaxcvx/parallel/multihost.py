@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import zlib
 from typing import Any
 
 import jax
@@ -10,12 +12,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcvx.arrangements.cells import Arrangements
-from jaxcvx.errors import invalid
+from jaxcvx.errors import JaxcvxError, invalid
 from jaxcvx.parallel.mesh import mesh_axes
-from jaxcvx.parallel.padding import check_zero_rows, padded_loss
+from jaxcvx.parallel.padding import loss_for_padding
 from jaxcvx.problems.base import make_problem
 from jaxcvx.problems.losses import Loss
 from jaxcvx.problems.relu import Problem
+
+_COMMON = ("X", "Y", "beta", "loss", "features", "gates")  # what processes must agree on, rows aside
 
 
 def initialize(
@@ -61,40 +65,47 @@ def problem_from_local_rows(
     """The problem of all processes' samples together, of which each passes its own. All processes must call it.
 
     No process ever holds all rows: masks are computed on the devices that hold the rows. Processes with fewer rows
-    than others get zero rows, which change nothing (see :func:`jaxcvx.parallel.shard_problem`). Solve under jit, and
-    read results with :func:`jaxcvx.parallel.gather`.
+    than others get zero rows, and cells that no sample is in fill up the cells' axis. Neither changes anything (see
+    :func:`jaxcvx.parallel.shard_problem`, also for the losses and features that have no such rows). Read results with
+    :func:`jaxcvx.parallel.gather`: all processes get the whole, of which ``params[:P]`` belongs to the P gates.
 
     Args:
       X: (m, d) this process's inputs, or as the features want them; m may differ between processes.
       Y: (m, c) or (m,) its targets; one-hot rows for the softmax loss, as classes can't be counted locally.
       beta: the same on all processes.
       mesh: over the devices of all processes, with axes of type Auto; the samples' axis must run over processes.
-      gates: (P, p) directions, the same on all processes, one for each cell; P a multiple of the devices on the
-        cells' axis. None for no cells.
+      gates: (P, p) directions, the same on all processes, one for each cell. None for no cells.
       loss, features: as in :func:`jaxcvx.make_problem`.
       samples, cells: names of mesh axes, as in ``shard_problem``.
 
     Raises:
-      InvalidInputError: what ``make_problem`` refuses; processes disagree on the number of columns; gates do not fit.
+      InvalidInputError, InvalidTypeError: what ``make_problem`` refuses; gates or mesh do not fit; rows would have to
+        be added, and would count; processes differ in what must be the same. If one process raises, all do.
     """
     from jax.experimental import multihost_utils
 
     samples, cells = mesh_axes(mesh, samples, cells)
-    local = make_problem(X, Y, beta, loss=loss, features=features)
-    if local.loss.kind == "label" and np.ndim(Y) != 2:
-        raise invalid("Y", f"shape {np.shape(Y)}", "one-hot rows (m, c): classes can't be counted locally")
-    shapes = np.asarray([local.num_samples, *local.X.shape[1:], local.num_outputs])
-    everywhere = np.asarray(multihost_utils.process_allgather(shapes)).reshape(-1, len(shapes))
-    if (everywhere[:, 1:] != everywhere[0, 1:]).any():
-        raise invalid("X", f"columns and outputs {everywhere[:, 1:].tolist()} by process", "the same on all")
-    shares = mesh.shape[samples] // jax.process_count()
-    if shares * jax.process_count() != mesh.shape[samples]:
-        raise invalid("mesh", f"{mesh.shape[samples]} devices along samples", "a multiple of the number of processes")
-    rows = -(-int(everywhere[:, 0].max()) // shares) * shares
+    shares = devices_per_process(mesh, samples)
+    failure, local, directions = None, None, None
+    common: dict[str, Any] = dict.fromkeys(_COMMON)
+    try:
+        local = _local_problem(X, Y, beta, loss, features)
+        directions = _checked_gates(local, gates)
+        common = _common(local, directions)
+    except JaxcvxError as error:  # told to the others first, which would wait for this process
+        failure = error
+    fingerprints = [zlib.crc32(repr(value).encode()) & 0x7FFFFFFF for value in common.values()]
+    report = np.asarray([failure is None, 0 if local is None else local.num_samples, *fingerprints], np.int32)
+    everywhere = np.asarray(multihost_utils.process_allgather(report)).reshape(-1, len(report))
+    if failure is not None:
+        raise failure
+    assert local is not None
+    check_reports(everywhere, common)
+
+    rows = -(-int(everywhere[:, 1].max()) // shares) * shares
     kept_loss = local.loss
-    if (everywhere[:, 0] != rows).any():
-        kept_loss = padded_loss(local.loss)
-        check_zero_rows(local, kept_loss)
+    if (everywhere[:, 1] != rows).any():
+        kept_loss = loss_for_padding(local, f"{rows} samples on every process")
 
     def spread(array: Any) -> jax.Array:
         host = np.asarray(array)
@@ -103,7 +114,77 @@ def problem_from_local_rows(
 
     whole_X, whole_Y = spread(local.X), spread(local.Y)
     whole = Problem(whole_X, whole_Y, _everywhere(mesh, local.beta), None, kept_loss, local.features)
-    return whole if gates is None else whole.replace(arrangements=_cells(whole, mesh, gates, samples, cells))
+    if directions is None:
+        return whole
+    return whole.replace(arrangements=_cells(whole, mesh, directions, samples, cells))
+
+
+def devices_per_process(mesh: Mesh, samples: str) -> int:
+    """How many places along the samples' axis each process has.
+
+    Raises:
+      InvalidInputError: not the same number for all processes, or a place is shared by several.
+    """
+    places = np.moveaxis(mesh.devices, mesh.axis_names.index(samples), 0).reshape(mesh.shape[samples], -1)
+    owners = [{device.process_index for device in place} for place in places]
+    counts = collections.Counter(min(owner) for owner in owners)
+    shared = any(len(owner) > 1 for owner in owners)
+    if shared or len(counts) != jax.process_count() or len(set(counts.values())) > 1:
+        raise invalid(
+            "mesh",
+            f"processes {[sorted(owner) for owner in owners]} along {samples!r}",
+            f"each place there on one process, and equally many on each of {jax.process_count()}",
+        )
+    return counts[0]
+
+
+def _common(problem: Problem, gates: np.ndarray | None) -> dict[str, Any]:
+    """What must be the same on all processes, by argument."""
+    values = (
+        (problem.X.shape[1:], str(problem.dtype)),
+        problem.num_outputs,
+        float(problem.beta),
+        problem.loss,
+        problem.features,
+        None if gates is None else (gates.shape, zlib.crc32(gates.tobytes())),
+    )
+    return dict(zip(_COMMON, values, strict=True))
+
+
+def check_reports(everywhere: np.ndarray, common: dict[str, Any]) -> None:
+    """Raise unless all processes have good data and agree.
+
+    Args:
+      everywhere: (processes, 2 + k) one report each: whether its data are good, its rows, k fingerprints.
+      common: what the k fingerprints are of, on this process.
+
+    Raises:
+      InvalidInputError: naming the processes with bad data, or the argument that differs.
+    """
+    bad = np.flatnonzero(everywhere[:, 0] == 0).tolist()
+    if bad:
+        raise invalid("X", f"an error on process {', '.join(map(str, bad))}", "data that all processes accept")
+    for k, (name, value) in enumerate(common.items(), start=2):
+        if (everywhere[:, k] != everywhere[0, k]).any():
+            raise invalid(name, f"different ones, here {value}", "the same on all processes")
+
+
+def _local_problem(X: Any, Y: Any, beta: Any, loss: str | Loss, features: Any) -> Problem:
+    """This process's samples as a problem of their own."""
+    local = make_problem(X, Y, beta, loss=loss, features=features)
+    if local.loss.kind == "label" and np.ndim(Y) != 2:
+        raise invalid("Y", f"shape {np.shape(Y)}", "one-hot rows (m, c): classes can't be counted locally")
+    return local
+
+
+def _checked_gates(problem: Problem, gates: Any) -> np.ndarray | None:
+    if gates is None:
+        return None
+    host = np.asarray(gates)
+    width = problem.features.num_weights(*problem.X.shape[1:])
+    if host.ndim != 2 or host.shape[1] != width or not len(host) or not np.isfinite(host).all():
+        raise invalid("gates", f"shape {host.shape}", f"finite numbers of shape (P, {width})")
+    return host.astype(problem.dtype)
 
 
 def _everywhere(mesh: Mesh, array: Any, *axes: str | None) -> jax.Array:
@@ -113,14 +194,15 @@ def _everywhere(mesh: Mesh, array: Any, *axes: str | None) -> jax.Array:
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
-def _cells(problem: Problem, mesh: Mesh, gates: Any, samples: str, cells: str | None) -> Arrangements:
-    host = np.asarray(gates)
-    width = jax.eval_shape(lambda X: problem.features.matrix(X), problem.X).shape[1]
-    if host.ndim != 2 or host.shape[1] != width or not len(host) or not np.isfinite(host).all():
-        raise invalid("gates", f"shape {host.shape}", f"finite numbers of shape (P, {width})")
-    if cells is not None and len(host) % mesh.shape[cells]:
-        raise invalid("gates", f"{len(host)} cells", f"a multiple of the {mesh.shape[cells]} devices along cells")
-    placed = _everywhere(mesh, host.astype(problem.dtype), cells)
+def _cells(problem: Problem, mesh: Mesh, gates: np.ndarray, samples: str, cells: str | None) -> Arrangements:
+    """Cells of the gates, and cells that no sample is in for the devices that are left over."""
+    extra = -len(gates) % mesh.shape[cells] if cells is not None else 0
+    placed = _everywhere(mesh, np.pad(gates, ((0, extra), (0, 0))), cells)
+    given = _everywhere(mesh, np.arange(len(gates) + extra) < len(gates), cells)
+
+    def masks_of(X: jax.Array, gates: jax.Array, given: jax.Array) -> jax.Array:
+        values = jnp.matmul(gates, problem.features.matrix(X).T, precision=jax.lax.Precision.HIGHEST)
+        return (values >= 0) & given[:, None]
+
     sharding = NamedSharding(mesh, PartitionSpec(cells, samples))
-    masks = jax.jit(lambda X, G: G @ problem.features.matrix(X).T >= 0, out_shardings=sharding)(problem.X, placed)
-    return Arrangements(jnp.asarray(masks), placed)
+    return Arrangements(jax.jit(masks_of, out_shardings=sharding)(problem.X, placed, given), placed)

@@ -10,48 +10,56 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxcvx.errors import invalid
-from jaxcvx.problems.losses import Hinge, Logistic, Loss, SoftmaxCrossEntropy
+from jaxcvx.problems.losses import Logistic, Loss, SoftmaxCrossEntropy
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.weighted import WeightedLogistic, WeightedSoftmax
 
+_WEIGHTED = (WeightedLogistic, WeightedSoftmax)
 
-def padded_loss(loss: Loss) -> Loss:
-    """The loss under which a row of zero targets has weight zero, or counts for nothing if it is predicted as zero.
+
+def loss_for_padding(problem: Problem, wanted: str) -> Loss:
+    """The loss under which zero rows of X and Y change no objective, gradient or bound.
+
+    The logistic and softmax losses become the weighted ones. Others stay, if they are zero at F = Y = 0 and the
+    features of a zero row are zero, so that it is predicted as zero whatever the weights.
+
+    Args:
+      problem: only the loss, the features and the shape of a sample matter.
+      wanted: the number of samples that would need no padding, in words.
 
     Raises:
-      InvalidInputError: the hinge, for which there is none.
+      InvalidInputError: there is no such loss: the hinge, or a bias with a loss without weights.
     """
+    loss = problem.loss
     if type(loss) is Logistic:
-        return WeightedLogistic()
-    if type(loss) is SoftmaxCrossEntropy:
-        return WeightedSoftmax()
-    if isinstance(loss, Hinge):
-        raise invalid("problem.loss", "'hinge' and rows to pad", "a number of samples that the devices divide")
+        loss = WeightedLogistic()
+    elif type(loss) is SoftmaxCrossEntropy:
+        loss = WeightedSoftmax()
+    if isinstance(loss, _WEIGHTED):
+        return loss
+    zero = jnp.zeros((1, problem.num_outputs), problem.dtype)
+    values = loss.value(zero, zero), loss.grad(zero, zero), loss.dual_value(zero, zero)
+    if any(np.any(np.asarray(a)) for a in values):
+        raise invalid("problem.loss", f"{loss.name!r} and rows to pad, which would count", wanted)
+    if np.any(np.asarray(problem.features.matrix(jnp.zeros((1, *problem.X.shape[1:]), problem.dtype)))):
+        raise invalid(
+            "features",
+            f"{type(problem.features).__name__} with a bias, loss {loss.name!r}, and rows to pad, which would count",
+            f"{wanted}, or a column of ones in X instead of the bias",
+        )
     return loss
 
 
-def check_zero_rows(problem: Problem, loss: Loss) -> None:
-    """Raise unless a zero row of X and of Y changes no objective, gradient or bound.
+def padded_rows(problem: Problem, extra: int) -> Problem:
+    """``extra`` more samples: zero rows of X and Y, all cells open on them. On the host.
 
     Raises:
-      InvalidInputError: the features of a zero row are not zero (a bias), and the loss has no weights.
+      InvalidInputError: such rows would change the problem.
     """
-    zero = jnp.zeros((1, *problem.X.shape[1:]), problem.dtype)
-    silent = not np.any(np.asarray(problem.features.matrix(zero)))
-    if not (silent or isinstance(loss, WeightedLogistic | WeightedSoftmax)):
-        raise invalid(
-            "features",
-            f"{type(problem.features).__name__} with a bias, loss {loss.name!r}, and rows to pad",
-            "a number of samples that the devices divide, or a column of ones in X instead of the bias",
-        )
-
-
-def padded_rows(problem: Problem, extra: int) -> Problem:
-    """``extra`` more samples: zero rows of X and Y, all cells open on them. On the host."""
     if not extra:
         return problem
-    loss = padded_loss(problem.loss)
-    check_zero_rows(problem, loss)
+    wanted = f"a number of samples that the devices divide, such as {problem.num_samples + extra}"
+    loss = loss_for_padding(problem, wanted)
     X, Y, cells = problem.X, problem.Y, problem.arrangements
     if cells is not None:
         masks = _grown(cells.masks, 1, extra * problem.readout.positions, True)

@@ -136,7 +136,7 @@ class ConeADMM(Solver):
     def init(self, problem: Problem, key: Any, params: tuple[Array, Array]) -> _State:
         program, Y = cone_program(problem, self.grouping), problem.Y
         Z = program.operator.Z
-        cache = _factorise(program, self.cone_weight * Z.shape[1] / Z.shape[0])
+        cache = _factorise(program, self.cone_weight)
         Q = stack(params)
         one = jnp.ones((), Y.dtype)
         size = jnp.maximum(jnp.linalg.norm(Y), jnp.finfo(Y.dtype).tiny)
@@ -264,11 +264,13 @@ class ConeADMM(Solver):
         return "global" if problem.num_columns == 1 else "relaxation"
 
 
-def _factorise(program: ConeProgram, weight: float) -> _Cache:
+def _factorise(program: ConeProgram, cone_weight: float) -> _Cache:
     operator = program.operator
     Z = operator.Z
     norms = jnp.linalg.norm(Z, axis=1, keepdims=True)
-    rows = weight**0.5 * jnp.where(norms > 0, Z / jnp.where(norms > 0, norms, 1.0), 0.0)
+    # Zero rows, such as those that fill up devices, constrain nothing and do not count.
+    weight = cone_weight * Z.shape[1] / jnp.maximum(jnp.sum(norms > 0), 1).astype(Z.dtype)
+    rows = jnp.sqrt(weight) * jnp.where(norms > 0, Z / jnp.where(norms > 0, norms, 1.0), 0.0)
     identity = jnp.eye(Z.shape[1], dtype=Z.dtype)
     inverse = jnp.linalg.inv(identity + rows.T @ rows)
     values, vectors = jnp.linalg.eigh(2 * operator.gram(inverse))

@@ -6,6 +6,7 @@ XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu python -m t
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import jax
@@ -13,28 +14,34 @@ import numpy as np
 
 import jaxcvx
 from jaxcvx import parallel
+from tests.sharding.run_sharded import fast_options
 
-N, D, P = 30, 3, 10
+N, D, P = 30, 3, 11  # (8, 1) needs more rows, (2, 4) more cells, (4, 2) both
 ACCELERATED = jaxcvx.ProximalGradient(tol=1e-6, phases="accelerated")
-CASES = {
-    "squared": ("squared", 2, ACCELERATED, [(8, 1), (2, 4)]),
-    "logistic": ("logistic", 1, ACCELERATED, [(4, 2)]),
-    "softmax": ("softmax", 3, ACCELERATED, [(4, 2)]),
-    "huber": ("huber", 2, ACCELERATED, [(4, 2)]),
-    "default phases": ("squared", 1, jaxcvx.ProximalGradient(tol=1e-6), [(4, 2)]),
-    "cones": ("squared", 1, jaxcvx.ConeADMM(tol=1e-6), [(4, 2)]),
+DENSE, PATCHES = jaxcvx.Dense(), jaxcvx.ConvPool(3)
+Case = tuple[str, int, jaxcvx.Features, Any, list[tuple[int, int]]]  # loss, outputs, features, solver, meshes
+CASES: dict[str, Case] = {
+    "squared": ("squared", 2, DENSE, ACCELERATED, [(8, 1), (4, 2), (2, 4)]),
+    "logistic": ("logistic", 1, DENSE, ACCELERATED, [(4, 2)]),
+    "softmax": ("softmax", 3, DENSE, ACCELERATED, [(4, 2)]),
+    "huber": ("huber", 2, DENSE, ACCELERATED, [(4, 2)]),
+    "patches": ("squared", 1, PATCHES, ACCELERATED, [(4, 2)]),
+    "skip": ("squared", 1, jaxcvx.Dense(skip=True), ACCELERATED, [(4, 2)]),
+    "default phases": ("squared", 1, DENSE, jaxcvx.ProximalGradient(tol=1e-6), [(4, 2)]),
+    "cones": ("squared", 1, DENSE, jaxcvx.ConeADMM(tol=1e-6, phases="admm"), [(4, 2)]),
+    "cones, Newton": ("squared", 1, DENSE, jaxcvx.ConeADMM(tol=1e-6), [(4, 2)]),
 }
 
 
-def problem_of(loss: str, outputs: int) -> Any:
+def problem_of(loss: str, outputs: int, features: jaxcvx.Features) -> jaxcvx.Problem:
     rng = np.random.default_rng(0)
-    X, Y = rng.standard_normal((N, D)), rng.standard_normal((N, outputs))
+    X, Y = rng.standard_normal((N, 6 if features is PATCHES else D)), rng.standard_normal((N, outputs))
     if loss == "logistic":
         Y = np.sign(Y)
     if loss == "softmax":
         Y = np.eye(outputs)[Y.argmax(axis=1)]
-    cells = jaxcvx.sample_arrangements(jax.random.key(0), X, P)
-    problem = jaxcvx.make_problem(X, Y, 1.0, loss=loss, arrangements=cells)
+    cells = jaxcvx.sample_arrangements(jax.random.key(0), X, P, features=features)
+    problem = jaxcvx.make_problem(X, Y, 1.0, loss=loss, features=features, arrangements=cells)
     return problem.replace(beta=0.3 * problem.beta_max("gated"))
 
 
@@ -43,48 +50,60 @@ def relative(a: Any, b: Any) -> float:
     return float(np.max(np.abs(np.asarray(a) - np.asarray(b)))) / scale
 
 
-def collectives(problem: Any) -> dict[str, dict[str, int]]:
-    """Collectives in the compiled forward and adjoint products."""
+def collectives(problem: jaxcvx.Problem) -> dict[str, list[list[Any]]]:
+    """The collectives in the compiled forward and adjoint products: kind, and number of devices in a group."""
     W = jax.numpy.zeros((problem.operator.num_blocks, D, problem.num_outputs))
     programs = {
         "forward": jax.jit(lambda p, W: p.operator.forward(W)).lower(problem, W),
         "adjoint": jax.jit(lambda p, R: p.operator.adjoint(R)).lower(problem, problem.Y),
     }
-    words = ("all-reduce", "all-gather", "all-to-all", "collective-permute")
-    texts = {name: program.compile().as_text() for name, program in programs.items()}
-    return {
-        name: {word: text.count(f" {word}(") + text.count(f" {word}-start(") for word in words}
-        for name, text in texts.items()
-    }
+    return {name: collectives_in(program.compile().as_text()) for name, program in programs.items()}
+
+
+def collectives_in(text: str) -> list[list[Any]]:
+    found = []
+    for line in text.splitlines():
+        kind = re.search(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(", line)
+        if kind:
+            # {{0,1},{2,3}}, or [groups,devices]<=..., or nothing where all devices are one group
+            listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
+            counted = re.search(r"replica_groups=\[\d+,(\d+)\]", line)
+            size = len(listed[1].split(",")) if listed else int(counted[1]) if counted else jax.device_count()
+            found.append([kind[1], size])
+    return found
 
 
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
     assert jax.device_count() == 8
-    for name, (loss, outputs, solver, meshes) in CASES.items():
-        whole = problem_of(loss, outputs)
-        run = jax.jit(lambda problem, solver=solver: jaxcvx.solve(problem, solver))
+    options = fast_options()
+    for name, (loss, outputs, features, solver, meshes) in CASES.items():
+        whole = problem_of(loss, outputs, features)
+        run = jax.jit(lambda problem, solver=solver: jaxcvx.solve(problem, solver), compiler_options=options)
         one = run(whole)
         for samples, cells in meshes:
-            mesh = parallel.make_mesh(samples, cells)
-            problem = parallel.shard_problem(whole, mesh)
-            many = run(problem)
-            blocks = [a[:P] for a in jax.tree.leaves(parallel.gather(many.params))]
+            problem = parallel.shard_problem(whole, parallel.make_mesh(samples, cells))
+            many, added = run(problem), problem.arrangements.num_cells - P
+            leaves = jax.tree.leaves(parallel.gather(many.params))
+            given = [np.delete(a, np.s_[P : P + added], axis=0) for a in leaves]
             record = {
                 "case": name,
                 "mesh": [samples, cells],
                 "samples": problem.num_samples,
-                "cells": len(problem.arrangements),
+                "cells": problem.arrangements.num_cells,
                 "devices": len(problem.X.sharding.device_set),
                 "objective": relative(many.objective, one.objective),
-                "bound": relative(many.lower_bound, one.lower_bound),
-                "params": max(map(relative, blocks, jax.tree.leaves(one.params))),
+                "lower": relative(many.lower_bound, one.lower_bound),
+                "upper": relative(many.upper_bound, one.upper_bound),
+                "params": max(map(relative, given, jax.tree.leaves(one.params))),
+                "added": max(float(np.abs(a[P : P + added]).max(initial=0.0)) for a in leaves),
                 "steps": [int(many.num_steps), int(one.num_steps)],
                 "status": [int(many.status), int(one.status)],
                 "scope": [many.scope, one.scope],
             }
-            if name == "squared" and cells > 1:
+            if name == "squared":
                 record["collectives"] = collectives(problem)
+            if name == "squared" and (samples, cells) == (4, 2):
                 record["outside"] = relative(jaxcvx.solve(problem, solver).objective, one.objective)
             print(json.dumps(record), flush=True)
 
