@@ -163,7 +163,8 @@ def check_reports(everywhere: np.ndarray, common: dict[str, Any]) -> None:
     """
     bad = np.flatnonzero(everywhere[:, 0] == 0).tolist()
     if bad:
-        raise invalid("X", f"an error on process {', '.join(map(str, bad))}", "data that all processes accept")
+        where = ", ".join(map(str, bad))
+        raise invalid("X, Y, beta or gates", f"an error on process {where}", "what all processes accept")
     for k, (name, value) in enumerate(common.items(), start=2):
         if (everywhere[:, k] != everywhere[0, k]).any():
             raise invalid(name, f"different ones, here {value}", "the same on all processes")

@@ -22,6 +22,7 @@ from jaxcvx.parallel import demo, multihost
 from jaxcvx.parallel.padding import padded_cells, padded_rows
 from tests.helpers import gaussian_data
 from tests.parallel.run_meshes import CASES, N, P
+from tests.sharding.run_sharded import fast_options
 
 ROOT = pathlib.Path(__file__).parents[2]
 # What agrees less well than to 1e-10, relative to the largest entry. The default phases multiply in float32 between
@@ -247,6 +248,7 @@ def test_rows_of_weight_zero_may_have_a_bias():
     more = padded_rows(problem, 4)
     assert more.num_samples == 16
     solver = jaxcvx.ProximalGradient(tol=1e-9, phases="accelerated")
-    a, b = (jaxcvx.solve(p, solver) for p in (problem, more))
+    run = jax.jit(lambda p: jaxcvx.solve(p, solver), compiler_options=fast_options())
+    a, b = run(problem), run(more)
     assert float(b.objective) == pytest.approx(float(a.objective), rel=1e-8)
     assert float(b.lower_bound) == pytest.approx(float(a.lower_bound), rel=1e-8)
