@@ -43,14 +43,14 @@ def run(quick: bool = False, *, ranges: dict[str, tuple[int, ...]] | None = None
     """Time every size of a variable in turns, the others at their base.
 
     Args:
-      quick: two sizes of n only.
-      ranges: sizes for each variable.
+      quick: one repeat, and of the sizes two of n only.
+      ranges: sizes for each variable, instead.
     """
     import jaxcvx
     from jaxcvx.solvers import base
 
     solver = jaxcvx.ProximalGradient(tol=0.0, max_steps=STEPS, phases="accelerated")
-    ranges = {"n": RANGES["n"][:2]} if quick else ranges or RANGES
+    ranges = ranges or ({"n": RANGES["n"][:2]} if quick else RANGES)
     program = jax.jit(lambda p: base.run(p, solver, solver.initial_params(p, None), None))
     curves = {}
     with jax.enable_x64(True):

@@ -32,13 +32,22 @@ def data() -> tuple[Any, Any, Any]:
 def solve_together(process: int, processes: int, coordinator: str) -> dict[str, Any]:
     """What one process does."""
     import jax
+
+    import jaxcvx
+
+    jaxcvx.parallel.initialize(coordinator, processes, process)
+    with jax.enable_x64(True):
+        return _compare(process, processes)
+
+
+def _compare(process: int, processes: int) -> dict[str, Any]:
+    """This process's rows solved together with those of the others, and all rows on one device."""
+    import jax
     import numpy as np
 
-    jax.config.update("jax_enable_x64", True)
     import jaxcvx
     from jaxcvx import parallel
 
-    parallel.initialize(coordinator, processes, process)
     X, Y, gates = data()
     mine = np.array_split(np.arange(SAMPLES), processes)[process]  # unequal shares: rows are added
     mesh = parallel.make_mesh(cells=DEVICES)  # samples over processes, cells over the devices of each

@@ -214,6 +214,9 @@ class Solver(AnySolver, abc.ABC):
         """Params to start from, given those of problems at equal distances before this one, the nearest first."""
         return earlier[0]
 
+    keeps_better_start: ClassVar[bool] = False
+    """Whether params are feasible at every check, so that given ones are returned if none of a lower objective come."""
+
     @abc.abstractmethod
     def initial_params(self, problem: Problem, key: PRNGKeyArray | None) -> Any:
         """Params to start from when the caller gives none."""
@@ -322,18 +325,23 @@ class Best(NamedTuple):
     dual: Any
 
 
+def start_as_best(objective: Array, params: Any) -> Best:
+    """The params that a solve starts from, whose objective the first check has found."""
+    return Best(objective, jnp.full_like(objective, -jnp.inf), params, None)
+
+
 def keep_best(best: Best | None, state: Any, outcome: Outcome) -> Best:
     """Merge a phase's result into the best so far; a phase that went astray then costs only its time."""
     if best is None:
         return Best(state.objective, state.bound, outcome.params, outcome.dual)
-    wins = state.objective <= best.objective
-    dual = best.dual
+    ran = state.step > 0  # else it has seen nothing but its start
+    objective, bound = jnp.where(ran, state.objective, jnp.inf), jnp.where(ran, state.bound, -jnp.inf)
+    wins, dual = objective <= best.objective, best.dual
     if outcome.dual is not None:
-        stronger = state.bound >= best.bound
-        dual = outcome.dual if dual is None else _where_tree(stronger, outcome.dual, dual)
+        dual = outcome.dual if dual is None else _where_tree(bound >= best.bound, outcome.dual, dual)
     return Best(
-        jnp.where(wins, state.objective, best.objective),
-        jnp.maximum(best.bound, state.bound),
+        jnp.where(wins, objective, best.objective),
+        jnp.maximum(best.bound, bound),
         _where_tree(wins, outcome.params, best.params),
         dual,
     )
@@ -362,20 +370,19 @@ def run(problem: Problem, solver: Solver, params: Any, key: PRNGKeyArray | None)
         status = next_status(status, last, solver)
 
         def body(carry, phase=phase, offset=total):
-            state, status, history, fresh = carry
+            state, status, history, fresh, at_start = carry
             state, status = run_block(problem, phase, state, status, fresh)
-            return state, status, record(history, state, offset), jnp.zeros((), bool)
+            at_start = jnp.where(fresh, state.objective, at_start)
+            return state, status, record(history, state, offset), jnp.zeros((), bool), at_start
 
         first = _init_if(status == Status.RUNNING, problem, phase, key, params)
-        begin = (first, status, history, jnp.ones((), bool))
-        state, status, history, _ = jax.lax.while_loop(lambda carry: carry[1] == Status.RUNNING, body, begin)
-        ran = state.step > 0
+        begin = (first, status, history, jnp.ones((), bool), jnp.full_like(first.objective, jnp.inf))
+        state, status, history, _, at_start = jax.lax.while_loop(
+            lambda carry: carry[1] == Status.RUNNING, body, begin
+        )
+        if best is None and solver.keeps_better_start:
+            best = start_as_best(at_start, params)
         total, last = total + state.step, phase
-        if best is not None:  # a phase that was skipped has seen nothing
-            state = state._replace(
-                objective=jnp.where(ran, state.objective, jnp.inf),
-                bound=jnp.where(ran, state.bound, -jnp.inf),
-            )
         best = keep_best(best, state, phase.finish(problem, state))
         params = best.params
     assert best is not None

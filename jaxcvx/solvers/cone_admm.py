@@ -108,6 +108,8 @@ class ConeADMM(Solver):
     relaxation: float = 1.6
     cone_weight: float = 100.0
 
+    keeps_better_start = True
+
     def run_phases(self, problem: Problem) -> tuple[Solver, ...]:
         n, c = problem.Y.shape
         work = 2.0 * problem.operator.num_blocks * problem.num_columns * problem.rows.size

@@ -45,9 +45,15 @@ class _State(NamedTuple):
 
 
 def _direction(
-    program: ConeProgram, q: Stack, rows: ActiveRows, threshold: Array, sigma: Array, g: Float[Array, "n c"]
+    program: ConeProgram,
+    q: Stack,
+    rows: ActiveRows,
+    threshold: Array,
+    sigma: Array,
+    g: Float[Array, "n c"],
+    **accuracy: Any,
 ) -> Float[Array, "n c"]:
-    """``-H^{-1} g`` for the generalised Hessian ``H = I + sigma B J B^T`` at projections q, roughly.
+    """``-H^{-1} g`` for the generalised Hessian ``H = I + sigma B J B^T`` at projections q, roughly or as options say.
 
     Only active groups have a part in H. They are few, so H is summed up over them in float32, chunk by chunk in a loop
     whose length is their number, and preconditions conjugate gradients on H.
@@ -103,7 +109,7 @@ def _direction(
         J = first * jnp.einsum("qcpr,qrc->qpc", faces, T) + lines * program.inner(lines, T)
         return x + sigma * program.forward(J)
 
-    return -conjugate_gradients(hessian, float32_inverse(sigma.astype(jnp.float32) * H), g)
+    return -conjugate_gradients(hessian, float32_inverse(sigma.astype(jnp.float32) * H), g, **accuracy)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,6 +38,7 @@ from jaxcvx.solvers.base import (
     relative_gap,
     run,
     run_block,
+    start_as_best,
 )
 from jaxcvx.solvers.callbacks import Hook, as_callbacks
 
@@ -221,15 +222,18 @@ def _run_with_callback(problem: Problem, solver: Solver, params: Any, key: Any, 
         state, fresh = _init(problem, phase, key, params), True
         while int(status) == Status.RUNNING:
             state, status = _run_block(problem, phase, state, status, fresh)
+            if fresh and best is None and solver.keeps_better_start:
+                best = start_as_best(state.objective, params)
             history, fresh = record(history, state, total), False
             objective, bound, residual = map(float, (state.objective, state.bound, state.residual))
             step = int(total + state.step)
             name = type(phase).__name__
             if callback(StepInfo(name, step, phase.max_steps, objective, bound, residual, state.params)):
                 status = jnp.where(status == Status.RUNNING, Status.STOPPED, status)
-        total, last = total + state.step, phase
-        if best is None or int(state.step) > 0:
+        if last is None or int(state.step) > 0:
             best = keep_best(best, state, _finish(problem, phase, state))
+        total, last = total + state.step, phase
+        assert best is not None
         params = best.params
     assert best is not None
     return Run(Outcome(best.params, best.dual), status, total, history)

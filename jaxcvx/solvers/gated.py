@@ -144,21 +144,21 @@ def zero_blocks(problem: Problem) -> Blocks:
 
 
 def gated_from_network(problem: Problem, network: Network) -> Blocks:
-    """Blocks that collect a network's neurons by the cell whose mask equals theirs, others dropped: a warm start."""
+    """Blocks that collect a network's neurons by the cell that they lie in, others dropped: a warm start.
+
+    Solutions lie on boundaries of cells, so rows at which a neuron is zero up to rounding agree with any cell.
+    """
     operator = problem.operator
-    masks = (network.hidden @ operator.Z.T) >= 0
+    values = network.hidden @ operator.Z.T
+    sizes = jnp.linalg.norm(network.hidden, axis=1)[:, None] * jnp.linalg.norm(operator.Z, axis=1)
+    level = jnp.where(jnp.abs(values) <= 64 * jnp.finfo(values.dtype).eps * sizes, 0.0, jnp.sign(values))
     cells = operator.cone_masks
-    agree = (
-        jnp.sum(masks[:, None, :] == cells[None, :, :], axis=2)
-        if masks.size * cells.shape[0] < 2**28
-        else None
-    )
-    if agree is None:
-        agree = jax.lax.map(lambda m: jnp.sum(m[None, :] == cells, axis=1), masks)
-    exact = jnp.max(agree, axis=1) == masks.shape[1]
+    signs = 2 * cells.astype(level.dtype) - 1
+    against = jnp.sum(jnp.abs(level), axis=1)[:, None] - level @ signs.T  # twice the number of rows that disagree
+    exact = jnp.min(against, axis=1) == 0
     product = network.hidden[:, :, None] * network.output[:, None, :]
     blocks = jax.ops.segment_sum(
-        jnp.where(exact[:, None, None], product, 0.0), jnp.argmax(agree, axis=1), cells.shape[0]
+        jnp.where(exact[:, None, None], product, 0.0), jnp.argmin(against, axis=1), cells.shape[0]
     )
     if not operator.linear:
         return blocks

@@ -33,9 +33,9 @@ class _State(NamedTuple):
 
 
 def _solve_hessian(
-    problem: Problem, gram: Array, sigma: Array, V: Array, norms: Array, g: Float[Array, "n c"]
+    problem: Problem, gram: Array, sigma: Array, V: Array, norms: Array, g: Float[Array, "n c"], **accuracy: Any
 ) -> Float[Array, "n c"]:
-    """Solve the generalised Newton system at prox argument V (block norms ``norms``), roughly.
+    """Solve the generalised Newton system at prox argument V (block norms ``norms``), roughly or as options say.
 
     By conjugate gradients, preconditioned with a factorisation in float32. For several outputs that leaves out L,
     which changes each block's part of the Hessian by no more than the inverse of its a_i.
@@ -58,7 +58,7 @@ def _solve_hessian(
     if g.shape[1] == 1:
         L = rounded(operator.each_block(lines)[:, :, 0])
         K = K + L @ L.T
-    return conjugate_gradients(hessian, float32_inverse(rounded(sigma) * K), g)
+    return conjugate_gradients(hessian, float32_inverse(rounded(sigma) * K), g, **accuracy)
 
 
 def _program(problem: Problem, gram: Array) -> LassoProgram:

@@ -88,6 +88,8 @@ class NuclearProximalGradient(Solver):
     phases: str = "auto"
     switch_gap: float = 3e-3
 
+    keeps_better_start = True
+
     def run_phases(self, problem: Problem) -> tuple[Solver, ...]:
         if self.phases == "accelerated" or self.tol >= self.switch_gap:
             return (self,)

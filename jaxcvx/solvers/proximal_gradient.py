@@ -80,6 +80,8 @@ class ProximalGradient(Solver):
     phases: str = "auto"
     switch_gap: float = 3e-3
 
+    keeps_better_start = True
+
     def run_phases(self, problem: Problem) -> tuple[Solver, ...]:
         if self.phases == "accelerated":
             return (self,)

@@ -90,6 +90,8 @@ class GatedWorkingSet(Solver):
     check_every: int = 20
     capacity: int | None = None
 
+    keeps_better_start = True
+
     def initial_params(self, problem: Problem, key: Any) -> Float[Array, "P p c"]:
         return zero_blocks(problem)
 

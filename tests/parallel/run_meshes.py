@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import AxisType, Mesh
 
 import jaxcvx
 from jaxcvx import parallel
@@ -31,6 +32,10 @@ CASES: dict[str, Case] = {
     "cones": ("squared", 1, DENSE, jaxcvx.ConeADMM(tol=1e-6, phases="admm"), [(4, 2)]),
     "cones, Newton": ("squared", 1, DENSE, jaxcvx.ConeADMM(tol=1e-6), [(4, 2)]),
 }
+
+
+def one_device_mesh(kind: AxisType = AxisType.Auto) -> Mesh:
+    return jax.make_mesh((1,), ("rows",), (kind,), devices=jax.devices()[:1])
 
 
 def problem_of(loss: str, outputs: int, features: jaxcvx.Features) -> jaxcvx.Problem:

@@ -37,8 +37,10 @@ def test_hessian_is_that_of_the_prox(c):
             H += sigma * B[:, i] @ J @ B[:, i].T
     V = jnp.asarray(V)
     gram = problem.operator.Z @ problem.operator.Z.T
-    found = _solve_hessian(problem, gram, jnp.asarray(sigma), V, group_norms(V), jnp.asarray(g))
-    residual = H @ np.asarray(found).reshape(-1) - g.reshape(-1)
+    arguments = (problem, gram.astype(jnp.float32), jnp.asarray(sigma), V, group_norms(V), jnp.asarray(g))
+    found = _solve_hessian(*arguments, accuracy=1e-13, max_steps=50)
+    np.testing.assert_allclose(found.reshape(-1), np.linalg.solve(H, g.reshape(-1)), rtol=1e-9)
+    residual = H @ np.asarray(_solve_hessian(*arguments)).reshape(-1) - g.reshape(-1)
     assert np.linalg.norm(residual) <= 1.001e-3 * np.linalg.norm(g)
 
 
