@@ -26,11 +26,7 @@ test soak: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.jax-cache
 test soak: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 test soak: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 # jaxlib 0.10's scheduler of concurrent operations can stall in large batches of decompositions on two cores.
-# Most of the time goes into compiling, of which `make test` does less (make test OPTIMIZATION=3 compiles as users do).
-OPTIMIZATION ?= 0
-FLAGS := --xla_cpu_enable_concurrency_optimized_scheduler=false
-test: export XLA_FLAGS = $(FLAGS) --xla_backend_optimization_level=$(OPTIMIZATION)
-soak: export XLA_FLAGS = $(FLAGS)
+test soak: export XLA_FLAGS = --xla_cpu_enable_concurrency_optimized_scheduler=false
 test: lint
 	.venv-test/bin/python -m pytest $(PYTEST_ARGS)
 
