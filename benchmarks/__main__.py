@@ -15,7 +15,7 @@ NAMES = (
     "gated_vs_celer",
     "gated_vs_fista",
     "copositive_vs_scs",
-    "column_generation",
+    "training",
     "completion",
     "path",
     "hypergradient",

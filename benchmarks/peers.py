@@ -112,7 +112,8 @@ def violation(X: Any, masks: Any, blocks: list[Any]) -> float:
     return float(max(0.0, *(-s.min() for s in slack)) / max(np.abs(W).max() for W in blocks))
 
 
-def _worker(python: Any, script: str, timeout: float, **task: Any) -> dict[str, Any] | None:
+def run_worker(python: Any, script: str, timeout: float, **task: Any) -> dict[str, Any] | None:
+    """Run a script of ``workers/`` with a task in a file; its answer, or None if it fails or is late."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{folder}/task.npz", f"{folder}/answer.npz"]
         np.savez(paths[0], **task)
@@ -181,7 +182,7 @@ class Peer:
         return True
 
     def _run_pyscnn(self, curve: bool) -> float | None:
-        answer = _worker(
+        answer = run_worker(
             PYSCNN, "pyscnn.py", LIMIT, X=self.X, Y=self.Y, gates=self.gates, beta=self.beta, kind=self.case.kind,
             tol=1e-12, max_iters=self.max_iters, curve=curve, dtype="float64",
         )  # fmt: skip
@@ -215,7 +216,7 @@ class Peer:
         options: dict[str, Any] = {"tol_gap_rel": self.tol} if self.name == "CLARABEL" else {}
         if self.name == "SCS":
             options = {"eps_abs": self.tol, "eps_rel": self.tol, "time_limit_secs": _SCS_LIMIT, "max_iters": 10**6}
-        answer = _worker(
+        answer = run_worker(
             sys.executable, "convex.py", LIMIT, X=self.X, y=self.Y[:, 0], masks=self.masks, beta=self.beta,
             kind=self.case.kind, solver=self.name, options=json.dumps(options),
         )  # fmt: skip

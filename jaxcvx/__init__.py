@@ -27,7 +27,13 @@ from jaxcvx.certificates.beta import beta_max
 from jaxcvx.certificates.certificate import Certificate
 from jaxcvx.certificates.certify import certify
 from jaxcvx.checkpoint import load, save
-from jaxcvx.errors import InvalidInputError, InvalidTypeError, JaxcvxError, TooManyArrangements
+from jaxcvx.errors import (
+    InvalidInputError,
+    InvalidTypeError,
+    JaxcvxError,
+    NotEnoughMemory,
+    TooManyArrangements,
+)
 from jaxcvx.networks.network import Network, balance, merge_parallel, prune, training_objective
 from jaxcvx.networks.recovery import gated_to_relu
 from jaxcvx.operators.convolution import ConvFlatten, ConvPool
@@ -48,7 +54,7 @@ from jaxcvx.solvers.column_generation import ColumnGeneration
 from jaxcvx.solvers.cone_admm import ConeADMM
 from jaxcvx.solvers.copositive_admm import CopositiveADMM
 from jaxcvx.solvers.cutting_plane import CuttingPlane
-from jaxcvx.solvers.driver import solve
+from jaxcvx.solvers.driver import memory_estimate, solve
 from jaxcvx.solvers.frank_wolfe import FrankWolfe
 from jaxcvx.solvers.gradient_descent import GradientDescent
 from jaxcvx.solvers.nuclear import NuclearProximalGradient
@@ -92,6 +98,7 @@ __all__ = [
     "MatrixCompletion",
     "MatrixSensing",
     "Network",
+    "NotEnoughMemory",
     "NuclearProximalGradient",
     "OneBitCompletion",
     "PatchFeatures",
@@ -131,6 +138,7 @@ __all__ = [
     "line_neurons",
     "load",
     "make_problem",
+    "memory_estimate",
     "merge_arrangements",
     "merge_parallel",
     "noise_annealed_gd",

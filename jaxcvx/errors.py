@@ -23,6 +23,10 @@ class MissingExtraError(JaxcvxError, ImportError):
     """An optional dependency is not installed: the message names the pip command."""
 
 
+class NotEnoughMemory(JaxcvxError, MemoryError):
+    """A solve would need more memory than there is. Raised before anything is allocated for it."""
+
+
 class TooManyArrangements(JaxcvxError, MemoryError):
     """Enumeration would produce more cells than ``max_cells`` or than memory holds.
 

@@ -4,17 +4,25 @@ Z (N, p) holds the feature rows (N = n K for K rows per sample, see :mod:`jaxcvx
 diag(masks[i]) the gates of cell i, W (P, p, q) one block of weights per cell; ``lower`` takes rows to
 samples and is the identity for dense networks. Both products contract the masks first, which was measured
 to be the fastest order on CPUs while p <= P; for few cells and many features the order with Z first is used.
+What lies between the two contractions is larger than all else, so it is made for a block of rows at a time.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxcvx.operators.readout import Readout
+
+
+def _split(a: Array, count: int) -> Array:
+    """Rows in ``count`` blocks of one size, the last filled up with zeros."""
+    padding = [(0, -len(a) % count)] + [(0, 0)] * (a.ndim - 1)
+    return jnp.pad(a, padding).reshape(count, -1, *a.shape[1:])
 
 
 @jax.tree_util.register_dataclass
@@ -27,12 +35,15 @@ class CellOperator:
       masks: (P, N) bool, gate patterns.
       linear: static; True if the last block is a skip connection: all gates open and no cone.
       readout: static; how N rows become n samples.
+      max_bytes: static; what lies between the contractions of ``forward`` and ``adjoint`` takes at most so many
+        bytes; None for no limit.
     """
 
     Z: Float[Array, "N p"]
     masks: Bool[Array, "P N"]
     linear: bool = dataclasses.field(default=False, metadata={"static": True})
     readout: Readout = dataclasses.field(default=Readout(), metadata={"static": True})
+    max_bytes: int | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def num_blocks(self) -> int:
@@ -57,12 +68,20 @@ class CellOperator:
     def forward(self, W: Float[Array, "P p q"]) -> Float[Array, "n c"]:
         """Predictions lower(sum_i D_i Z W_i)."""
         blocks, p, q = W.shape
-        masks = self.masks.astype(W.dtype)
-        if p <= blocks or q == 1:
-            mixed = jnp.tensordot(masks, W.reshape(blocks, p * q), axes=((0,), (0,)))
-            return self.readout.lower(jnp.einsum("npc,np->nc", mixed.reshape(-1, p, q), self.Z))
-        hidden = jnp.einsum("np,qpc->qnc", self.Z, W)
-        return self.readout.lower(jnp.einsum("qnc,qn->nc", hidden, masks))
+        masks_first = p <= blocks or q == 1
+
+        def rows(Z: Array, masks: Array) -> Array:
+            masks = masks.astype(W.dtype)
+            if masks_first:
+                mixed = jnp.tensordot(masks, W.reshape(blocks, p * q), axes=((0,), (0,)))
+                return jnp.einsum("npc,np->nc", mixed.reshape(-1, p, q), Z)
+            return jnp.einsum("qnc,qn->nc", jnp.einsum("np,qpc->qnc", Z, W), masks)
+
+        count = self._row_blocks((p if masks_first else blocks) * q, W.dtype)
+        if count == 1:
+            return self.readout.lower(rows(self.Z, self.masks))
+        parts = jax.lax.map(lambda block: rows(*block), (_split(self.Z, count), self._split_masks(count)))
+        return self.readout.lower(parts.reshape(-1, q)[: self.Z.shape[0]])
 
     def each_block(self, W: Float[Array, "P p q"]) -> Float[Array, "n P c"]:
         """What every block contributes to ``forward``: lower(D_i Z W_i)."""
@@ -72,9 +91,28 @@ class CellOperator:
     def adjoint(self, R: Float[Array, "n c"]) -> Float[Array, "P p q"]:
         """Adjoint of ``forward``: the blocks Z^T D_i lift(R)."""
         lifted = self.readout.lift(R)
-        N, p = self.Z.shape
-        outer = self.Z[:, :, None] * lifted[:, None, :]
-        return (self.masks.astype(R.dtype) @ outer.reshape(N, -1)).reshape(-1, p, lifted.shape[1])
+        p, q = self.Z.shape[1], lifted.shape[1]
+
+        def blocks(Z: Array, masks: Array, lifted: Array) -> Array:
+            outer = Z[:, :, None] * lifted[:, None, :]
+            return (masks.astype(R.dtype) @ outer.reshape(len(Z), -1)).reshape(-1, p, q)
+
+        count = self._row_blocks(p * q, R.dtype)
+        if count == 1:
+            return blocks(self.Z, self.masks, lifted)
+        parts = (_split(self.Z, count), self._split_masks(count), _split(lifted, count))
+        begin = jnp.zeros((self.num_blocks, p, q), R.dtype)
+        return jax.lax.scan(lambda total, part: (total + blocks(*part), None), begin, parts)[0]
+
+    def _row_blocks(self, width: int, dtype: Any) -> int:
+        """In how many blocks of rows a product is formed, whose intermediate has ``width`` numbers a row."""
+        if self.max_bytes is None:
+            return 1
+        rows = self.Z.shape[0]
+        return min(rows, -(-rows * width * jnp.dtype(dtype).itemsize // self.max_bytes))
+
+    def _split_masks(self, count: int) -> Array:
+        return jnp.swapaxes(_split(self.masks.T, count), 1, 2)
 
     def gram(
         self, inner: Float[Array, "p p"] | None = None, weights: Float[Array, P] | None = None

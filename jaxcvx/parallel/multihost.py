@@ -113,7 +113,7 @@ def problem_from_local_rows(
         return jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec(samples)), host)
 
     whole_X, whole_Y = spread(local.X), spread(local.Y)
-    whole = Problem(whole_X, whole_Y, _everywhere(mesh, local.beta), None, kept_loss, local.features)
+    whole = Problem(whole_X, whole_Y, _everywhere(mesh, local.beta), None, kept_loss, local.features, None)
     if directions is None:
         return whole
     return whole.replace(arrangements=_cells(whole, mesh, directions, samples, cells))

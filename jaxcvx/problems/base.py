@@ -132,6 +132,7 @@ def make_problem(
     loss: str | Loss = "squared",
     arrangements: Arrangements | None = None,
     features: str | Features = "dense",
+    max_bytes: int | None = 2**30,
 ) -> Problem:
     """Build and validate a training problem.
 
@@ -148,6 +149,8 @@ def make_problem(
         ``sample_arrangements`` or ``arrangements_of``.
       features: ``"dense"``, ``jaxcvx.Dense(bias=..., skip=...)``, ``jaxcvx.FreeBias()``, ``jaxcvx.ConvPool(...)``
         or ``jaxcvx.ConvFlatten(...)``.
+      max_bytes: the largest intermediate of a product over cells; larger ones are formed in blocks of rows. None for
+        no limit. ``problem.memory_estimate(solver)`` tells what a solve takes in all.
 
     Returns:
       A frozen pytree; ``problem.replace(beta=...)`` gives another.
@@ -157,6 +160,8 @@ def make_problem(
         jit only shapes and types can be checked.
     """
     loss, features = resolve_loss(loss), resolve_features(features)
+    if max_bytes is not None and not (isinstance(max_bytes, int) and max_bytes >= 1):
+        raise invalid("max_bytes", repr(max_bytes), "None or a positive number of bytes")
     X = as_real_matrix("X", X, features.ndims)
     num_weights = features.num_weights(*X.shape[1:])
     Y = as_targets(loss, Y, X.shape[0], X.dtype)
@@ -167,4 +172,4 @@ def make_problem(
             raise InvalidTypeError(f"arrangements: got {type(arrangements).__name__}, expected Arrangements.")
         num_rows = X.shape[0] * features.readout(*X.shape[1:]).positions
         validate_arrangements(arrangements, num_rows, num_weights)
-    return Problem(X, Y, as_beta(beta, X.dtype), arrangements, loss, features)
+    return Problem(X, Y, as_beta(beta, X.dtype), arrangements, loss, features, max_bytes)

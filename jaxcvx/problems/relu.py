@@ -36,6 +36,8 @@ class Problem:
       arrangements: cells that the convex programs range over, or None.
       loss: static.
       features: static; architecture, bias and skip connection live here.
+      max_bytes: static; products over cells are formed in blocks of rows whose intermediate is no larger. None for
+        no limit, as where rows are spread over devices.
     """
 
     X: Float[Array, "n ..."]
@@ -44,6 +46,7 @@ class Problem:
     arrangements: Arrangements | None = None
     loss: Loss = dataclasses.field(default=Squared(), metadata={"static": True})
     features: Features = dataclasses.field(default=Dense(), metadata={"static": True})
+    max_bytes: int | None = dataclasses.field(default=2**30, metadata={"static": True})
 
     def replace(self, **changes: Any) -> Problem:
         """A copy with some fields changed; ``beta`` may be a traced scalar. Nothing is validated again."""
@@ -56,6 +59,12 @@ class Problem:
         from jaxcvx.certificates.beta import beta_max
 
         return beta_max(self, program)
+
+    def memory_estimate(self, solver: Any) -> int:
+        """Bytes that a solve takes at its peak; see :func:`jaxcvx.memory_estimate`."""
+        from jaxcvx.solvers.driver import memory_estimate
+
+        return memory_estimate(self, solver)
 
     @property
     def dtype(self) -> Any:
@@ -103,4 +112,4 @@ class Problem:
         masks = self.arrangements.masks
         if self.features.skip:
             masks = jnp.concatenate([masks, jnp.ones((1, masks.shape[1]), bool)])
-        return CellOperator(self.rows, masks, self.features.skip, self.readout)
+        return CellOperator(self.rows, masks, self.features.skip, self.readout, self.max_bytes)

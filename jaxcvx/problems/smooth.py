@@ -38,6 +38,12 @@ class SmoothProblem(abc.ABC):
         """True if the data are finite."""
         return all_finite(self)
 
+    def memory_estimate(self, solver: Any) -> int:
+        """Bytes that a solve takes at its peak; see :func:`jaxcvx.memory_estimate`."""
+        from jaxcvx.solvers.driver import memory_estimate
+
+        return memory_estimate(self, solver)
+
     def sampled_objective(self, params: Any, key: PRNGKeyArray, batch_size: int) -> Float[Array, ""]:
         """An unbiased estimate of ``objective`` from ``batch_size`` samples."""
         raise invalid("batch_size", batch_size, f"None: {type(self).__name__} has no samples to draw")

@@ -41,6 +41,7 @@ from jaxcvx.solvers.base import (
     start_as_best,
 )
 from jaxcvx.solvers.callbacks import Hook, as_callbacks
+from jaxcvx.solvers.memory import available_bytes, program_bytes, refuse_beyond, shapes_of, tree_bytes
 
 
 @with_full_precision
@@ -146,6 +147,7 @@ def _solve(problem: Problem, solver: AnySolver, init: Any, key: Any, callback: C
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, params, key))):
         # What is concrete here, such as a problem that is closed over, would be traced in there.
         return dataclasses.replace(_solve_traced(problem, solver, params, key), scope=solver.scope(problem))
+    _refuse_if_too_large(problem, solver)
     if callback is None:
         done = _run_jitted(problem, solver, params, key)
     else:
@@ -237,6 +239,51 @@ def _run_with_callback(problem: Problem, solver: Solver, params: Any, key: Any, 
         params = best.params
     assert best is not None
     return Run(Outcome(best.params, best.dual), status, total, history)
+
+
+@with_full_precision
+def memory_estimate(problem: Problem, solver: AnySolver) -> int:
+    """Bytes that ``solve(problem, solver)`` takes at its peak, data included, as the compiler counts them.
+
+    Nothing is allocated but the solver is compiled, which takes seconds. Not counted are the compiler's own needs and
+    what numerical libraries set aside, some 0.3 GiB. On an accelerator the certificate is made in the host's memory,
+    and counted all the same.
+
+    Args:
+      problem: what ``solve`` would be given.
+      solver: a solver that runs as one compiled program: not ColumnGeneration, CuttingPlane or FrankWolfe.
+
+    Raises:
+      InvalidInputError: the solver runs on the host, where sizes depend on values, or cannot take the problem.
+    """
+    if not isinstance(solver, Solver):
+        raise invalid("solver", type(solver).__name__, "a solver that runs as one compiled program")
+    if isinstance(problem, Problem):
+        _check_structure(problem, solver)
+    solver.validate(problem)
+    problem = solver.prepare(problem)
+    data, key = shapes_of(problem), jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(lambda p, k: solver.initial_params(p, k), data, key)
+    solving = program_bytes(_run_jitted, data, solver, params, key)
+    outcome = jax.eval_shape(lambda p, w, k: run(p, solver, w, k).outcome, data, params, key)
+    kept = tree_bytes((data, outcome))
+    with double_precision():
+        exact, point = shapes_of(data, jnp.float64), shapes_of(outcome, jnp.float64)
+        certifying = program_bytes(_evaluate_jitted, exact, solver, point, None)
+    return max(solving, kept + certifying)
+
+
+_SMALL = 64  # a problem whose masks, as numbers, fit so often into what there is needs no closer look
+
+
+def _refuse_if_too_large(problem: Problem, solver: Solver) -> None:
+    """Raise NotEnoughMemory before anything is allocated."""
+    least = tree_bytes(problem)
+    if isinstance(problem, Problem) and problem.arrangements is not None:
+        least += problem.arrangements.masks.size * problem.num_columns * problem.dtype.itemsize
+    available = available_bytes()
+    if available is not None and _SMALL * least > available:
+        refuse_beyond(available + tree_bytes(problem), memory_estimate(problem, solver), type(solver).__name__)
 
 
 class _Numbers(NamedTuple):

@@ -59,9 +59,13 @@ def _product_type(dtype: Any) -> Any:
     return jnp.float32 if dtype == jnp.float64 else dtype
 
 
+def _local(problem: Problem, anchor: _Anchor) -> CellOperator:
+    return CellOperator(anchor.Z, anchor.masks, readout=problem.readout, max_bytes=problem.max_bytes)
+
+
 def _linear(problem: Problem, anchor: _Anchor) -> LinearMap:
     """The map of the chosen cells, by differences from the anchor."""
-    local = CellOperator(anchor.Z, anchor.masks, readout=problem.readout)
+    local = _local(problem, anchor)
     dtype = problem.dtype
     if anchor.Z.dtype == dtype:
         return LinearMap(local.forward, local.adjoint)
@@ -102,7 +106,7 @@ class GatedWorkingSet(Solver):
         G = operator.adjoint(gradient)
         anchor = self._anchor(operator, self._choose(group_norms(W) > 0, group_norms(G)), W, F, gradient, G)
         linear = _linear(problem, anchor)
-        local = CellOperator(anchor.Z, anchor.masks, readout=problem.readout)
+        local = _local(problem, anchor)
         curvature = (
             local.max_curvature(10).astype(one.dtype) * anchor.size**2 * (problem.loss.curvature or 1.0)
         )

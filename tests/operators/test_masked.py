@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +45,38 @@ def test_forward_and_adjoint_are_the_matrix(case):
     expected = matrix @ np.asarray(W).reshape(matrix.shape[1], -1)
     np.testing.assert_allclose(forward(operator, W), expected, atol=1e-12)
     np.testing.assert_allclose(adjoint(operator, R).reshape(matrix.shape[1], -1), matrix.T @ R, atol=1e-12)
+
+
+@ANY_CASE
+@given(CASES, st.integers(1, 200))
+def test_blocks_of_rows_change_nothing(case, max_bytes):
+    operator, _, W, R = build(case)
+    blocked = dataclasses.replace(operator, max_bytes=max_bytes)
+    np.testing.assert_allclose(forward(blocked, W), forward(operator, W), atol=1e-12)
+    np.testing.assert_allclose(adjoint(blocked, R), adjoint(operator, R), atol=1e-12)
+
+
+def test_intermediates_stay_within_max_bytes():
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((4000, 50), (4000, 10), (60, 50, 10))]
+    masks = jax.ShapeDtypeStruct((60, 4000), jnp.bool)
+
+    def temporary(max_bytes):
+        operator = CellOperator(shapes[0], masks, max_bytes=max_bytes)
+        programs = (forward.lower(operator, shapes[2]), adjoint.lower(operator, shapes[1]))
+        return [program.compile().memory_analysis().temp_size_in_bytes for program in programs]
+
+    whole, blocked = temporary(None), temporary(10**6)
+    assert min(whole) > 4000 * 50 * 10 * 4  # the intermediate, at least
+    assert max(blocked) < min(whole) / 2  # a block of it, and a copy of the data
+
+
+def test_blocks_under_vmap_and_grad():
+    operator, _, W, R = build(((7, 3, 5, 2), False, 0))
+    blocked = dataclasses.replace(operator, max_bytes=40)
+    many = jnp.stack([W, 2 * W])
+    np.testing.assert_allclose(jax.vmap(blocked.forward)(many)[1], 2 * operator.forward(W), atol=1e-12)
+    gradient = jax.grad(lambda W: jnp.sum(blocked.forward(W) * R))(W)
+    np.testing.assert_allclose(gradient, operator.adjoint(R), atol=1e-12)
 
 
 @ANY_CASE
