@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ from jaxcvx.solvers.memory import available_bytes, program_bytes, refuse_beyond,
 
 @with_full_precision
 def solve(
-    problem: Problem,
+    problem: Problem | SmoothProblem,
     solver: AnySolver,
     *,
     init: Any = None,
@@ -99,6 +99,7 @@ def solve(
             raise invalid(name, value, "a positive number" if name != "tol" else "a number >= 0")
     if isinstance(problem, Problem):
         _check_structure(problem, solver)
+    problem = cast(Any, problem)  # of the kind that this solver takes
     solver.validate(problem)
     if callback is None:
         if any(not leaf.is_fully_addressable for leaf in jax.tree.leaves(problem) if _is_concrete(leaf)):
@@ -242,7 +243,7 @@ def _run_with_callback(problem: Problem, solver: Solver, params: Any, key: Any, 
 
 
 @with_full_precision
-def memory_estimate(problem: Problem, solver: AnySolver) -> int:
+def memory_estimate(problem: Problem | SmoothProblem, solver: AnySolver) -> int:
     """Bytes that ``solve(problem, solver)`` takes at its peak, data included, as the compiler counts them.
 
     Nothing is allocated but the solver is compiled, which takes seconds. Not counted are the compiler's own needs and
@@ -260,6 +261,7 @@ def memory_estimate(problem: Problem, solver: AnySolver) -> int:
         raise invalid("solver", type(solver).__name__, "a solver that runs as one compiled program")
     if isinstance(problem, Problem):
         _check_structure(problem, solver)
+    problem = cast(Any, problem)
     solver.validate(problem)
     problem = solver.prepare(problem)
     data, key = shapes_of(problem), jax.eval_shape(lambda: jax.random.key(0))
