@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +99,13 @@ def solve(
             raise invalid(name, value, "a positive number" if name != "tol" else "a number >= 0")
     if isinstance(problem, Problem):
         _check_structure(problem, solver)
-    problem = cast(Any, problem)  # of the kind that this solver takes
+    return _solve_checked(problem, solver, init, key, callback)
+
+
+def _solve_checked(
+    problem: Any, solver: AnySolver, init: Any, key: Any, callback: Callback | Sequence[Callback] | None
+) -> Solution:
+    """``solve`` of a problem that is of the kind that this solver takes."""
     solver.validate(problem)
     if callback is None:
         if any(not leaf.is_fully_addressable for leaf in jax.tree.leaves(problem) if _is_concrete(leaf)):
@@ -261,7 +267,10 @@ def memory_estimate(problem: Problem | SmoothProblem, solver: AnySolver) -> int:
         raise invalid("solver", type(solver).__name__, "a solver that runs as one compiled program")
     if isinstance(problem, Problem):
         _check_structure(problem, solver)
-    problem = cast(Any, problem)
+    return _estimate(problem, solver)
+
+
+def _estimate(problem: Any, solver: Solver) -> int:
     solver.validate(problem)
     problem = solver.prepare(problem)
     data, key = shapes_of(problem), jax.eval_shape(lambda: jax.random.key(0))
