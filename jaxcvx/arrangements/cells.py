@@ -176,7 +176,7 @@ def count_cells(rows: Float[Array, "N p"]) -> tuple[int, int]:
     return max_num_cells(len(host), rank), rank
 
 
-def arrangements_of(network: Network, X: Float[Array, "n ..."]) -> Arrangements:
+def arrangements_of(network: Network, X: Any) -> Arrangements:
     """Cells in which the neurons of ``network`` lie: masks ``1[Z u_j >= 0]`` with Z = features.matrix(X).
 
     Neurons with zero weights are dropped and equal cells merged (first neuron kept), so the number of cells

@@ -23,7 +23,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from jaxcvx.arrangements.cells import Arrangements, host_rows, mask_keys, max_num_cells, unit_rows
 from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
@@ -35,7 +34,7 @@ _CHUNK = 1 << 23  # bytes of a temporary block
 
 
 def enumerate_arrangements(
-    X: Float[Array, "n ..."], *, features: str | Features = "dense", max_cells: int = 100_000
+    X: Any, *, features: str | Features = "dense", max_cells: int = 100_000
 ) -> Arrangements:
     """All cells of the data, exact for its rank, whatever the dimension.
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Array, Float
 
 from jaxcvx.arrangements.cells import host_rows
 from jaxcvx.errors import InvalidTypeError, invalid
@@ -15,7 +14,7 @@ from jaxcvx.operators.convolution import ConvFlatten, ConvPool
 _Conv = TypeVar("_Conv", ConvPool, ConvFlatten)
 
 
-def restrict_filters(features: _Conv, X: Float[Array, "n ..."], rank: int) -> _Conv:
+def restrict_filters(features: _Conv, X: Any, rank: int) -> _Conv:
     """The same architecture with filters in the span of the patches' ``rank`` top principal directions.
 
     The patches then have that rank (one more with a bias), and the arrangement few enough cells to enumerate.

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from jaxcvx.arrangements.cells import (
     Arrangements,
@@ -27,7 +27,7 @@ METHODS = ("gaussian", "data", "conv")
 
 def sample_arrangements(
     key: PRNGKeyArray,
-    X: Float[Array, "n ..."],
+    X: Any,
     num: int,
     *,
     method: str = "gaussian",
