@@ -103,11 +103,11 @@ class Opponents:
         self.X, self.Y, self.beta = X, Y, beta
 
     def objective(self, network: Any) -> float:
-        """Of any network, in float64."""
+        """Of any network, its neurons rescaled for the least penalty, in float64."""
         import jaxcvx
 
         double = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), network)
-        return float(jaxcvx.training_objective(double, self.X, self.Y, self.beta))
+        return float(jaxcvx.training_objective(jaxcvx.balance(double), self.X, self.Y, self.beta))
 
     def adam(self, seconds: float) -> tuple[float, float, int]:
         """Best of as many runs as fit, and how many those were."""
@@ -169,8 +169,8 @@ def _network_of(answer: dict[str, Any]) -> Any:
         for k, block in enumerate(blocks):
             hidden.append(block)
             output.append(sign * np.tile(np.eye(len(blocks))[k], (len(block), 1)))
-    network = jaxcvx.Network(np.concatenate(hidden).astype(float), np.concatenate(output))
-    return network  # training_objective balances it
+    weights = np.concatenate(hidden).astype(float), np.concatenate(output)
+    return jaxcvx.balance(jaxcvx.Network(*map(jnp.asarray, weights)))
 
 
 def compare(name: str, data: Data, seconds: float, key: int = 0) -> dict[str, Any]:
