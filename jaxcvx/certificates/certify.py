@@ -30,7 +30,7 @@ from jaxcvx.certificates.priced import certify_priced
 from jaxcvx.certificates.pricers import choose_pricer, sweeps
 from jaxcvx.certificates.relaxed import MAX_ORDER, relaxation_order
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.networks.network import Network, balance, network_objective, problem_for
+from jaxcvx.networks.network import Network, balance, network_objective, padded, problem_for
 from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.losses import Loss
 from jaxcvx.problems.relu import Problem
@@ -119,7 +119,7 @@ def certify(
             )
         exact = arrangements is not None and not several
         semidefinite = method == "relaxed" and not exact and relaxation_order(*rows.shape) <= MAX_ORDER
-        upper, lower = _evaluate(problem, network, semidefinite)
+        upper, lower = _evaluate(problem, padded(network), semidefinite)
         return make_certificate(upper, lower, bound_scope(arrangements, problem.num_columns))
 
 
@@ -134,5 +134,5 @@ def _certify_free_bias(
     count, rank = count_cells(problem.rows)
     if method == "exact" or sweeps(problem) or (count <= _AUTO_MAX_CELLS and rank <= _AUTO_MAX_RANK + 1):
         return certify_priced(problem, network, choose_pricer(problem, "exact", 1), None, None, 1, 1)
-    upper, lower = _evaluate(problem, network, False)
+    upper, lower = _evaluate(problem, padded(network), False)
     return make_certificate(upper, lower, "relaxation")

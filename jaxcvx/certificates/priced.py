@@ -10,7 +10,7 @@ import numpy as np
 from jaxcvx.certificates.certificate import Certificate, make_certificate
 from jaxcvx.certificates.dual import atom_dual_norm, feasible_residual, scaled_bound
 from jaxcvx.certificates.pricers import MultistartPricer, Pricer, heuristic_norm
-from jaxcvx.networks.network import Network, network_objective
+from jaxcvx.networks.network import Network, objective_on_host
 from jaxcvx.operators.pricing_branch import price_branch
 from jaxcvx.problems.relu import Problem
 
@@ -31,7 +31,7 @@ def certify_priced(
       num_starts: how many of them.
     """
     own_residual = feasible_residual(problem, -problem.loss.grad(network(problem.X), problem.Y))
-    upper = float(network_objective(network, problem))
+    upper = float(objective_on_host(network, problem))
     if pricer.exact:
         residuals = [own_residual]
         if dual is not None:

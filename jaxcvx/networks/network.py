@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
 from jaxcvx.operators.features import Dense, Features
 from jaxcvx.operators.precision import with_full_precision
@@ -82,6 +84,14 @@ def network_objective(network: Network, problem: Problem) -> Float[Array, ""]:
     return problem.loss.value(network(problem.X), problem.Y) + problem.beta * weight_penalty(network)
 
 
+_objective_jitted = jax.jit(network_objective)
+
+
+def objective_on_host(network: Network, problem: Problem) -> Float[Array, ""]:
+    """``network_objective`` of concrete weights: compiled, once for many widths."""
+    return _objective_jitted(padded(network), problem)
+
+
 def balance(network: Network) -> Network:
     """Rescale every neuron so that ||u_j|| = ||v_j||: same function, least weight penalty.
 
@@ -108,19 +118,33 @@ def _fold_constants(network: Network) -> Network:
     return dataclasses.replace(network, output=output, output_bias=bias)
 
 
+def padded(network: Network) -> Network:
+    """The network with zero neurons up to a power of two, in numpy: few widths, so few compiled programs."""
+    m = network.hidden.shape[0]
+    more = ((0, (1 << max(m - 1, 0).bit_length()) - m), (0, 0))
+    weights: Any = [np.pad(np.asarray(a), more) for a in (network.hidden, network.output)]
+    return dataclasses.replace(network, hidden=weights[0], output=weights[1])
+
+
+@jax.jit
+def _folded_sizes(network: Network) -> tuple[Network, Array]:
+    network = _fold_constants(network)
+    return network, hidden_norms(network) * _norms(network.output)
+
+
 def prune(network: Network, tol: float = 0.0) -> Network:
     """Drop neurons with ``||u_j|| ||v_j|| <= tol * max``; with tol 0 only dead ones, so the function is kept.
 
     The width becomes data-dependent, so this is for use outside jit. At least one (zero) neuron stays.
     """
-    network = _fold_constants(network)
-    size = np.asarray(hidden_norms(network) * _norms(network.output))
+    m = network.hidden.shape[0]
+    network, sizes = jax.device_get(_folded_sizes(padded(network)))
+    size = sizes[:m]
     keep = size > tol * size.max(initial=0.0)
     if not keep.any():
         keep[:1] = True
-    return dataclasses.replace(
-        network, hidden=jnp.asarray(network.hidden)[keep], output=jnp.asarray(network.output)[keep]
-    )
+    network = dataclasses.replace(network, hidden=network.hidden[:m][keep], output=network.output[:m][keep])
+    return jax.tree.map(jnp.asarray, network)
 
 
 def merge_parallel(network: Network, tol: float = 1e-12) -> Network:
@@ -182,7 +206,9 @@ def training_objective(
     Raises:
       InvalidInputError, InvalidTypeError: for bad data, or shapes that do not fit the network.
     """
-    return network_objective(network, problem_for(network, X, Y, beta, loss))
+    problem = problem_for(network, X, Y, beta, loss)
+    traced = is_traced(jnp.zeros(()), *jax.tree.leaves((network, problem)))
+    return network_objective(network, problem) if traced else objective_on_host(network, problem)
 
 
 def problem_for(network: Network, X: object, Y: object, beta: object, loss: str | Loss) -> Problem:

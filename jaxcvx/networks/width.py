@@ -7,7 +7,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.networks.network import Network, balance, network_objective, prune
+from jaxcvx.networks.network import Network, balance, objective_on_host, prune
 from jaxcvx.problems.relu import Problem
 
 
@@ -58,5 +58,5 @@ def reduce_width(problem: Problem, network: Network) -> Network:
         )
     )
     slack = 1 + 16 * float(jnp.finfo(dtype).eps)
-    kept = float(network_objective(smaller, problem)) <= float(network_objective(network, problem)) * slack
+    kept = float(objective_on_host(smaller, problem)) <= float(objective_on_host(network, problem)) * slack
     return smaller if kept else network

@@ -15,7 +15,7 @@ from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.certificates.certificate import double_precision, make_certificate, to_double
 from jaxcvx.diff.implicit import differentiable_objective, differentiable_params, refuse_derivatives
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.networks.network import network_objective, prune
+from jaxcvx.networks.network import network_objective, objective_on_host, prune
 from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.smooth import SmoothProblem
@@ -347,7 +347,7 @@ def _summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
         if isinstance(problem, Problem):
             # The rounded, pruned weights are what the caller gets, so they are what is reported.
             network = prune(network)
-            upper = np.float64(network_objective(to_double(network), exact))
+            upper = np.float64(objective_on_host(to_double(network), exact))
     network = jax.tree.map(jnp.asarray, network)
     certificate = make_certificate(upper, numbers.lower_bound, solver.scope(problem))
     numbers = numbers._replace(

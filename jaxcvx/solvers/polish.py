@@ -21,7 +21,7 @@ from jaxcvx.networks.network import (
     Network,
     balance,
     merge_parallel,
-    network_objective,
+    objective_on_host,
     problem_for,
     prune,
 )
@@ -106,7 +106,7 @@ def _padded(cells: Arrangements, multiple: int = 16) -> Arrangements:
 def polish_problem(problem: Problem, network: Network, *, tol: float = 1e-6, rounds: int = 2) -> Network:
     """:func:`polish` for a problem that is already built (its arrangements are ignored)."""
     original, start_net = network, merge_parallel(network)
-    objective = float(network_objective(original, problem))
+    objective = float(objective_on_host(original, problem))
     candidates = [balance(original), start_net]
     cells = arrangements_of(start_net, problem.X)
     if cells.num_cells and problem.num_columns == 1:
@@ -116,7 +116,7 @@ def polish_problem(problem: Problem, network: Network, *, tol: float = 1e-6, rou
     elif cells.num_cells:
         candidates.append(_alternate(problem.replace(arrangements=None), start_net, rounds, 100))
     candidates = [jax.tree.map(jnp.asarray, prune(net)) for net in candidates]
-    values = [float(network_objective(net, problem)) for net in candidates]
+    values = [float(objective_on_host(net, problem)) for net in candidates]
     best = min((v for v in values if v == v), default=objective)
     return candidates[values.index(best)] if best <= objective else original
 
