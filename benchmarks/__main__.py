@@ -22,6 +22,7 @@ NAMES = (
     "scaling",
     "roofline",
     "large",
+    "memory",
     "import_time",
 )
 

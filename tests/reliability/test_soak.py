@@ -34,7 +34,7 @@ def compiled_programs() -> Iterator[list[str]]:
             message = record.getMessage()
             copy = "jit(stage)" in message  # of a numpy array to the device, one for each shape
             if message.startswith("Finished XLA compilation") and not copy:
-                names.append(message.split()[-3])
+                names.append(message.split()[4])
 
     listener, logger = Listener(), logging.getLogger("jax._src.dispatch")
     logger.addHandler(listener)
