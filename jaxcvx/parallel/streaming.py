@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -293,7 +292,7 @@ def _rounded(stream: _Stream, W: Array, beta: float) -> Network:
     return balance(Network(unit, fit))
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _fit(atoms: Float[Array, "m m"], target: Float[Array, "m c"], beta: Float[Array, ""]) -> Float[Array, "m c"]:
     return fit_atoms(atoms, target, beta, tol=1e-4, max_steps=50).output
 
