@@ -39,8 +39,8 @@ class _Cache(NamedTuple):
 
     cone_rows: Float[Array, "N p"]  # scaled rows of the constraints
     inverse: Float[Array, "p p"]  # (I + cone_rows^T cone_rows)^{-1}, the same for all cells
-    vectors: Float[Array, "n n"]  # eigenvectors of B (I (x) inverse) B^T
-    values: Float[Array, n]
+    vectors: Float[Array, "n k"]  # eigenvectors of B (I (x) inverse) B^T, k = min(n, P p)
+    values: Float[Array, k]
 
 
 class _State(NamedTuple):
@@ -72,8 +72,8 @@ class ConeADMM(Solver):
 
     ADMM (Boyd et al. 2011) with three kinds of copies: groups, constraint slacks, and predictions. Since
     (2 D_i - I)^2 = I, the quadratic of every cell is the same p x p matrix, and the coupling through the
-    predictions is one n x n matrix that is diagonalised once, so penalties adapt for free. Over-relaxed,
-    batched over cells. With ``phases="auto"``, the squared loss and moderate sizes (n c <= 4096), a
+    predictions is one n x n matrix of rank at most P p that is diagonalised once, so penalties adapt for free.
+    Over-relaxed, batched over cells. With ``phases="auto"``, the squared loss and moderate sizes (n c <= 4096), a
     semismooth Newton method takes over at ``switch_gap``, or after 100 steps, and delivers the last digits.
 
     ``solution.params`` is a pair (V, W) of (P, p, c) arrays, feasible to rounding (projected on the cones);
@@ -184,8 +184,8 @@ class ConeADMM(Solver):
         )
         mean = jnp.einsum("pr,qrc->qpc", cache.inverse, pulled)
         error = wanted - program.forward(mean)
-        damping = 1 / (1 + (weight / state.rho) * cache.values)
-        error = cache.vectors @ (damping[:, None] * (cache.vectors.T @ error))
+        pull = (weight / state.rho) * cache.values
+        error = error - cache.vectors @ ((pull / (1 + pull))[:, None] * (cache.vectors.T @ error))
         step = jnp.einsum("pr,qrc->qpc", cache.inverse, program.adjoint(error))
         Q = mean + (weight / state.rho) * step
 
@@ -275,8 +275,18 @@ def _factorise(program: ConeProgram, cone_weight: float) -> _Cache:
     rows = jnp.sqrt(weight) * jnp.where(norms > 0, Z / jnp.where(norms > 0, norms, 1.0), 0.0)
     identity = jnp.eye(Z.shape[1], dtype=Z.dtype)
     inverse = jnp.linalg.inv(identity + rows.T @ rows)
-    values, vectors = jnp.linalg.eigh(2 * operator.gram(inverse))
-    return _Cache(rows, inverse, vectors, jnp.maximum(values, 0.0))
+    n, width = Z.shape[0] // operator.readout.positions, operator.num_blocks * Z.shape[1]
+    if width >= n or operator.readout.kind == "flatten":
+        values, vectors = jnp.linalg.eigh(2 * operator.gram(inverse))
+        return _Cache(rows, inverse, vectors, jnp.maximum(values, 0.0))
+    root = jnp.linalg.cholesky(inverse)
+    A = 2**0.5 * operator.each_block(jnp.broadcast_to(root, (operator.num_blocks, *root.shape))).reshape(n, width)
+    values, right = jnp.linalg.eigh(A.T @ A)
+    values = jnp.maximum(values, 0.0)
+    # Vectors of small values are inaccurate, and count as little as their values.
+    seen = values > width * jnp.finfo(Z.dtype).eps * values[-1]
+    vectors = (A @ right) * jnp.where(seen, 1 / jnp.sqrt(jnp.where(seen, values, 1.0)), 0.0)
+    return _Cache(rows, inverse, vectors, values)
 
 
 def _cone(program: ConeProgram, cache: _Cache, Q: Stack) -> Float[Array, "q N c"]:

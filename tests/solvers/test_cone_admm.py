@@ -9,6 +9,7 @@ import pytest
 
 from jaxcvx import (
     ConeADMM,
+    ConvPool,
     Dense,
     InvalidInputError,
     Network,
@@ -17,8 +18,11 @@ from jaxcvx import (
     certify,
     enumerate_arrangements,
     make_problem,
+    sample_arrangements,
     solve,
 )
+from jaxcvx.solvers.cone import cone_program
+from jaxcvx.solvers.cone_admm import _factorise
 from tests.helpers import (
     adam_objectives,
     cone_optimum,
@@ -176,3 +180,17 @@ def test_many_betas_in_one_program():
         assert float(batch.upper_bound[k]) == pytest.approx(one.upper_bound, rel=1e-7)
     assert batch.status[2] == batch.status[3] == Status.INVALID_INPUT
     assert batch.network.hidden.shape == (4, 2 * P, D)  # shapes are fixed: zero neurons stay
+
+
+@pytest.mark.parametrize("features", [Dense(), Dense(bias=True, skip=True), ConvPool((2, 2))])
+def test_the_coupling_is_diagonalised_from_its_small_side(features):
+    """With more samples than weights: the same matrix, from vectors as many as weights."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 4, 4, 1) if isinstance(features, ConvPool) else (60, 3))
+    cells = sample_arrangements(jax.random.key(0), X, 5, features=features)
+    problem = make_problem(X, rng.standard_normal((60, 2)), 2.0, arrangements=cells, features=features)
+    program = cone_program(problem, "shared")
+    cache = _factorise(program, 100.0)
+    assert cache.vectors.shape == (60, problem.operator.num_blocks * problem.rows.shape[1]) and cache.values.size < 60
+    whole = 2 * program.operator.gram(cache.inverse)
+    np.testing.assert_allclose(cache.vectors * cache.values @ cache.vectors.T, whole, atol=1e-12 * np.abs(whole).max())
