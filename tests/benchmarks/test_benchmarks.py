@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import common, copositive_vs_scs, gated_vs_celer, gated_vs_fista, peers, scaling
+from benchmarks import (
+    common,
+    copositive_vs_scs,
+    gated_vs_celer,
+    gated_vs_fista,
+    memory,
+    peers,
+    plots,
+    scaling,
+    training,
+)
 
 TINY = (60, 4, 8)
 
@@ -142,3 +152,47 @@ def test_scaling() -> None:
     result = scaling.run(quick=True, ranges={"n": (8000, 16000)})
     assert result["curves"]["n"]["memory_slope"] == pytest.approx(1, abs=0.1)
     scaling.show(result)
+
+
+def test_weights_of_pyscnn_are_a_network_of_the_same_objective() -> None:
+    """Blocks inside of their cells: the program's value is the training objective, one group for each output."""
+    rng = np.random.default_rng(0)
+    X, Y, gates = rng.standard_normal((30, 3)), rng.standard_normal((30, 2)), rng.standard_normal((5, 3))
+    masks = gates @ X.T >= 0
+    blocks = [np.abs(rng.standard_normal((2, 5, 1))) * gates for _ in range(2)]
+    value = peers.objective(X, Y, masks, [np.moveaxis(b, 0, 2) for b in blocks], 0.3, "columns")
+    with jax.enable_x64(True):
+        network = training._network_of({"weights_0": blocks[0], "weights_1": blocks[1]})
+        assert training.Opponents(X, Y, 0.3).objective(network) == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize("data", training.PROBLEMS.values(), ids=training.PROBLEMS)
+def test_problems_of_the_training_benchmark(data: Any) -> None:
+    X, Y = data()
+    assert 300 <= len(X) <= 5000 and len(X) == len(Y) and np.isfinite(X).all() and np.isfinite(Y).all()
+    assert 0.5 < np.std(Y) < 1.5
+
+
+@pytest.mark.soak
+def test_training_at_equal_time() -> None:
+    with jax.enable_x64(True):
+        row = training.compare("tiny", lambda: (tiny_data()[0], tiny_data()[1]), 1.0)
+    assert row["jaxcvx"]["objective"] <= row["adam"]["objective"] * (1 + 1e-6)
+    assert row["jaxcvx"]["objective"] <= row["cone"]["objective"] and row["adam"]["seconds"] >= 1.0
+    training.show({"problems": [row]})
+
+
+@pytest.mark.soak
+def test_predicted_memory() -> None:
+    result = memory.run(grid=(("ProximalGradient", (60_000, 100, 256, 1), "float32", 2**30),))
+    (case,) = result["cases"]
+    assert 1 / 1.5 < case["ratio"] < 1.5
+    memory.show(result)
+
+
+def test_pictures_of_the_records(tmp_path: Path) -> None:
+    records = Path(peers.FOLDER) / "results"
+    plots.main(["--results", str(records), "--out", str(tmp_path)])
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {f"benchmark-{name}.png" for name in plots.FIGURES if (records / f"{name}.json").exists()}
+    assert "benchmark-peers.png" in written
