@@ -94,8 +94,10 @@ class Checkpoint(Hook):
             return None
         if kind == _PARAMS_ONLY:
             return saved
-        if not isinstance(saved, dict) or saved.keys() != {"params", "state"}:
+        if not (isinstance(saved, dict) and saved.keys() == {"params", "state"}):
             raise FileFormatError(f"{self.path}: a checkpoint without params and state: a damaged one.")
+        if not isinstance(saved["state"], dict | None):
+            raise FileFormatError(f"{self.path}: a checkpoint whose state is no dict: a damaged one.")
         return saved["params"] if saved["state"] is None else Saved(saved["params"], saved["state"])
 
     def keep(self, snapshot: Snapshot) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -108,14 +108,19 @@ def solve(
     callbacks = as_callbacks(callback)
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, init, key))):
         raise invalid("callback", "a callback under jit or vmap", "none there: it needs concrete numbers")
-    with _hooks_around(callbacks, problem, solver) as (saved, done):
-        init = init if saved is None else saved
-        done.append(_solve(problem, solver, init, key, _told(callbacks)))
-    return done[0]
+    solution: Solution | None = None
 
+    def end(hook: Hook) -> None:
+        hook.end(solution)
 
-def _end(hook: Hook, done: list[Solution]) -> None:
-    hook.end(done[0] if done else None)
+    with contextlib.ExitStack() as stack:  # one hook's failure does not keep the others from their end
+        for hook in callbacks:
+            if isinstance(hook, Hook):
+                stack.callback(end, hook)
+                saved = hook.begin(problem, solver)
+                init = init if saved is None else saved
+        solution = _solve(problem, solver, init, key, _told(callbacks))
+    return solution
 
 
 def _told(callbacks: Sequence[Callback]) -> Callable[..., bool]:
@@ -128,19 +133,6 @@ def _told(callbacks: Sequence[Callback]) -> Callable[..., bool]:
         return any([each(info) for each in callbacks])
 
     return tell
-
-
-@contextlib.contextmanager
-def _hooks_around(callbacks: Sequence[Callback], problem: Any, solver: AnySolver) -> Iterator[tuple[Any, list]]:
-    """What the hooks give to start from, and a list for the solution; every hook that has begun is told of the end."""
-    saved, done = None, list[Solution]()
-    with contextlib.ExitStack() as stack:
-        for hook in callbacks:
-            if isinstance(hook, Hook):
-                stack.callback(_end, hook, done)
-                begun = hook.begin(problem, solver)
-                saved = saved if begun is None else begun
-        yield saved, done
 
 
 def _is_concrete(leaf: Any) -> bool:

@@ -68,7 +68,10 @@ def restore(problem: Problem, solver: Solver, leaves: dict[str, Any]) -> Snapsho
 
     Limits may have changed: the status is that of the solver's present ``tol`` and ``max_steps``.
     """
-    phases, index = solver.run_phases(problem), int(leaves.get(".phase", -1))
+    phases, phase = solver.run_phases(problem), leaves.get(".phase")
+    if phase is None or not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves.values()):
+        return None
+    index = int(phase) if phase.ndim == 0 else -1
     if not 0 <= index < len(phases):
         return None
     like = jax.eval_shape(lambda: _example(problem, solver, index, leaves.get(".key")))
@@ -77,8 +80,7 @@ def restore(problem: Problem, solver: Solver, leaves: dict[str, Any]) -> Snapsho
     expected = _by_place(like)
     if expected.keys() != leaves.keys():
         return None
-    fixed = {place: leaf for place, leaf in expected.items() if not place.startswith(".history")}
-    if any(_form(leaves[place]) != _form(leaf) for place, leaf in fixed.items()):
+    if any(_form(place, leaves[place]) != _form(place, leaf) for place, leaf in expected.items()):
         return None
     saved = jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(leaves[place]) for place in expected])
     status = saved.status
@@ -92,8 +94,8 @@ def _by_place(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
-def _form(leaf: Any) -> tuple[Any, Any]:
-    return tuple(leaf.shape), leaf.dtype
+def _form(place: str, leaf: Any) -> tuple[Any, Any]:
+    return leaf.ndim if place.startswith(".history") else leaf.shape, leaf.dtype  # histories have any length
 
 
 def _example(problem: Problem, solver: Solver, index: int, key: Any) -> Snapshot:
