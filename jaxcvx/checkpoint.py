@@ -327,7 +327,7 @@ def _read(stream: BinaryIO, name: str) -> tuple[dict[str, Any], dict[str, np.nda
         infos = archive.infolist()
         members = {info.filename.removesuffix(".npy"): info for info in infos}
         length = stream.seek(0, os.SEEK_END)
-        if len(members) < len(infos) or sum(info.file_size for info in infos) > length:
+        if len(members) < len(infos) or sum(info.compress_size for info in infos) > length:
             raise FileFormatError(f"{name}: members that overlap or have the same name: a damaged file.")
         if _HEADER not in members:
             raise FileFormatError(f"{name}: an archive, but not one that jaxcvx.save wrote.")

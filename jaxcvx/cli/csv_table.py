@@ -104,6 +104,8 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     name = Path(path).name or os.fspath(path)
     records = _records(_text(path, name), name)
     _, header = next(records, (1, []))
+    if _is_blank(header) and all(_is_blank(record) for _, record in records):
+        raise FileFormatError(f"{name}: the file is empty.")
     _check_header(header, name)
     rows: list[list[str]] = []
     lines = array.array("q")
@@ -113,7 +115,7 @@ def read_table(path: str | os.PathLike[str]) -> Table:
             blank = line if blank is None else blank
             continue
         if blank is not None:
-            raise FileFormatError(f"{name}, line {blank}: blank, expected {len(header)} fields.")
+            raise FileFormatError(f"{name}, line {blank}: 0 fields, expected {len(header)}.")
         if len(record) != len(header):
             raise FileFormatError(f"{name}, line {line}: {len(record)} fields, expected {len(header)}.")
         rows.append(record)

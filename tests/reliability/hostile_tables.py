@@ -61,8 +61,8 @@ def wrong() -> Iterator[tuple[str, bytes, str]]:
     yield "a short row", GOOD + b"1,2\n", "line 42: 2 fields, expected 3"
     yield "a long row", GOOD + b"1,2,3,4\n" + GOOD * 1000, "line 42: 4 fields"
     yield "a row of a million fields", GOOD + b"1," * 10**6 + b"\n", "line 42: 1000001 fields"
-    yield "a blank line inside", GOOD + b"\n1,2,3\n", "line 42: blank"
-    yield "megabytes of blank lines inside", GOOD + b"\n" * (10 * MB) + b"1,2,3\n", "line 42: blank"
+    yield "a blank line inside", GOOD + b"\n1,2,3\n", "line 42: 0 fields"
+    yield "megabytes of blank lines inside", GOOD + b"\n" * (10 * MB) + b"1,2,3\n", "line 42: 0 fields"
     yield "a million columns", b",".join(b"c%d" % i for i in range(10**6)) + b"\n" + b"1\n" * 5, "columns"
     yield "a million nameless columns", b"," * 10**6 + b"\n" + b"1\n" * 5, "columns"
     yield "one name a thousand times", b",".join([b"a"] * 1000) + b"\n" + b"1\n" * 5, "more than once"
@@ -112,19 +112,19 @@ def main() -> None:
 
     def timed(name: str, began: float) -> None:
         nonlocal slowest
-        spent = time.perf_counter() - began
+        spent = time.process_time() - began
         slowest = max(slowest, (name, spent), key=lambda pair: pair[1])
 
     for name, data in right():
         _written(path, data)
-        began = time.perf_counter()
+        began = time.process_time()
         found: Any = read_csv(path, "y")
         timed(name, began)
         assert np.array_equal(found.X, X) and found.classes == ("0", "1", "2"), name
         read += 1
     for name, data, words in wrong():
         _written(path, data)
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             read_csv(path, "y" if b"y" in data[:20] else None)
             raise SystemExit(f"{name}: was read")
@@ -135,7 +135,7 @@ def main() -> None:
         assert message.isprintable(), (name, message)
         refused += 1
     for check in (formulas_are_texts, wide_table):
-        began = time.perf_counter()
+        began = time.process_time()
         check(path)
         timed(check.__name__, began)
         read += 1
