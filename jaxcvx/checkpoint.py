@@ -9,6 +9,7 @@ table below are ever built.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -17,8 +18,10 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 import zipfile
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import jax
@@ -33,6 +36,7 @@ MAX_HEADER_BYTES = 64 * 2**20
 MAX_DEPTH = 64
 _HEADER = "__jaxcvx__"
 _CHECKSUM_BYTES = 64
+_TOKEN_BYTES = 8
 
 # The name in the file (never change one) and the module that holds the class of this name. Dataclasses and
 # NamedTuples; imported when needed, so that this module depends on none of them.
@@ -94,13 +98,24 @@ def save(path: str | os.PathLike[str], obj: Any, metadata: dict[str, Any] | None
     if encoded.size > MAX_HEADER_BYTES:
         raise InvalidTypeError(f"metadata: got {encoded.size} bytes, expected at most {MAX_HEADER_BYTES}.")
 
+    with replacing(path) as stream:
+        _write(stream, {_HEADER: encoded, **arrays})
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A temporary file beside ``path`` to write to, which then takes its place; removed where writing fails.
+
+    Raises:
+      FileFormatError: the file cannot be written.
+    """
     target = os.path.realpath(os.fspath(path))
-    temporary = f"{target}.{secrets.token_hex(8)}.tmp"
+    temporary = f"{target}.{secrets.token_hex(_TOKEN_BYTES)}.tmp"
     try:
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             with os.fdopen(descriptor, "w+b") as stream:
-                _write(stream, {_HEADER: encoded, **arrays})
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, target)
@@ -110,6 +125,17 @@ def save(path: str | os.PathLike[str], obj: Any, metadata: dict[str, Any] | None
     except OSError as err:
         raise FileFormatError(f"cannot write {os.fspath(path)}: {err.strerror or err}") from err
     _sync_directory(os.path.dirname(target))
+
+
+def remove_unfinished(path: str | os.PathLike[str]) -> None:
+    """Remove what writers of ``path`` that were killed have left beside it. For the only writer of this file."""
+    target = os.path.realpath(os.fspath(path))
+    name = re.compile(re.escape(os.path.basename(target)) + rf"\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}\.tmp")
+    folder = os.path.dirname(target)
+    for entry in os.listdir(folder) if os.path.isdir(folder) else ():
+        if name.fullmatch(entry):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, entry))
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -148,7 +174,10 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any
     except Exception as err:  # a damaged archive makes zipfile raise almost anything
         raise FileFormatError(f"{name}: not a jaxcvx file, or a damaged one ({err}).") from err
     try:
-        return _unpack(header["tree"], arrays), header["metadata"]
+        obj, metadata = _unpack(header["tree"], arrays, 0), header["metadata"]
+        if arrays or not isinstance(metadata, dict):
+            raise ValueError("arrays or metadata that belong to nothing")
+        return obj, metadata
     except Exception as err:  # whatever a class says to fields that it does not know
         raise FileFormatError(f"{name}: its contents do not fit this version of jaxcvx ({err}).") from err
 
@@ -213,28 +242,48 @@ def _pack_array(value: Any, where: str, arrays: dict[str, np.ndarray]) -> dict[s
     return node
 
 
-def _unpack(node: Any, arrays: dict[str, np.ndarray]) -> Any:
+def _unpack(node: Any, arrays: dict[str, np.ndarray], depth: int) -> Any:
+    """What ``_pack`` made ``node`` from. Every array is taken out of ``arrays``: none can be used twice."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+
+    def inner(item: Any) -> Any:
+        return _unpack(item, arrays, depth + 1)
+
     kind = node["kind"]
     if kind == "value":
+        if not (node["value"] is None or isinstance(node["value"], bool | int | float | str)):
+            raise ValueError("a value that is not plain")
         return node["value"]
     if kind == "array":
-        return _as_saved(arrays[node["key"]])
+        return _as_saved(arrays.pop(node["key"]))
     if kind == "bfloat16":
-        return jnp.asarray(arrays[node["key"]].view(jnp.bfloat16))
+        array = arrays.pop(node["key"])
+        if array.dtype != np.uint16:
+            raise ValueError(f"bfloat16 from {array.dtype}")
+        return jnp.asarray(array.view(jnp.bfloat16))
     if kind == "prng_key":
-        return jax.random.wrap_key_data(jnp.asarray(arrays[node["key"]]), impl=node["impl"])
-    if kind == "tuple":
-        return tuple(_unpack(item, arrays) for item in node["items"])
-    if kind == "list":
-        return [_unpack(item, arrays) for item in node["items"]]
+        return jax.random.wrap_key_data(jnp.asarray(arrays.pop(node["key"])), impl=node["impl"])
+    if kind in ("tuple", "list"):
+        items = [inner(item) for item in node["items"]]
+        return items if kind == "list" else tuple(items)
     if kind == "dict":
-        return {key: _unpack(item, arrays) for key, item in node["items"].items()}
+        return {key: inner(item) for key, item in node["items"].items()}
     if kind == "object":
-        if node["type"] not in _MODULES:
-            raise ValueError(f"unknown type {node['type']!r}")
-        fields = {name: _unpack(field, arrays) for name, field in node["fields"].items()}
-        return _saved_type(node["type"])(**fields)
+        return _build(node["type"], {name: inner(field) for name, field in node["fields"].items()})
     raise ValueError(f"unknown kind {kind!r}")
+
+
+def _build(name: str, fields: dict[str, Any]) -> Any:
+    """An object of the table: its static parts can be hashed, and none of its leaves is a text."""
+    if name not in _MODULES:
+        raise ValueError(f"unknown type {name!r}")
+    obj = _saved_type(name)(**fields)
+    leaves, structure = jax.tree.flatten(obj)
+    hash(obj if jax.tree_util.treedef_is_leaf(structure) else structure)
+    if any(isinstance(leaf, str) for leaf in leaves):
+        raise ValueError(f"{name} of texts")
+    return obj
 
 
 def _as_saved(array: np.ndarray) -> Any:
@@ -275,7 +324,11 @@ def _read(stream: BinaryIO, name: str) -> tuple[dict[str, Any], dict[str, np.nda
     if not zipfile.is_zipfile(stream):
         raise FileFormatError(f"{name}: not a jaxcvx file, or a truncated one.")
     with zipfile.ZipFile(stream) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        infos = archive.infolist()
+        members = {info.filename.removesuffix(".npy"): info for info in infos}
+        length = stream.seek(0, os.SEEK_END)
+        if len(members) < len(infos) or sum(info.compress_size for info in infos) > length:
+            raise FileFormatError(f"{name}: members that overlap or have the same name: a damaged file.")
         if _HEADER not in members:
             raise FileFormatError(f"{name}: an archive, but not one that jaxcvx.save wrote.")
         size = members[_HEADER].file_size
@@ -305,7 +358,10 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     stream = io.BytesIO(data)
     if np.lib.format.read_magic(stream) != (1, 0):
         raise ValueError(f"member {info.filename!r} has an unknown npy version")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    try:
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    except MemoryError as err:  # Python's parser on deep nesting
+        raise ValueError(f"member {info.filename!r} has a damaged header") from err
     if dtype.kind not in "biufc" or fortran:
         raise ValueError(f"member {info.filename!r} does not hold plain numbers")
     count = math.prod(shape)

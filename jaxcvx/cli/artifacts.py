@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcvx.checkpoint import replacing
 from jaxcvx.cli.model import save_model
 from jaxcvx.cli.pipeline import Result
-from jaxcvx.errors import FileFormatError
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a text file atomically."""
-    folder = os.path.dirname(path) or "."
-    try:
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(temporary, path)
-    except OSError as err:
-        raise FileFormatError(f"{path}: can't be written: {err.strerror}.") from err
+    """Write a text file, whole or not at all.
+
+    Raises:
+      FileFormatError: it cannot be written.
+    """
+    with replacing(path) as stream:
+        stream.write(text.encode())
 
 
 def write_artifacts(folder: str, report: dict[str, Any], result: Result) -> list[str]:

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import array
+import collections
 import csv
 import io
 import math
 import os
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxcvx.errors import FileFormatError, InvalidInputError
 
+MAX_BYTES = 2**30
+MAX_COLUMNS = 100_000
 MISSING = frozenset({"", "na", "nan", "null", "?"})
 _REPR = reprlib.Repr()
 _REPR.maxstring = 60
 
 
 class Table(NamedTuple):
-    """A file's cells, stripped of surrounding blanks; ``lines[i]`` is the line where data row i begins."""
+    """A file's cells, stripped of surrounding blanks.
+
+    ``lines[i]`` is the line where data row i begins, ``positions`` the place of each column in the header.
+    """
 
     name: str
     header: list[str]
     rows: list[list[str]]
-    lines: list[int]
+    lines: Sequence[int]
+    positions: dict[str, int]
 
     def place(self, row: int, column: str) -> str:
         """Where a cell stands, for messages."""
@@ -39,7 +47,7 @@ class Table(NamedTuple):
         Raises:
           InvalidInputError: if one of them is missing or infinite.
         """
-        position = self.header.index(name)
+        position = self.positions[name]
         cells = [row[position] for row in self.rows]
         for row, cell in enumerate(cells):
             if cell.lower() in MISSING:
@@ -87,20 +95,48 @@ class Table(NamedTuple):
 def read_table(path: str | os.PathLike[str]) -> Table:
     """All cells of a file (UTF-8, commas, a header line), checked for shape only.
 
-    Blank lines at the end are ignored, others are rows that are too short.
+    Blank lines at the end are ignored, others are rows that are too short. Reading ends at the first fault.
 
     Raises:
-      FileFormatError: no such file, a directory, empty, no data rows, not UTF-8, NUL bytes, unbalanced
-        quotes or an over-long field, column names given twice, rows of unequal length.
+      FileFormatError: no such file, a directory, empty, too large, no data rows, not UTF-8, NUL bytes, unbalanced
+        quotes or an over-long field, too many columns, column names given twice, rows of unequal length.
     """
     name = Path(path).name or os.fspath(path)
+    records = _records(_text(path, name), name)
+    _, header = next(records, (1, []))
+    if _is_blank(header) and all(_is_blank(record) for _, record in records):
+        raise FileFormatError(f"{name}: the file is empty.")
+    _check_header(header, name)
+    rows: list[list[str]] = []
+    lines = array.array("q")
+    blank: int | None = None
+    for line, record in records:
+        if _is_blank(record):
+            blank = line if blank is None else blank
+            continue
+        if blank is not None:
+            raise FileFormatError(f"{name}, line {blank}: 0 fields, expected {len(header)}.")
+        if len(record) != len(header):
+            raise FileFormatError(f"{name}, line {line}: {len(record)} fields, expected {len(header)}.")
+        rows.append(record)
+        lines.append(line)
+    if not rows:
+        raise FileFormatError(f"{name}: there is a header and no data row.")
+    return Table(name, header, rows, lines, {column: place for place, column in enumerate(header)})
+
+
+def _text(path: str | os.PathLike[str], name: str) -> TextIO:
+    """The contents of a file, if they are text: decoded again line by line, as that takes far less memory."""
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError as err:
         raise FileFormatError(f"no such file: {os.fspath(path)}") from err
     except (OSError, ValueError) as err:
         reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
         raise FileFormatError(f"cannot read {os.fspath(path)}: {reason}") from err
+    if len(data) > MAX_BYTES:
+        raise FileFormatError(f"{name}: more than {MAX_BYTES} bytes, which is the most that is read.")
     if b"\0" in data:
         line = data[: data.index(b"\0")].count(b"\n") + 1
         raise FileFormatError(f"{name}, line {line}: a NUL byte: this is not a CSV file in UTF-8.")
@@ -109,41 +145,35 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     except UnicodeDecodeError as err:
         line = data[: err.start].count(b"\n") + 1
         raise FileFormatError(f"{name}, line {line}: byte 0x{data[err.start]:02x} is not UTF-8.") from err
-    if not text.strip():
+    if not text or text.isspace():
         raise FileFormatError(f"{name}: the file is empty.")
+    return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
 
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    records: list[list[str]] = []
-    lines: list[int] = []
-    start = 1
+
+def _records(text: TextIO, name: str) -> Iterator[tuple[int, list[str]]]:
+    """The line where each record begins, and its cells, stripped."""
+    reader, start = csv.reader(text, strict=True), 1
     try:
         for record in reader:
-            records.append([cell.strip() for cell in record])
-            lines.append(start)
+            if len(record) > MAX_COLUMNS:
+                raise FileFormatError(
+                    f"{name}, line {start}: {len(record)} fields, expected at most {MAX_COLUMNS} columns."
+                )
+            yield start, [cell.strip() for cell in record]
             start = reader.line_num + 1
     except csv.Error as err:
         raise FileFormatError(f"{name}, record that begins on line {start}: {err}.") from err
-    while records and _is_blank(records[-1]):
-        records.pop()
-        lines.pop()
 
-    if not records:
-        raise FileFormatError(f"{name}: the file is empty.")
-    header = records[0]
+
+def _check_header(header: list[str], name: str) -> None:
     if _is_blank(header):
         raise FileFormatError(f"{name}, line 1: blank, expected the column names.")
     for separator in (";", "\t"):
         if len(header) == 1 and separator in header[0]:
             raise FileFormatError(f"{name}: columns are separated by {separator!r}, expected commas.")
-    twice = sorted({column for column in header if column and header.count(column) > 1})
+    twice = sorted(column for column, count in collections.Counter(header).items() if column and count > 1)
     if twice:
         raise FileFormatError(f"{name}: a name is given more than once in the {listing(twice, 'header')}.")
-    if len(records) == 1:
-        raise FileFormatError(f"{name}: there is a header and no data row.")
-    for record, line in zip(records[1:], lines[1:], strict=True):
-        if len(record) != len(header):
-            raise FileFormatError(f"{name}, line {line}: {len(record)} fields, expected {len(header)}.")
-    return Table(name, header, records[1:], lines[1:])
 
 
 def _is_blank(record: list[str]) -> bool:

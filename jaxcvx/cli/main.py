@@ -1,6 +1,7 @@
 """The `jaxcvx` command: train, predict, certify, bench, experiment.
 
-Exit codes: 0 done; 1 done, but a solve failed numerically; 2 bad usage or bad data (a line or two on stderr).
+Exit codes: 0 done; 1 done, but a solve failed numerically; 2 bad usage or bad data (a line or two on stderr);
+130 interrupted by Ctrl-C (one line).
 """
 
 from __future__ import annotations
@@ -119,6 +120,11 @@ def _progress(show: bool) -> Iterator[Callable[[str, float], None]]:
         yield report
 
 
+def _checkpoint(folder: str) -> str:
+    """Where ``train`` keeps what it needs to go on after an interruption; removed once it is done."""
+    return os.path.join(folder, "checkpoint.npz")
+
+
 def _train(args: argparse.Namespace) -> int:
     from jaxcvx.cli.artifacts import write_artifacts
     from jaxcvx.cli.pipeline import train
@@ -130,10 +136,13 @@ def _train(args: argparse.Namespace) -> int:
         os.makedirs(args.out, exist_ok=True)
     except OSError as err:
         raise FileFormatError(f"--out: can't make the directory {args.out!r}: {err.strerror}.") from err
+    checkpoint = _checkpoint(args.out)
     with _progress(sys.stderr.isatty() and not args.json) as report_stage:
-        result = train(data, schema, settings, report_stage)
+        result = train(data, schema, settings, report_stage, checkpoint)
     report = build_report(data, settings, result)
     files = write_artifacts(args.out, report, result)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(checkpoint)
     if args.json:
         print(json.dumps(report, indent=2))
     else:
@@ -184,17 +193,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "bench": lambda a: _from_checkout("benchmarks", a),
         "experiment": lambda a: _from_checkout("experiments", a),
     }
-    import jax
-
     try:
+        import jax
+
         with jax.enable_x64(True):
             return handlers[args.command](args)
     except JaxcvxError as err:
         print(f"jaxcvx {args.command}: {err}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"jaxcvx {args.command}: interrupted", file=sys.stderr)
-        return 1
+        kept = args.command == "train" and os.path.exists(_checkpoint(args.out))
+        rest = f"; the same command goes on from {_checkpoint(args.out)}" if kept else ""
+        print(f"jaxcvx {args.command}: interrupted{rest}", file=sys.stderr)
+        return 130
 
 
 def run() -> None:

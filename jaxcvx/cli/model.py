@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -102,9 +104,34 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Network, Preprocessing, di
         for name in ("mean", "scale", "classes"):
             fields[name] = None if fields[name] is None else tuple(fields[name])
         prep = Preprocessing(**fields)
-    except (KeyError, TypeError, ValueError) as err:
+        _check(network, prep)
+    except (AttributeError, KeyError, TypeError, ValueError) as err:
         raise FileFormatError(f"{os.fspath(path)}: its description of the preprocessing is damaged.") from err
     return network, prep, metadata
+
+
+def _check(network: Network, prep: Preprocessing) -> None:
+    """Whether network and preprocessing fit together; they do unless a file was tampered with.
+
+    Raises:
+      ValueError, TypeError, AttributeError: they do not.
+    """
+    if len(prep.mean) != len(prep.schema.feature_names):
+        raise ValueError("means of other columns")
+    row = np.zeros((1, len(prep.mean)))
+    if not np.all(np.isfinite(np.array(prep.mean, float)) & (np.array(prep.scale, float) > 0)):
+        raise ValueError("means or scales that are no numbers")
+    F = jax.eval_shape(network, row)
+    outputs = len(prep.classes) if prep.classes is not None and len(prep.classes) > 2 else None
+    if F.ndim != 2 or F.shape[1] not in ((1, 2) if outputs is None else (outputs,)):
+        raise ValueError(f"outputs of shape {F.shape}")
+    if prep.task not in ("classification", "regression") or (prep.task == "regression") != (prep.classes is None):
+        raise ValueError("classes that do not fit the task")
+    if not all(isinstance(label, str) for label in prep.classes or ()):
+        raise TypeError("classes that are no texts")
+    prep.targets(np.zeros(1, np.int64))
+    if not all(math.isfinite(value) for value in (prep.target_mean, prep.target_scale, prep.beta)):
+        raise ValueError("numbers that are not finite")
 
 
 def outputs(network: Network, prep: Preprocessing, X: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from jaxcvx.networks.network import Network, network_objective
 from jaxcvx.operators.features import Dense
 from jaxcvx.problems.base import make_problem
 from jaxcvx.problems.relu import Problem
+from jaxcvx.resume import Checkpoint
 from jaxcvx.solvers.base import Solution, Status, StepInfo
 from jaxcvx.solvers.cone_admm import ConeADMM
 from jaxcvx.solvers.driver import solve
@@ -34,6 +35,7 @@ from jaxcvx.solvers.proximal_gradient import ProximalGradient
 FEATURES = Dense(bias=True)
 COMPLETE_LIMIT = 5000  # cells, and COMPLETE_WORK numbers in all their constraints
 COMPLETE_WORK = 3e6
+CHECKPOINT_STEPS = 200  # of the convex program, between two writes of where it stands
 PATH = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 
 
@@ -245,8 +247,13 @@ def compare(problem: Problem, width: int, seconds: float, key: Any, report: Repo
     return Comparison(solution.network, objective, elapsed, done, status, curve)
 
 
-def train(data: Dataset, schema: Schema, settings: Settings, report: Report) -> Result:
-    """Run the pipeline. Everything random comes from ``settings.seed``."""
+def train(
+    data: Dataset, schema: Schema, settings: Settings, report: Report, checkpoint: str | None = None
+) -> Result:
+    """Run the pipeline. Everything random comes from ``settings.seed``.
+
+    The convex program's state goes to the file ``checkpoint``, if one is named, and goes on from there if it exists.
+    """
     began = time.perf_counter()
     split = split_data(data, settings, schema)
     keys = jax.random.split(jax.random.key(settings.seed), 5)
@@ -281,7 +288,10 @@ def train(data: Dataset, schema: Schema, settings: Settings, report: Report) -> 
         report(stage, float(np.clip((gap - start) / (wanted - start), 0, 1)))
 
     init = best if isinstance(solver, ConeADMM) else None
-    solution = solve(problem, solver, init=init, callback=watch)
+    watchers: list[Any] = [watch]
+    if checkpoint is not None:
+        watchers.append(Checkpoint(checkpoint, every=CHECKPOINT_STEPS))
+    solution = solve(problem, solver, init=init, callback=watchers)
     report("polishing", 0.0)
     source, network = "the convex program", solution.network
     if not isinstance(solver, ConeADMM):

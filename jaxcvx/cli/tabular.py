@@ -139,7 +139,7 @@ def read_training_csv(
                 f"{table.name}: column {position + 1} has no name. If it is a row index, leave it out."
             )
     target = table.header[-1] if target is None else target
-    if target not in table.header:
+    if target not in table.positions:
         raise InvalidInputError(
             f"target: {table.name} has no column {quote(target)}; it has {listing(table.header)}."
         )
@@ -197,7 +197,7 @@ def read_target(
       InvalidInputError: no target column, missing or infinite values, an unknown label or text for a number.
     """
     table = read_table(path)
-    if schema.target is None or schema.target not in table.header:
+    if schema.target is None or schema.target not in table.positions:
         wanted = "a target column" if schema.target is None else f"the target column {quote(schema.target)}"
         raise InvalidInputError(f"{table.name}: {wanted} is needed; the file has {listing(table.header)}.")
     cells = table.column(schema.target)
@@ -251,7 +251,7 @@ def _describe(table: Table, name: str) -> Column:
 
 def _features(table: Table, schema: Schema) -> Float[np.ndarray, "n d"]:
     """X of shape (n, d) from the columns that the schema names."""
-    missing = [column.name for column in schema.columns if column.name not in table.header]
+    missing = [column.name for column in schema.columns if column.name not in table.positions]
     if missing:
         raise InvalidInputError(f"{table.name}: missing {listing(missing)}. It has {listing(table.header)}.")
     blocks: list[np.ndarray] = []

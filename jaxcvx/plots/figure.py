@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import secrets
 from typing import Any
 
-from jaxcvx.errors import FileFormatError, InvalidTypeError, require_extra
+from jaxcvx.checkpoint import replacing
+from jaxcvx.errors import InvalidTypeError, require_extra
 
 # Okabe and Ito's palette, told apart by colour-blind readers.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -62,15 +62,5 @@ def save_png(figure: Any, path: str | os.PathLike[str]) -> None:
         target = os.path.realpath(os.fsdecode(path))
     except (TypeError, ValueError) as err:
         raise InvalidTypeError(f"path: got {path!r}, expected the name of a file to write.") from err
-    temporary = f"{target}.{secrets.token_hex(8)}.tmp"
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                figure.savefig(stream, format="png", dpi=DPI)
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as err:
-        raise FileFormatError(f"cannot write {os.fsdecode(path)}: {err.strerror or err}") from err
+    with replacing(target) as stream:
+        figure.savefig(stream, format="png", dpi=DPI)

@@ -272,12 +272,17 @@ def run_block(problem: Problem, solver: Solver, state: Any, status: Array, fresh
     after = jax.lax.fori_loop(0, count, lambda _, s: solver.step(problem, s), state)
     after = solver.check(problem, after)
     finite = all_finite(after.params) & ~jnp.isnan(after.residual)
-    tol = max(solver.tol, 256 * float(jnp.finfo(problem.dtype).eps))
-    status = jnp.where(after.residual <= tol, Status.CONVERGED, status)
-    ended = (after.step >= solver.max_steps) | solver.gives_up(problem, after)
-    status = jnp.where((status == Status.RUNNING) & ended, Status.MAX_STEPS, status)
-    status = jnp.where(finite, status, Status.DIVERGED)
+    status = jnp.where(finite, status_at(problem, solver, after, status), Status.DIVERGED)
     return _where_tree(finite, after, state), status
+
+
+def status_at(problem: Problem, solver: Solver, state: Any, status: Array) -> Array:
+    """Status after a check that saw ``state``, by the solver's limits."""
+    tol = max(solver.tol, 256 * float(jnp.finfo(problem.dtype).eps))
+    running = status == Status.RUNNING
+    ended = (state.step >= solver.max_steps) | solver.gives_up(problem, state)
+    status = jnp.where(running & ended, Status.MAX_STEPS, status)
+    return jnp.where(running & (state.residual <= tol), Status.CONVERGED, status)
 
 
 def record(history: History, state: Any, offset: Array) -> History:

@@ -6,21 +6,25 @@ from typing import Any
 
 from jaxcvx.errors import InvalidTypeError
 from jaxcvx.solvers.base import AnySolver, Callback, Solution, StepInfo
+from jaxcvx.solvers.snapshot import Snapshot
 
 
 class Hook:
     """A callback that is also told when a solve starts and when it ends. Subclasses override what they need."""
 
     def begin(self, problem: Any, solver: AnySolver) -> Any:
-        """Called before the solve; params to start from, or None to leave the caller's ``init``."""
+        """Called before the solve; params to start from, a ``Saved`` state, or None to leave the caller's ``init``."""
         return None
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Called before ``__call__`` with all that it takes to go on from there; not by loops on the host."""
 
     def __call__(self, info: StepInfo) -> Any:
         """Called after each block of steps; a true value stops the solve."""
         return False
 
     def end(self, solution: Solution | None) -> None:
-        """Called after the solve, also where it failed: then without a solution."""
+        """Called after the solve, also where it failed or was interrupted: then without a solution."""
 
 
 def as_callbacks(callback: Any) -> tuple[Callback, ...]:

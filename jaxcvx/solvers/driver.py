@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +43,7 @@ from jaxcvx.solvers.base import (
 )
 from jaxcvx.solvers.callbacks import Hook, as_callbacks
 from jaxcvx.solvers.memory import available_bytes, program_bytes, refuse_beyond, shapes_of, tree_bytes
+from jaxcvx.solvers.snapshot import Saved, Snapshot, restore
 
 
 @with_full_precision
@@ -114,16 +116,31 @@ def _solve_checked(
     callbacks = as_callbacks(callback)
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, init, key))):
         raise invalid("callback", "a callback under jit or vmap", "none there: it needs concrete numbers")
-    hooks, solution = [each for each in callbacks if isinstance(each, Hook)], None
-    try:
-        for hook in hooks:
-            saved = hook.begin(problem, solver)
-            init = init if saved is None else saved
-        solution = _solve(problem, solver, init, key, lambda info: any([each(info) for each in callbacks]))
-    finally:
-        for hook in hooks:
-            hook.end(solution)
+    solution: Solution | None = None
+
+    def end(hook: Hook) -> None:
+        hook.end(solution)
+
+    with contextlib.ExitStack() as stack:  # one hook's failure does not keep the others from their end
+        for hook in callbacks:
+            if isinstance(hook, Hook):
+                stack.callback(end, hook)
+                saved = hook.begin(problem, solver)
+                init = init if saved is None else saved
+        solution = _solve(problem, solver, init, key, _told(callbacks))
     return solution
+
+
+def _told(callbacks: Sequence[Callback]) -> Callable[..., bool]:
+    """One function that tells all callbacks, and the hooks among them where the solve stands."""
+
+    def tell(info: StepInfo, snapshot: Snapshot | None = None) -> bool:
+        for each in callbacks:
+            if snapshot is not None and isinstance(each, Hook):
+                each.keep(snapshot)
+        return any([each(info) for each in callbacks])
+
+    return tell
 
 
 def _is_concrete(leaf: Any) -> bool:
@@ -137,7 +154,7 @@ def _solve_everywhere(problem: Problem, solver: AnySolver, init: Any, key: Any) 
     return solve(problem, solver, init=init, key=key)
 
 
-def _solve(problem: Problem, solver: AnySolver, init: Any, key: Any, callback: Callback | None) -> Solution:
+def _solve(problem: Problem, solver: AnySolver, init: Any, key: Any, callback: Callable[..., bool] | None) -> Solution:
     if isinstance(solver, HostSolver):
         if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, init, key))):
             raise InvalidTypeError(
@@ -149,7 +166,11 @@ def _solve(problem: Problem, solver: AnySolver, init: Any, key: Any, callback: C
         return solver.solve_on_host(problem, init, key, callback)
     assert isinstance(solver, Solver)
     problem = solver.prepare(problem)
-    params = starting_params(problem, solver, init, key)
+    resumed = None
+    if isinstance(init, Saved):
+        resumed = restore(problem, solver, init.leaves)
+        init = init.params
+    params = init if resumed is not None else starting_params(problem, solver, init, key)
     # Inside jit even operations on concrete numbers are traced, which the fresh array tells.
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, params, key))):
         # What is concrete here, such as a problem that is closed over, would be traced in there.
@@ -158,7 +179,7 @@ def _solve(problem: Problem, solver: AnySolver, init: Any, key: Any, callback: C
     if callback is None:
         done = _run_jitted(problem, solver, params, key)
     else:
-        done = _run_with_callback(problem, solver, params, key, callback)
+        done = _run_with_callback(problem, solver, params, key, callback, resumed)
     return _summarise_on_host(problem, solver, done)
 
 
@@ -220,28 +241,41 @@ _run_block = jax.jit(run_block, static_argnames="solver")
 _finish = jax.jit(lambda problem, solver, state: solver.finish(problem, state), static_argnums=1)
 
 
-def _run_with_callback(problem: Problem, solver: Solver, params: Any, key: Any, callback: Callback) -> Run:
-    """The same loop as ``run``, on the host."""
+def _run_with_callback(
+    problem: Problem,
+    solver: Solver,
+    params: Any,
+    key: Any,
+    callback: Callable[[StepInfo, Snapshot], bool],
+    resumed: Snapshot | None,
+) -> Run:
+    """The same loop as ``run``, on the host; from its beginning, or from a snapshot of it."""
     phases = solver.run_phases(problem)
     history = new_history(problem, phases)
-    status = jnp.where(problem.is_valid(), Status.RUNNING, Status.INVALID_INPUT)
-    total, last, best = jnp.asarray(0, jnp.int32), None, None
-    for phase in phases:
-        status = next_status(status, last, solver)
-        state, fresh = _init(problem, phase, key, params), True
+    status = jnp.asarray(Status.RUNNING if bool(problem.is_valid()) else Status.INVALID_INPUT, jnp.int32)
+    total, best, first = jnp.asarray(0, jnp.int32), None, 0
+    if resumed is not None:
+        first, total, best = int(resumed.phase), resumed.before, resumed.best
+        history, key = resumed.history, resumed.key
+    for index, phase in enumerate(phases[first:], first):
+        if resumed is not None and index == first:
+            state, status, fresh = resumed.state, resumed.status, False
+        else:
+            status = next_status(status, phases[index - 1] if index else None, solver)
+            state, fresh = _init(problem, phase, key, params), True
         while int(status) == Status.RUNNING:
             state, status = _run_block(problem, phase, state, status, fresh)
             if fresh and best is None and solver.keeps_better_start:
                 best = start_as_best(state.objective, params)
             history, fresh = record(history, state, total), False
             objective, bound, residual = map(float, (state.objective, state.bound, state.residual))
-            step = int(total + state.step)
-            name = type(phase).__name__
-            if callback(StepInfo(name, step, phase.max_steps, objective, bound, residual, state.params)):
+            step, name = int(total + state.step), type(phase).__name__
+            here = Snapshot(np.int32(index), state, status, total, best, history, key)
+            if callback(StepInfo(name, step, phase.max_steps, objective, bound, residual, state.params), here):
                 status = jnp.where(status == Status.RUNNING, Status.STOPPED, status)
-        if last is None or int(state.step) > 0:
+        if index == 0 or int(state.step) > 0:
             best = keep_best(best, state, _finish(problem, phase, state))
-        total, last = total + state.step, phase
+        total = total + state.step
         assert best is not None
         params = best.params
     assert best is not None

@@ -27,12 +27,13 @@ def test_a_failure_keeps_the_old_file_and_says_why(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(FileFormatError, match="report.json: can't be written: No space left"):
+    with pytest.raises(FileFormatError, match="cannot write .*report.json: No space left"):
         write_text(path, "new")
     with open(path) as stream:
         assert stream.read() == "old"
+    assert os.listdir(tmp_path) == ["report.json"]
 
 
 def test_no_such_folder(tmp_path):
-    with pytest.raises(FileFormatError, match="can't be written"):
+    with pytest.raises(FileFormatError, match="cannot write"):
         write_text(str(tmp_path / "missing" / "report.json"), "x")

@@ -24,7 +24,7 @@ def test_columns_and_places(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text('a,b\n1,x\n"2\n",y\n3,z\n')
     table = read_table(path)
-    assert table.header == ["a", "b"] and table.lines == [2, 3, 5]
+    assert table.header == ["a", "b"] and list(table.lines) == [2, 3, 5]
     np.testing.assert_array_equal(table.numbers("a"), [1, 2, 3])
     assert table.is_numeric("a") and not table.is_numeric("b")
     assert table.place(2, "b") == "t.csv, data row 3 (line 5), column 'b'"

@@ -1,0 +1,128 @@
+"""The same problem, key and device give the same bits: again, compiled anew, in another process, in any thread.
+
+What XLA does not promise, and is not asked for here: other devices, another number of devices or of threads (sums are
+split otherwise), ``vmap`` against a loop, and a solve under ``jit`` against one that calls back to the host (other
+programs, whose operations are fused otherwise). There results agree to rounding, not to the bit.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcvx
+from tests.reliability.cases import CASES, DRIVEN, SAMPLERS, Case, differing, digest, result
+
+ROOT = Path(__file__).parents[2]
+NAMES = (*CASES, *SAMPLERS)
+# The others compile for longer: with -m soak.
+DEFAULT = ("adam", "minibatches", "noise", "gated", "cone", "svd", "columns", "cuts", "gaussian-gates", "data-gates")
+DEFAULT += ("conv-gates", "all-cells", "perturbed", "gradient-noise", "langevin", "spike-free", "beta-max")
+
+
+def elsewhere(names: tuple[str, ...]) -> dict[str, str]:
+    """Digests from another process, which compiles everything itself."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION_CACHE")}
+    command = [sys.executable, "-m", "tests.reliability.cases", *names]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=3600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("names", [DEFAULT, pytest.param(NAMES, marks=pytest.mark.soak)], ids=["some", "all"])
+def test_the_same_bits_again_compiled_anew_and_elsewhere(names: tuple[str, ...]) -> None:
+    first = {name: digest(result(name)) for name in names}
+    again = {name: digest(result(name)) for name in names}
+    jax.clear_caches()
+    compiled_anew = {name: digest(result(name)) for name in names}
+    assert first == again
+    assert first == compiled_anew
+    assert first == elsewhere(names)
+    print(f"{len(names)} results, each in 4 ways: {3 * len(names)} comparisons, all the same bits")
+
+
+def problem_of(seed: int) -> Any:
+    rng = np.random.default_rng(seed)
+    X, Y = rng.standard_normal((12, 3)), rng.standard_normal((12, 1))
+    cells = jaxcvx.sample_arrangements(jax.random.key(seed), X, 10)
+    return jaxcvx.make_problem(X, Y, 0.05, arrangements=cells)
+
+
+SOLVERS = (
+    jaxcvx.ProximalGradient(tol=1e-6, phases="accelerated"),
+    jaxcvx.GradientDescent(width=6, max_steps=200),
+    jaxcvx.ColumnGeneration(tol=1e-6, width=20, move_steps=50),
+    jaxcvx.AnnealedNoise(width=6, max_steps=200),
+)
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.soak)])
+def test_eight_threads_give_what_one_gives(rounds: int) -> None:
+    """Different problems and solvers at the same time, the first ones while they compile."""
+    problems = [problem_of(seed) for seed in range(8)]
+
+    def solve(k: int) -> Any:
+        with jax.enable_x64(True):  # a setting of the thread
+            return jaxcvx.solve(problems[k % 8], SOLVERS[k % 4], key=jax.random.key(k))
+
+    together = threading.Barrier(8)
+
+    def at_once(k: int) -> Any:
+        together.wait(timeout=600)
+        return solve(k)
+
+    compared = 0
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for _ in range(rounds):
+            jax.clear_caches()
+            parallel = list(pool.map(at_once, range(8)))
+            serial = [solve(k) for k in range(8)]
+            for one, other in zip(parallel, serial, strict=True):
+                assert differing(one, other) == []
+                compared += 1
+    print(f"{compared} solves in 8 threads compared with serial ones, all the same bits")
+
+
+def compiled(caplog: Any, run: Any) -> list[str]:
+    """Names of the programs that a call compiles."""
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="jax"), jax.log_compiles():
+        run()
+    return [message.split()[1] for message in caplog.messages if message.startswith("Compiling ")]
+
+
+def some(names: Any, default: tuple[str, ...]) -> list[Any]:
+    return [name if name in default else pytest.param(name, marks=pytest.mark.soak) for name in names]
+
+
+@pytest.mark.parametrize("name", some(CASES, DEFAULT))
+def test_a_second_solve_compiles_nothing(caplog: Any, name: str) -> None:
+    case = CASES[name]
+    case.solve()
+    assert compiled(caplog, case.solve) == []
+
+
+@pytest.mark.parametrize("name", some(DRIVEN, ("gated", "adam")))
+def test_other_data_of_the_same_shapes_compile_no_solver(caplog: Any, name: str) -> None:
+    """What is cut to the width of the network found, after the solve, has shapes that depend on the data."""
+    case = CASES[name]
+    problem = case.problem()
+    changed = jax.tree.map(lambda a: a * 0.999 if jnp.issubdtype(a.dtype, jnp.floating) else a, problem)
+    other = Case(lambda: changed, case.solver, case.key)
+    case.solve()
+    found = compiled(caplog, other.solve)
+    solver_programs = [each for each in found if each in ("jit(_run_jitted)", "jit(run)")]
+    assert solver_programs == [] and len(found) < 20
+    print(f"{name}: {found} compiled after the solve")
