@@ -6,27 +6,24 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.arrangements.cells import is_traced
-from jaxcvx.certificates.certificate import double_precision, make_certificate, to_double
+from jaxcvx.certificates.certificate import double_precision
 from jaxcvx.diff.implicit import differentiable_objective, differentiable_params, refuse_derivatives
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.networks.network import network_objective, objective_on_host, prune
 from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.solvers.base import (
     AnySolver,
     Callback,
-    History,
     HostSolver,
     Outcome,
-    Parts,
     Run,
     Solution,
     Solver,
@@ -36,7 +33,6 @@ from jaxcvx.solvers.base import (
     new_history,
     next_status,
     record,
-    relative_gap,
     run,
     run_block,
     start_as_best,
@@ -44,6 +40,7 @@ from jaxcvx.solvers.base import (
 from jaxcvx.solvers.callbacks import Hook, as_callbacks
 from jaxcvx.solvers.memory import available_bytes, program_bytes, refuse_beyond, shapes_of, tree_bytes
 from jaxcvx.solvers.snapshot import Saved, Snapshot, restore
+from jaxcvx.solvers.summary import evaluate_jitted, summarise, summarise_on_host
 
 
 @with_full_precision
@@ -180,7 +177,7 @@ def _solve(problem: Problem, solver: AnySolver, init: Any, key: Any, callback: C
         done = _run_jitted(problem, solver, params, key)
     else:
         done = _run_with_callback(problem, solver, params, key, callback, resumed)
-    return _summarise_on_host(problem, solver, done)
+    return summarise_on_host(problem, solver, done)
 
 
 def _check_structure(problem: Problem, solver: AnySolver) -> None:
@@ -222,7 +219,7 @@ def _solve_traced(problem: Problem, solver: Solver, params: Any, key: Any) -> So
     """Solve on constants, then attach derivatives to what has them (see :mod:`jaxcvx.diff.implicit`)."""
     constant = jax.lax.stop_gradient(problem)
     done = run(constant, solver, jax.lax.stop_gradient(params), key)
-    solution = _summarise(constant, solver, done)
+    solution = summarise(constant, solver, done)
     optimality = solver.optimality(constant, done.outcome.params)
     if optimality is None:
         return refuse_derivatives((problem, params), solution, type(solver).__name__)
@@ -314,7 +311,7 @@ def _estimate(problem: Any, solver: Solver) -> int:
     kept = tree_bytes((data, outcome))
     with double_precision():
         exact, point = shapes_of(data, jnp.float64), shapes_of(outcome, jnp.float64)
-        certifying = program_bytes(_evaluate_jitted, exact, solver, point, None)
+        certifying = program_bytes(evaluate_jitted, exact, solver, point, None)
     return max(solving, kept + certifying)
 
 
@@ -329,74 +326,3 @@ def _refuse_if_too_large(problem: Problem, solver: Solver) -> None:
     available = available_bytes()
     if available is not None and _SMALL * least > available:
         refuse_beyond(available + tree_bytes(problem), memory_estimate(problem, solver), type(solver).__name__)
-
-
-class _Numbers(NamedTuple):
-    objective: Any
-    program_gap: Any
-    upper_bound: Any
-    lower_bound: Any
-    gap: Any
-
-
-def _numbers(problem: Problem, parts: Parts) -> _Numbers:
-    upper = network_objective(parts.network, problem) if isinstance(problem, Problem) else parts.objective
-    upper = jnp.where(jnp.isnan(upper), jnp.inf, upper)  # of invalid data: nothing is claimed
-    lower = jnp.minimum(parts.lower_bound, upper)
-    bound = jnp.minimum(parts.program_bound, parts.objective)
-    return _Numbers(
-        parts.objective, relative_gap(parts.objective, bound), upper, lower, relative_gap(upper, lower)
-    )
-
-
-def _summarise(problem: Problem, solver: Solver, done: Run) -> Solution:
-    parts = solver.evaluate(problem, done.outcome)
-    return Solution(
-        params=done.outcome.params,
-        network=parts.network,
-        heuristic_bound=jnp.full((), -jnp.inf, problem.dtype),
-        status=done.status,
-        num_steps=done.num_steps,
-        history=done.history,
-        scope=solver.scope(problem),
-        dual=done.outcome.dual if isinstance(problem, SmoothProblem) else None,
-        **_numbers(problem, parts)._asdict(),
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("solver", "room"))
-def _evaluate_jitted(
-    problem: Problem, solver: Solver, outcome: Outcome, room: int | None
-) -> tuple[Parts, _Numbers]:
-    parts = solver.evaluate(problem, outcome, **({} if room is None else {"room": room}))
-    return parts, _numbers(problem, parts)
-
-
-def _summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
-    dtype, room = problem.dtype, solver.room(problem, done.outcome)
-    with double_precision():
-        exact = to_double(problem)
-        parts, numbers = jax.device_get(_evaluate_jitted(exact, solver, to_double(done.outcome), room))
-        network, upper = jax.tree.map(lambda a: a.astype(dtype), parts.network), numbers.upper_bound
-        if isinstance(problem, Problem):
-            # The rounded, pruned weights are what the caller gets, so they are what is reported.
-            network = prune(network)
-            upper = np.float64(objective_on_host(to_double(network), exact))
-    network = jax.tree.map(jnp.asarray, network)
-    certificate = make_certificate(upper, numbers.lower_bound, solver.scope(problem))
-    numbers = numbers._replace(
-        upper_bound=certificate.upper, lower_bound=certificate.lower, gap=certificate.gap
-    )
-    history = jax.device_get(done.history)
-    used = int(history.count)
-    return Solution(
-        params=done.outcome.params,
-        network=network,
-        heuristic_bound=np.float64(-np.inf),
-        status=np.int32(done.status),
-        num_steps=np.int32(done.num_steps),
-        history=History(history.step[:used], history.objective[:used], history.bound[:used], history.count),
-        scope=solver.scope(problem),
-        dual=done.outcome.dual if isinstance(problem, SmoothProblem) else None,
-        **{name: np.float64(value) for name, value in numbers._asdict().items()},
-    )
