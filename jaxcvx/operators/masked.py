@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxcvx.operators.readout import Readout
+from jaxcvx.operators.rounding import masked_sums
 
 
 @jax.tree_util.register_dataclass
@@ -27,12 +28,18 @@ class CellOperator:
       masks: (P, N) bool, gate patterns.
       linear: static; True if the last block is a skip connection: all gates open and no cone.
       readout: static; how N rows become n samples.
+      careful: static; whether ``adjoint`` bounds its rounding, see :func:`jaxcvx.operators.rounding.masked_sums`.
     """
 
     Z: Float[Array, "N p"]
     masks: Bool[Array, "P N"]
     linear: bool = dataclasses.field(default=False, metadata={"static": True})
     readout: Readout = dataclasses.field(default=Readout(), metadata={"static": True})
+    careful: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    def carefully(self) -> CellOperator:
+        """The same map for bounds that have to be proved: its adjoint costs three products in float32."""
+        return dataclasses.replace(self, careful=True)
 
     @property
     def num_blocks(self) -> int:
@@ -73,8 +80,10 @@ class CellOperator:
         """Adjoint of ``forward``: the blocks Z^T D_i lift(R)."""
         lifted = self.readout.lift(R)
         N, p = self.Z.shape
-        outer = self.Z[:, :, None] * lifted[:, None, :]
-        return (self.masks.astype(R.dtype) @ outer.reshape(N, -1)).reshape(-1, p, lifted.shape[1])
+        outer = (self.Z[:, :, None] * lifted[:, None, :]).reshape(N, -1)
+        masks = self.masks.astype(R.dtype)
+        sums = masked_sums(masks, outer) if self.careful else masks @ outer
+        return sums.reshape(-1, p, lifted.shape[1])
 
     def gram(
         self, inner: Float[Array, "p p"] | None = None, weights: Float[Array, P] | None = None

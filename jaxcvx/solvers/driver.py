@@ -15,6 +15,7 @@ from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.certificates.certificate import double_precision, make_certificate, to_double
 from jaxcvx.diff.implicit import differentiable_objective, differentiable_params, refuse_derivatives
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.keys import check_key
 from jaxcvx.networks.network import network_objective, prune
 from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.relu import Problem
@@ -98,6 +99,8 @@ def solve(
             raise invalid(name, value, "a positive number" if name != "tol" else "a number >= 0")
     if isinstance(problem, Problem):
         _check_structure(problem, solver)
+    if key is not None:
+        check_key(key)
     solver.validate(problem)
     if callback is None:
         if any(not leaf.is_fully_addressable for leaf in jax.tree.leaves(problem) if _is_concrete(leaf)):
