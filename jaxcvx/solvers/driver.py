@@ -19,7 +19,7 @@ from jaxcvx.keys import check_key
 from jaxcvx.networks.network import network_objective, prune
 from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.relu import Problem
-from jaxcvx.problems.smooth import SmoothProblem
+from jaxcvx.problems.smooth import SmoothProblem, all_finite
 from jaxcvx.solvers.base import (
     AnySolver,
     Callback,
@@ -42,6 +42,7 @@ from jaxcvx.solvers.base import (
     start_as_best,
 )
 from jaxcvx.solvers.callbacks import Hook, as_callbacks
+from jaxcvx.solvers.host import usable
 
 
 @with_full_precision
@@ -262,11 +263,13 @@ def _numbers(problem: Problem, parts: Parts) -> _Numbers:
 
 def _summarise(problem: Problem, solver: Solver, done: Run) -> Solution:
     parts = solver.evaluate(problem, done.outcome)
+    finite = all_finite(parts.network)
+    parts = parts._replace(network=jax.tree.map(lambda a: jnp.where(finite, a, 0), parts.network))
     return Solution(
         params=done.outcome.params,
         network=parts.network,
         heuristic_bound=jnp.full((), -jnp.inf, problem.dtype),
-        status=done.status,
+        status=jnp.where(finite | (done.status == Status.INVALID_INPUT), done.status, Status.DIVERGED),
         num_steps=done.num_steps,
         history=done.history,
         scope=solver.scope(problem),
@@ -289,9 +292,11 @@ def _summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
         exact = to_double(problem)
         parts, numbers = jax.device_get(_evaluate_jitted(exact, solver, to_double(done.outcome), room))
         network, upper = jax.tree.map(lambda a: a.astype(dtype), parts.network), numbers.upper_bound
+        status = np.int32(done.status)
         if isinstance(problem, Problem):
             # The rounded, pruned weights are what the caller gets, so they are what is reported.
-            network = prune(network)
+            network, finite = usable(problem, prune(network))
+            status = status if finite or status == Status.INVALID_INPUT else np.int32(Status.DIVERGED)
             upper = np.float64(network_objective(to_double(network), exact))
     network = jax.tree.map(jnp.asarray, network)
     certificate = make_certificate(upper, numbers.lower_bound, solver.scope(problem))
@@ -304,7 +309,7 @@ def _summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
         params=done.outcome.params,
         network=network,
         heuristic_bound=np.float64(-np.inf),
-        status=np.int32(done.status),
+        status=status,
         num_steps=np.int32(done.num_steps),
         history=History(history.step[:used], history.objective[:used], history.bound[:used], history.count),
         scope=solver.scope(problem),
