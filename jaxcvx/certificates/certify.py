@@ -105,8 +105,8 @@ def certify(
         several, (count, rank) = problem.num_columns > 1, count_cells(rows)
         few = count <= _AUTO_MAX_CELLS
         if arrangements is not None:
-            arrangements = to_double(arrangements)
             validate_arrangements(arrangements, *rows.shape)
+            arrangements = to_double(arrangements)
         elif method == "exact" or (method == "auto" and few):
             arrangements = enumerate_arrangements(problem.X, features=problem.features)
         if arrangements is not None and not arrangements.complete:

@@ -71,8 +71,7 @@ class LowRankProblem(SmoothProblem):
             raise InvalidTypeError(f"rank: got {rank!r}, expected an integer.")
         if not 1 <= rank <= min(d1, d2):
             raise invalid("rank", rank, f"1..{min(d1, d2)}, the smaller side of a matrix of shape {(d1, d2)}")
-        if not fields["balance"] >= 0:
-            raise invalid("balance", fields["balance"], "a number >= 0")
+        check_number("balance", fields["balance"])
         self.__dict__.update(fields)
 
     def replace(self, **changes: Any) -> Self:
@@ -342,6 +341,17 @@ def as_shape(shape: Any) -> tuple[int, int]:
     if d1 < 1 or d2 < 1:
         raise invalid("shape", (d1, d2), "two positive integers")
     return d1, d2
+
+
+def check_number(name: str, value: Any, positive: bool = False) -> None:
+    """Raise unless ``value`` is one finite number >= 0 (or > 0), or traced."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    expected = "a positive number" if positive else "a number >= 0"
+    if np.ndim(value) or np.asarray(value).dtype.kind not in "fiub":
+        raise wrong_type(name, value, expected)
+    if not 0 <= float(value) < float("inf") or (positive and float(value) == 0):
+        raise invalid(name, value, expected)
 
 
 def as_row_bounds(bound: Any, dtype: Any) -> Float[Array, 2] | None:
