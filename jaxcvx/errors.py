@@ -48,7 +48,18 @@ class TooManyArrangements(JaxcvxError, MemoryError):
 
 def invalid(argument: str, got: object, expected: str) -> InvalidInputError:
     """The one way to phrase an input error: argument, what was got, what was expected."""
-    return InvalidInputError(f"{argument}: got {got}, expected {expected}.")
+    return InvalidInputError(f"{argument}: got {shown(got)}, expected {expected}.")
+
+
+def wrong_type(argument: str, got: object, expected: str) -> InvalidTypeError:
+    """The same for an argument of a wrong type."""
+    return InvalidTypeError(f"{argument}: got {type(got).__name__}, expected {expected}.")
+
+
+def shown(value: object) -> str:
+    """A value as it may stand in a message: one line, not long."""
+    line = " ".join(str(value).split())
+    return line if len(line) <= 120 else line[:117] + "..."
 
 
 def require_extra(module: str, extra: str) -> object:

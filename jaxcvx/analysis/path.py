@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.errors import invalid
+from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Solution, Solver
@@ -38,10 +38,18 @@ def regularization_path(problem: Problem, betas: Any, solver: Solver, *, key: An
     Raises:
       InvalidInputError: betas are not a non-empty vector of finite numbers >= 0.
     """
+    if not isinstance(problem, Problem):
+        raise wrong_type("problem", problem, "one from jaxcvx.make_problem")
+    if not isinstance(solver, Solver):
+        raise wrong_type("solver", solver, "a solver that runs under jit")
     if not isinstance(betas, jax.core.Tracer):
-        host = np.asarray(betas, float)
+        try:
+            host = np.asarray(betas)
+            host = host.astype(float) if host.dtype.kind in "fiub" else np.full(2, np.nan)
+        except (TypeError, ValueError) as err:
+            raise wrong_type("betas", betas, "a vector of numbers") from err
         if host.ndim != 1 or not host.size or not np.isfinite(host).all() or (host < 0).any():
-            raise invalid("betas", f"{betas!r}"[:80], "a non-empty vector of finite numbers >= 0")
+            raise invalid("betas", repr(betas), "a non-empty vector of finite numbers >= 0")
     betas = jnp.asarray(betas, problem.X.dtype)
     return _path(problem, betas, solver, solver.initial_params(problem, key), key)
 

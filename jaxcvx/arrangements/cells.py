@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.errors import InvalidTypeError, invalid, wrong_type
 from jaxcvx.operators.features import Features, resolve_features
 
 if TYPE_CHECKING:
@@ -193,6 +193,8 @@ def arrangements_of(network: Network, X: Any) -> Arrangements:
     Raises:
       InvalidInputError, InvalidTypeError: bad X, or hidden weights that do not fit it.
     """
+    if not isinstance(getattr(network, "features", None), Features) or not hasattr(network, "hidden"):
+        raise wrong_type("network", network, "jaxcvx.Network")
     hidden = network.hidden
     if is_traced(X, hidden):
         _check_axes(jnp.shape(X), network.features)
@@ -204,14 +206,20 @@ def arrangements_of(network: Network, X: Any) -> Arrangements:
         square = jnp.sum(scaled**2, axis=1, keepdims=True)
         return Arrangements(values >= 0, scaled / jnp.sqrt(jnp.where(square > 0, square, 1)))
     data = host_rows(X, network.features)
-    weights = np.asarray(hidden, np.float64)
+    try:
+        own = np.asarray(hidden)
+    except (TypeError, ValueError) as err:
+        raise wrong_type("network.hidden", hidden, "real numbers (m, p)") from err
+    if own.dtype.kind in "cOUSMm":
+        raise InvalidTypeError(f"network.hidden: got dtype {own.dtype}, expected real numbers.")
+    weights = own.astype(np.float64)
     _check_width(weights, data.rows.shape[1])
     if not np.isfinite(weights).all():
         raise invalid("network.hidden", "NaN or inf", "finite weights")
     weights = weights[np.any(weights != 0, axis=1)]
     masks = host_masks(data.rows, weights)
     first = dedupe_masks(masks)
-    gates = unit_rows(weights[first]).astype(np.result_type(hidden.dtype, np.float32))
+    gates = unit_rows(weights[first]).astype(np.float64 if own.dtype == np.float64 else np.float32)
     return Arrangements(jnp.asarray(masks[first]), jnp.asarray(gates))
 
 

@@ -170,6 +170,9 @@ def _cells(unit: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
     if num == rank:  # independent rows: every pattern occurs, and X w = s has a solution for each
         signs = _all_patterns(num)
         return signs, unit_rows(np.linalg.solve(unit, np.where(signs, 1.0, -1.0).T).T)
+    if rank == 1:  # rows that only rounding in a coarse dtype keeps from being parallel
+        gates = np.array([[1.0], [-1.0]])
+        return gates @ unit.T > 0, gates
     if rank == 2:
         return _cells_of_plane(unit)
     return _cells_from_rays(unit, tol)

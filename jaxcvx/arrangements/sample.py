@@ -20,6 +20,7 @@ from jaxcvx.arrangements.cells import (
     unit_rows,
 )
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.keys import check_key
 from jaxcvx.operators.features import Features, resolve_features
 
 METHODS = ("gaussian", "data", "conv")
@@ -67,6 +68,7 @@ def sample_arrangements(
     data = host_rows(X, features)
     if is_traced(key):
         raise InvalidTypeError("key: got a traced key, expected a concrete one: sample outside jit and vmap.")
+    check_key(key)
     if method == "gaussian":
         gates = _normal(key, (int(num), data.rows.shape[1]))
     elif method == "data":

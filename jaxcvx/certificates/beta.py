@@ -14,7 +14,7 @@ from jaxcvx.certificates.dual import (
     skip_dual_norm,
 )
 from jaxcvx.certificates.pricers import choose_pricer, sweep_pricer, sweeps
-from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.errors import InvalidTypeError, invalid, wrong_type
 from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
@@ -38,6 +38,8 @@ def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
       InvalidTypeError: "network" with arrangements and several outputs inside jit.
       TooManyArrangements: the same, where the cells have too many faces.
     """
+    if not isinstance(problem, Problem):
+        raise wrong_type("problem", problem, "one from jaxcvx.make_problem")
     if program is None:
         program = "network" if problem.arrangements is None else "gated"
     if program not in ("gated", "network"):

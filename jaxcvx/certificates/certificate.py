@@ -34,6 +34,7 @@ class Certificate:
       heuristic_bound: an estimate that is not proved; -inf if none was made.
       scope: static; "global": all networks, exact. "relaxation": all networks, by a relaxation.
         "sampled-cells": networks whose neurons lie in the given cells or in this network's.
+      precision: static; the dtype in which the bounds were evaluated. ``certify`` takes "float64" for all data.
     """
 
     upper: Any
@@ -41,6 +42,7 @@ class Certificate:
     gap: Any
     heuristic_bound: Any
     scope: str = dataclasses.field(default="none", metadata={"static": True})
+    precision: str = dataclasses.field(default="float64", metadata={"static": True})
 
 
 @contextlib.contextmanager
@@ -85,7 +87,10 @@ def network_bound(problem: Problem, network: Network, semidefinite: bool = False
 
     def dual_norm(R):
         own = atom_dual_norm(network, problem, R)
-        norm = all_networks_dual_norm(problem, R) if cells is None else relaxed_dual_norm(problem.operator, R)
+        if cells is None:
+            norm = all_networks_dual_norm(problem, R)
+        else:
+            norm = relaxed_dual_norm(problem.operator.carefully(), R)
         if semidefinite and (cells is None or cells.complete):
             neurons = semidefinite_dual_norm(problem.rows, problem.readout.lift(R), floor=own)
             skip = jnp.linalg.norm(problem.rows.T @ R) if problem.features.skip else 0.0

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from jaxcvx.arrangements.cells import (
@@ -30,7 +31,7 @@ from jaxcvx.certificates.priced import certify_priced
 from jaxcvx.certificates.pricers import choose_pricer, sweeps
 from jaxcvx.certificates.relaxed import MAX_ORDER, relaxation_order
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.networks.network import Network, balance, network_objective, padded, problem_for
+from jaxcvx.networks.network import Network, balance, checked_network, network_objective, padded, problem_for
 from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.losses import Loss
 from jaxcvx.problems.relu import Problem
@@ -91,8 +92,8 @@ def certify(
     if not isinstance(arrangements, Arrangements | None):
         raise InvalidTypeError(f"arrangements: got {type(arrangements).__name__}, expected Arrangements.")
     with double_precision():
-        network, X, Y, beta = (to_double(a) for a in (network, X, Y, beta))
-        problem = problem_for(network, X, Y, beta, loss)
+        network = to_double(checked_network(network))
+        problem = problem_for(network, _widened(X), _widened(Y), beta, loss)
         if method == "multistart":
             pricer = choose_pricer(problem, "multistart", 1)
             return certify_priced(
@@ -104,8 +105,8 @@ def certify(
         several, (count, rank) = problem.num_columns > 1, count_cells(rows)
         few = count <= _AUTO_MAX_CELLS
         if arrangements is not None:
-            arrangements = to_double(arrangements)
             validate_arrangements(arrangements, *rows.shape)
+            arrangements = to_double(arrangements)
         elif method == "exact" or (method == "auto" and few):
             arrangements = enumerate_arrangements(problem.X, features=problem.features)
         if arrangements is not None and not arrangements.complete:
@@ -121,6 +122,13 @@ def certify(
         semidefinite = method == "relaxed" and not exact and relaxation_order(*rows.shape) <= MAX_ORDER
         upper, lower = _evaluate(problem, padded(network), semidefinite)
         return make_certificate(upper, lower, bound_scope(arrangements, problem.num_columns))
+
+
+def _widened(value: Any) -> Any:
+    """Real numbers in float64, so that no digit is lost; anything else as it is, to be refused."""
+    if isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating):
+        return np.asarray(value).astype(np.float64)
+    return value
 
 
 def _certify_free_bias(

@@ -18,8 +18,9 @@ from jaxtyping import Array, Float
 
 from jaxcvx.networks.network import Network, hidden_norms
 from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.projections import project_cells
+from jaxcvx.operators.projections import project_cone
 from jaxcvx.operators.prox import group_norms
+from jaxcvx.operators.rounding import careful_sum, gamma, masked_sums_error
 from jaxcvx.problems.relu import Problem
 
 Scalar = Float[Array, ""]
@@ -33,26 +34,65 @@ def feasible_residual(problem: Problem, R: Float[Array, "n c"]) -> Float[Array, 
 
 
 def scaled_bound(problem: Problem, R: Float[Array, "n c"], dual_norm: Scalar) -> Scalar:
-    """Dual value of the best feasible multiple of R, rounded down.
+    """Dual value of the best feasible multiple of R, for a dual norm that is right up to a few units of rounding.
 
-    The margin of 32 units of rounding keeps the result on the right side in float32 as well.
+    What the solvers' loops compare; a bound that is reported as proved comes from :func:`proved_bound`.
     """
-    loss, Y = problem.loss, problem.Y
-    eps = 32 * jnp.finfo(R.dtype).eps
-    safe = jnp.where(dual_norm > 0, dual_norm * (1 + eps), 1.0)
-    limit = jnp.where(dual_norm > 0, problem.beta / safe, jnp.inf)
-    scale = loss.best_scaling(R, Y, limit)
-    value = loss.dual_value(scale * R, Y)
-    slack = eps * (jnp.abs(value) + jnp.abs(scale) * jnp.sum(jnp.abs(R * Y)))
-    # R = 0 is always feasible, so its value is a bound too; fmax, since NaN in the data must claim nothing.
-    bound = jnp.where(jnp.isfinite(value), value - slack, -jnp.inf)
-    return jnp.fmax(bound, loss.dual_value(jnp.zeros_like(R), Y))
+    terms, slack = _scaled_terms(problem, R, dual_norm)
+    return _reported(problem, jnp.sum(terms) - slack)
+
+
+def proved_bound(
+    problem: Problem, R: Float[Array, "n c"], dual_norm: Scalar, *, masked: bool = True
+) -> Scalar:
+    """A lower bound on training whatever the rounding: dual value of the best feasible multiple of R, rounded down.
+
+    The sums over rows in ``dual_norm`` have errors of up to ``gamma(N) |Z|^T |R|``, which may be far more than
+    a few units of the norm itself, as they cancel; that much is added to it.
+
+    Args:
+      problem: data, loss, beta.
+      R: dual residual, from the loss's ``grad`` or ``project_dual``.
+      dual_norm: bound on the price of every neuron in question, but for rounding in sums over rows.
+      masked: whether these sums are those of ``problem.operator.carefully()``, which are sharper in float32.
+    """
+    rows, lifted = problem.rows, problem.readout.lift(R)
+    dtype, size = R.dtype, rows.shape[1] * lifted.shape[1]
+    blocks = problem.operator.row_blocks(size, dtype) if masked and problem.arrangements is not None else 1
+    norm = dual_norm * (1 + gamma(size + 64, dtype)) + masked_sums_error(rows, lifted, masked, blocks)
+    if problem.features.free_bias:  # columns of R sum to zero but for rounding, and biases are not bounded
+        X = problem.features.penalised(rows)
+        spread = jnp.linalg.norm(X - jnp.mean(X, axis=0)) * (1 + len(X) ** 0.5)
+        norm = norm + gamma(4 * len(X) + 8, dtype) * jnp.linalg.norm(lifted) * spread
+    terms, slack = _scaled_terms(problem, R, norm)
+    value, error = careful_sum(terms)
+    return _reported(problem, value - error - slack)
+
+
+def _scaled_terms(problem: Problem, R: Float[Array, "n c"], norm: Scalar) -> tuple[Array, Scalar]:
+    """The dual objective's terms at the best multiple of R, -inf where it is in no domain, and their own rounding."""
+    loss, Y, info = problem.loss, problem.Y, jnp.finfo(R.dtype)
+    eps = 32 * info.eps
+    safe = jnp.where(norm > 0, norm * (1 + eps), 1.0)
+    limit = jnp.where(norm > 0, problem.beta / safe, jnp.where(norm == 0, jnp.inf, 0.0))  # NaN: nothing is known
+    terms, inside = loss.dual_terms(loss.best_scaling(R, Y, limit) * R, Y)
+    slack = eps * jnp.sum(jnp.abs(terms)) + terms.size * float(info.tiny)
+    return jnp.where(inside, terms, -jnp.inf), slack
+
+
+def _reported(problem: Problem, bound: Scalar) -> Scalar:
+    """The bound, or the dual value at R = 0, which is feasible always; NaN in the data must claim nothing."""
+    zero = problem.loss.dual_value(jnp.zeros_like(problem.Y), problem.Y)
+    return jnp.fmax(jnp.where(jnp.isfinite(bound), bound, -jnp.inf), zero)
 
 
 def best_bound(problem: Problem, F: Float[Array, "n c"], dual_norm: Callable[[Array], Scalar]) -> Scalar:
-    """Best bound over the loss's dual candidates at predictions F; ``dual_norm`` maps R to its M."""
+    """Best proved bound over the loss's dual candidates at predictions F; ``dual_norm`` maps R to its M."""
     candidates = jax.vmap(lambda R: feasible_residual(problem, R))(problem.loss.dual_candidates(F, problem.Y))
-    return jnp.max(jax.lax.map(lambda R: scaled_bound(problem, R, dual_norm(R)), candidates))
+    masked = problem.arrangements is not None
+    return jnp.max(
+        jax.lax.map(lambda R: proved_bound(problem, R, dual_norm(R), masked=masked), candidates)
+    )
 
 
 def gated_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Scalar:
@@ -87,10 +127,21 @@ def _max_over_cells(bounds: Float[Array, P], exact: Callable[[Array], Array], ch
 def cone_column_norms(
     operator: CellOperator, G: Float[Array, "q p c"], cells: Array
 ) -> tuple[Float[Array, "q c"], Float[Array, "q c"]]:
-    """Norms of the projections of +G and -G, column by column, on the cones of ``cells``."""
+    """Norms of the projections of +G and -G, column by column, on the cones of ``cells``, rounded up.
+
+    A projection is G + A^T l with multipliers l >= 0, and any such point is no shorter; rounding is charged for each
+    term of that sum, as thin cones have large multipliers that cancel.
+    """
     signs = 2 * operator.masks[cells].astype(G.dtype) - 1
-    both = project_cells(operator.Z, signs, jnp.concatenate([G, -G], axis=2))
-    norms = jnp.linalg.norm(both, axis=1)
+    rounding = gamma(4 * G.shape[1] + 32, G.dtype)
+
+    def one(signs, target):
+        point, active = project_cone(operator.Z, signs, target)
+        terms = jnp.linalg.norm(target) + jnp.sum(jnp.where(active.used, active.value, 0.0))
+        return jnp.linalg.norm(point) + rounding * terms
+
+    both = jnp.concatenate([G, -G], axis=2)
+    norms = jax.vmap(jax.vmap(one, in_axes=(None, 1)))(signs, both)
     return norms[:, : G.shape[2]], norms[:, G.shape[2] :]
 
 
@@ -130,8 +181,9 @@ def relaxed_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Scalar:
     small = jnp.einsum("qpc,qpe->qce", cells, cells)
     if small.shape[1] > cells.shape[1]:
         small = jnp.einsum("qpc,qrc->qpr", cells, cells)
-    spectral = jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(small)[:, -1], 0.0))
-    spectral = spectral * (1 + 64 * jnp.finfo(R.dtype).eps)
+    top = jnp.maximum(jnp.linalg.eigvalsh(small)[:, -1], 0.0)
+    rounding = gamma(8 * (cells.shape[1] + cells.shape[2]) + 64, R.dtype)  # of the product and of its eigenvalues
+    spectral = jnp.sqrt(top + rounding * jnp.sum(cells**2, axis=(1, 2)))
 
     if cells.shape[0] * operator.Z.size * columns > _MAX_PROJECTION_WORK:
         return jnp.maximum(jnp.max(spectral), skip_dual_norm(operator, R))
@@ -186,4 +238,4 @@ def _crude_dual_norm(Z: Float[Array, "N p"], R: Float[Array, "N q"]) -> Scalar:
 
     separate = jnp.linalg.norm(jax.vmap(one_output)(R.T))
     together = 0.5 * (jnp.linalg.norm(Z.T @ R, ord=2) + jnp.linalg.norm(R, ord=2) * top)
-    return jnp.minimum(separate, together) * (1 + 64 * jnp.finfo(R.dtype).eps)
+    return jnp.minimum(separate, together) * (1 + gamma(8 * sum(Z.shape) + 64, R.dtype))

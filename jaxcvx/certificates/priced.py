@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.certificates.certificate import Certificate, make_certificate
-from jaxcvx.certificates.dual import atom_dual_norm, feasible_residual, scaled_bound
+from jaxcvx.certificates.dual import atom_dual_norm, feasible_residual, proved_bound, scaled_bound
 from jaxcvx.certificates.pricers import MultistartPricer, Pricer, heuristic_norm
 from jaxcvx.networks.network import Network, objective_on_host
 from jaxcvx.operators.pricing_branch import price_branch
@@ -39,7 +39,7 @@ def certify_priced(
         bounds = []
         for R in residuals:
             norm = jnp.maximum(pricer(problem, R, None, None, num).upper, atom_dual_norm(network, problem, R))
-            bounds.append(float(scaled_bound(problem, R, norm)))
+            bounds.append(float(proved_bound(problem, R, norm, masked=False)))
         return make_certificate(upper, max(bounds), pricer.scope)
     assert isinstance(pricer, MultistartPricer)
     found = heuristic_norm(problem, own_residual, key, network.hidden, num_starts)
@@ -49,5 +49,5 @@ def certify_priced(
         return make_certificate(upper, -np.inf, "heuristic", estimate)
     lifted = problem.readout.lift(own_residual)
     branched = price_branch(problem.rows, lifted, incumbent=network.hidden, max_nodes=pricer.branch_nodes)
-    lower = scaled_bound(problem, own_residual, jnp.maximum(branched.upper, own))
+    lower = proved_bound(problem, own_residual, jnp.maximum(branched.upper, own), masked=False)
     return make_certificate(upper, lower, "global" if branched.exact else "relaxation", estimate)

@@ -14,8 +14,14 @@ import numpy as np
 from jaxcvx.arrangements.cells import Arrangements, arrangements_of, count_cells, merge_arrangements
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.arrangements.sample import sample_arrangements
-from jaxcvx.certificates.certificate import Certificate, bound_scope, make_certificate
-from jaxcvx.certificates.dual import atom_dual_norm, relaxed_dual_norm, scaled_bound
+from jaxcvx.certificates.certificate import (
+    Certificate,
+    bound_scope,
+    double_precision,
+    make_certificate,
+    to_double,
+)
+from jaxcvx.certificates.dual import atom_dual_norm, proved_bound, relaxed_dual_norm
 from jaxcvx.cli.model import Preprocessing
 from jaxcvx.cli.tabular import Schema
 from jaxcvx.datasets import Dataset
@@ -333,8 +339,10 @@ def _value(problem: Problem, network: Network) -> float:
 @jax.jit
 def _bounds(problem: Problem, network: Network, residuals: Any) -> tuple[Any, Any]:
     def bound(R):
-        norm = jnp.maximum(relaxed_dual_norm(problem.operator, R), atom_dual_norm(network, problem, R))
-        return scaled_bound(problem, R, norm)
+        norm = jnp.maximum(
+            relaxed_dual_norm(problem.operator.carefully(), R), atom_dual_norm(network, problem, R)
+        )
+        return proved_bound(problem, R, norm)
 
     return network_objective(network, problem), jnp.max(jax.lax.map(bound, residuals))
 
@@ -345,11 +353,13 @@ def _certify(problem: Problem, network: Network, solution: Solution) -> Certific
     assert cells is not None
     if not cells.complete:
         cells = merge_arrangements(cells, arrangements_of(network, problem.X))
-    params, loss, Y = solution.params, problem.loss, problem.Y
-    W = params[0] - params[1] if isinstance(params, tuple) else params
-    candidates = [problem.operator.forward(W), network(problem.X)]
-    residuals = jnp.stack([loss.project_dual(-loss.grad(F, Y), Y) for F in candidates])
-    upper, lower = _bounds(problem.replace(arrangements=cells), network, residuals)
+    with double_precision():
+        exact, returned, params = to_double((problem, network, solution.params))
+        loss, Y = exact.loss, exact.Y
+        W = params[0] - params[1] if isinstance(params, tuple) else params
+        candidates = [exact.operator.forward(W), returned(exact.X)]
+        residuals = jnp.stack([loss.project_dual(-loss.grad(F, Y), Y) for F in candidates])
+        upper, lower = _bounds(exact.replace(arrangements=to_double(cells)), returned, residuals)
     if cells.complete or network is solution.network:
         lower = max(float(lower), float(solution.lower_bound))
     return make_certificate(upper, min(lower, upper), bound_scope(cells, problem.num_outputs))

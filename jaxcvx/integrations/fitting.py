@@ -21,6 +21,7 @@ from jaxcvx.arrangements.cells import Arrangements, arrangements_of, count_cells
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.arrangements.sample import sample_arrangements
 from jaxcvx.certificates.certificate import bound_scope, network_bound
+from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network
 from jaxcvx.networks.training import TrainingObjective
 from jaxcvx.operators.features import Dense
@@ -108,8 +109,13 @@ def bucket(size: int, smallest: int) -> int:
 
 def _size(A: Any, w: Any) -> float:
     """Weighted root mean square of all entries; 1 for zeros."""
-    size = float(np.sqrt((w * A**2).sum() / A.shape[1]))
-    return size if size > 0 else 1.0
+    largest = float(np.abs(A).max())
+    return largest * float(np.sqrt((w * (A / largest) ** 2).sum() / A.shape[1])) if largest > 0 else 1.0
+
+
+def _check_range(name: str, scale: float) -> None:
+    if not 1e-140 < scale < 1e140:
+        raise invalid(name, f"numbers of size {scale:.0e}", "numbers whose squares float64 holds: scale them")
 
 
 def _merge_equal(X: Any, Y: Any, weights: Any) -> tuple[Any, Any, Any]:
@@ -135,9 +141,11 @@ def prepare(X: Any, Y: Any, weights: Any, loss: str, bias: bool) -> Training:
     Z, unit = features.matrix(X), float(weights.sum())
     w = weights[:, None] / unit
     (n, p), input_scale, target_scale = Z.shape, _size(Z, w), 1.0
+    _check_range("X", input_scale)
     Z = Z / input_scale
     if loss == "squared":
         target_scale = _size(Y, w)
+        _check_range("y", target_scale)
         unit *= target_scale**2
         Z, Y = Z * np.sqrt(w), Y / target_scale * np.sqrt(w)
     else:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
+from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.operators.features import Dense, Features
 from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.losses import Loss
@@ -207,35 +208,46 @@ def training_objective(
       InvalidInputError, InvalidTypeError: for bad data, or shapes that do not fit the network.
     """
     problem = problem_for(network, X, Y, beta, loss)
+    network = checked_network(network)
     traced = is_traced(jnp.zeros(()), *jax.tree.leaves((network, problem)))
     return network_objective(network, problem) if traced else objective_on_host(network, problem)
 
 
+def checked_network(network: object) -> Network:
+    """The network with arrays of finite numbers whose shapes fit each other.
+
+    Raises:
+      InvalidInputError, InvalidTypeError: naming the field.
+    """
+    from jaxcvx.problems.base import as_real_matrix
+
+    if not isinstance(network, Network):
+        raise wrong_type("network", network, "jaxcvx.Network")
+    if not isinstance(network.features, Features):
+        raise wrong_type("network.features", network.features, "Dense(...), FreeBias() or a convolution")
+    hidden, output = as_real_matrix("network.hidden", network.hidden), as_real_matrix("network.output", network.output)
+    if hidden.shape[0] != output.shape[0]:
+        got = f"{hidden.shape[0]} hidden and {output.shape[0]} output rows"
+        raise invalid("network", got, "as many rows in hidden (m, p) as in output (m, q)")
+    skip, bias = network.skip, network.output_bias
+    if skip is not None:
+        skip, fitting = as_real_matrix("network.skip", skip), (hidden.shape[1], output.shape[1])
+        if skip.shape != fitting:
+            raise invalid("network.skip", f"shape {skip.shape}", f"{fitting}, inputs by outputs")
+    if bias is not None:
+        bias = as_real_matrix("network.output_bias", bias, 1)
+        if not network.features.free_bias or bias.shape != output.shape[1:]:
+            got = f"shape {bias.shape} with {network.features}"
+            raise invalid("network.output_bias", got, f"({output.shape[1]},) with FreeBias(), else None")
+    return dataclasses.replace(network, hidden=hidden, output=output, skip=skip, output_bias=bias)
+
+
 def problem_for(network: Network, X: object, Y: object, beta: object, loss: str | Loss) -> Problem:
     """Validated problem with the network's features, whose targets fit the network's outputs."""
-    from jaxcvx.errors import InvalidTypeError, invalid
     from jaxcvx.problems.base import as_beta, as_real_matrix, as_targets
     from jaxcvx.problems.losses import resolve_loss
 
-    if not isinstance(network, Network):
-        raise InvalidTypeError(f"network: got {type(network).__name__}, expected jaxcvx.Network.")
-    for name, value in (("network.hidden", network.hidden), ("network.output", network.output)):
-        as_real_matrix(name, value)
-    if network.hidden.shape[0] != network.output.shape[0]:
-        got = f"{network.hidden.shape[0]} hidden and {network.output.shape[0]} output rows"
-        raise invalid("network", got, "as many rows in hidden (m, p) as in output (m, q)")
-    if network.skip is not None:
-        as_real_matrix("network.skip", network.skip)
-        fitting = (network.hidden.shape[1], network.output.shape[1])
-        if network.skip.shape != fitting:
-            raise invalid("network.skip", f"shape {network.skip.shape}", f"{fitting}, inputs by outputs")
-    if network.output_bias is not None:
-        as_real_matrix("network.output_bias", network.output_bias, 1)
-        if not network.features.free_bias or network.output_bias.shape != network.output.shape[1:]:
-            got = f"shape {network.output_bias.shape} with {network.features}"
-            raise invalid(
-                "network.output_bias", got, f"({network.output.shape[1]},) with FreeBias(), else None"
-            )
+    network = checked_network(network)
     resolved = resolve_loss(loss)
     X = as_real_matrix("X", X, network.features.ndims)
     sample_shape, q = X.shape[1:], network.output.shape[1]

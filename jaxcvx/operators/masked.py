@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxcvx.operators.readout import Readout
+from jaxcvx.operators.rounding import masked_sums
 
 
 def _split(a: Array, count: int) -> Array:
@@ -37,6 +38,7 @@ class CellOperator:
       readout: static; how N rows become n samples.
       max_bytes: static; what lies between the contractions of ``forward`` and ``adjoint`` takes at most so many
         bytes; None for no limit.
+      careful: static; whether ``adjoint`` bounds its rounding, see :func:`jaxcvx.operators.rounding.masked_sums`.
     """
 
     Z: Float[Array, "N p"]
@@ -44,6 +46,11 @@ class CellOperator:
     linear: bool = dataclasses.field(default=False, metadata={"static": True})
     readout: Readout = dataclasses.field(default=Readout(), metadata={"static": True})
     max_bytes: int | None = dataclasses.field(default=None, metadata={"static": True})
+    careful: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    def carefully(self) -> CellOperator:
+        """The same map for bounds that have to be proved: its adjoint costs three products in float32."""
+        return dataclasses.replace(self, careful=True)
 
     @property
     def num_blocks(self) -> int:
@@ -77,7 +84,7 @@ class CellOperator:
                 return jnp.einsum("npc,np->nc", mixed.reshape(-1, p, q), Z)
             return jnp.einsum("qnc,qn->nc", jnp.einsum("np,qpc->qnc", Z, W), masks)
 
-        count = self._row_blocks((p if masks_first else blocks) * q, W.dtype)
+        count = self.row_blocks((p if masks_first else blocks) * q, W.dtype)
         if count == 1:
             return self.readout.lower(rows(self.Z, self.masks))
         parts = jax.lax.map(lambda block: rows(*block), (_split(self.Z, count), self._split_masks(count)))
@@ -94,17 +101,18 @@ class CellOperator:
         p, q = self.Z.shape[1], lifted.shape[1]
 
         def blocks(Z: Array, masks: Array, lifted: Array) -> Array:
-            outer = Z[:, :, None] * lifted[:, None, :]
-            return (masks.astype(R.dtype) @ outer.reshape(len(Z), -1)).reshape(-1, p, q)
+            outer = (Z[:, :, None] * lifted[:, None, :]).reshape(len(Z), -1)
+            masks = masks.astype(R.dtype)
+            return (masked_sums(masks, outer) if self.careful else masks @ outer).reshape(-1, p, q)
 
-        count = self._row_blocks(p * q, R.dtype)
+        count = self.row_blocks(p * q, R.dtype)
         if count == 1:
             return blocks(self.Z, self.masks, lifted)
         parts = (_split(self.Z, count), self._split_masks(count), _split(lifted, count))
         begin = jnp.zeros((self.num_blocks, p, q), R.dtype)
         return jax.lax.scan(lambda total, part: (total + blocks(*part), None), begin, parts)[0]
 
-    def _row_blocks(self, width: int, dtype: Any) -> int:
+    def row_blocks(self, width: int, dtype: Any) -> int:
         """In how many blocks of rows a product is formed, whose intermediate has ``width`` numbers a row."""
         if self.max_bytes is None:
             return 1

@@ -27,6 +27,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,8 @@ class FaceTable:
       projectors: (S, r, r) orthogonal projectors on those subspaces, in coordinates of ``basis``. With free biases
         the maps T with T^2 = (N (N^T M N)^-1 N^T), M the norm's quadratic form: they take unit vectors to neurons.
       basis: (p, r) orthonormal basis of the row space of Z.
+
+    Of float32 rows the last two are float64 arrays of numpy: what is proved in float64 needs them.
     """
 
     cell: Int[Array, F]
@@ -116,12 +119,9 @@ def face_table(
         num_spans += len(lines)
     as_index = functools.partial(jnp.asarray, dtype=jnp.int32)
     maps = np.concatenate(projectors)
-    return FaceTable(
-        as_index(np.concatenate(cells)),
-        as_index(np.concatenate(spans)),
-        jnp.asarray(_without_bias(maps, basis[-1]) if free_bias else maps, dtype),
-        jnp.asarray(basis, dtype),
-    )
+    maps = _without_bias(maps, basis[-1]) if free_bias else maps
+    kept: list[Any] = [jnp.asarray(a) if dtype == jnp.float64 else a for a in (maps, basis)]
+    return FaceTable(as_index(np.concatenate(cells)), as_index(np.concatenate(spans)), *kept)
 
 
 def _without_bias(projectors: np.ndarray, axis: np.ndarray) -> np.ndarray:
@@ -231,14 +231,15 @@ def price_exact(
       ``Priced``, its ``upper`` the maximum plus an allowance for rounding. With cells that are not complete it
       covers the neurons in these cells, while the directions may leave them (with their true value there).
     """
-    inner = Z @ table.basis
+    projectors, basis = table.projectors.astype(Z.dtype), table.basis.astype(Z.dtype)
+    inner = Z @ basis
     (N, r), q, P = inner.shape, Rl.shape[1], masks.shape[0]
     eps = float(jnp.finfo(Z.dtype).eps)
     G = (masks.astype(Z.dtype) @ (inner[:, :, None] * Rl[:, None, :]).reshape(N, -1)).reshape(P, r, q)
 
     def restricted(faces):
         """The matrices N N^T G_i of some faces, (., r, q)."""
-        return jnp.sum(table.projectors[table.span[faces], :, :, None] * G[table.cell[faces], None], axis=2)
+        return jnp.sum(projectors[table.span[faces], :, :, None] * G[table.cell[faces], None], axis=2)
 
     bounds = jnp.sqrt(_top_eigenvalue_bound(_small_gram(restricted(jnp.arange(table.num_faces)))))
     chunk = min(_CHUNK, table.num_faces)
@@ -253,7 +254,7 @@ def price_exact(
         k, best, direction = carry
         cell = table.cell[order[k]]
         u = _top_left_vector(restricted(order[k]))
-        u = jnp.einsum("frs,fs->fr", table.projectors[table.span[order[k]]], u)
+        u = jnp.einsum("frs,fs->fr", projectors[table.span[order[k]]], u)
         value = jnp.stack([neuron_values(inner, Rl, u), neuron_values(inner, Rl, -u)])
         u = jnp.where((value[1] > value[0])[:, None], -u, u)
         value = jnp.max(value, axis=0)
@@ -265,9 +266,11 @@ def price_exact(
     _, best, direction = jax.lax.while_loop(promising, visit, start)
     values, cells = jax.lax.top_k(best, keep)
     best, values = distinct(direction[cells], values, num)
-    rounding = 8 * eps * jnp.linalg.norm(Rl) * jnp.linalg.norm(inner)
+    # The rows may leave the span of the basis a little, by what counts as rounding in the dtype that they came in.
+    outside = jnp.linalg.norm(Z - inner @ basis.T)
+    rounding = jnp.linalg.norm(Rl) * (8 * eps * jnp.linalg.norm(inner) + outside)
     upper = values[0] * (1 + max(1e-10, 64 * eps)) + rounding
-    return Priced(direction[cells[best]] @ table.basis.T, values, upper)
+    return Priced(direction[cells[best]] @ basis.T, values, upper)
 
 
 def _small_gram(H: Float[Array, "F r q"]) -> Float[Array, "F m m"]:

@@ -128,7 +128,9 @@ def price_line(line: Line, Z: Float[Array, "n p"], R: Float[Array, "n q"], *, nu
     b = -sign[:, 0] * (line.place[best % len(r)] + line.direction @ line.middle)
     directions = jnp.concatenate([u, b[:, None]], axis=1)
     values = jnp.where(found > 0, neuron_values(Z, R, directions), 0.0)
-    return Priced(directions, values, _upper(jnp.max(price), line.place, R))
+    apart = Z[:, :-1] - line.middle
+    outside = jnp.linalg.norm(R) * jnp.linalg.norm(apart - jnp.outer(apart @ line.direction, line.direction))
+    return Priced(directions, values, _upper(jnp.max(price), line.place, R) + 2 * outside * len(R) ** 0.5)
 
 
 @functools.partial(jax.jit, static_argnames="num")
@@ -163,7 +165,9 @@ def price_plane(plane: Plane, Z: Float[Array, "N p"], R: Float[Array, "N q"], *,
     found, best = jax.lax.top_k(jnp.concatenate([peak, kink]), min(num, 2 * len(peak)))
     directions = _unit(angles[best]) @ plane.basis.T
     values = jnp.where(found > 0, neuron_values(Z, R, directions), 0.0)
-    return Priced(directions, values, _upper(jnp.maximum(jnp.max(peak), jnp.max(ends)), inner, R))
+    outside = jnp.linalg.norm(R) * jnp.linalg.norm(Z - inner @ plane.basis.T)  # of a third, tiny dimension
+    upper = _upper(jnp.maximum(jnp.max(peak), jnp.max(ends)), inner, R)
+    return Priced(directions, values, upper + outside)
 
 
 def _unit(angle: Float[Array, K]) -> Float[Array, "K 2"]:

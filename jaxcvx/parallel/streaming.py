@@ -11,12 +11,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.certificate import double_precision, make_certificate
-from jaxcvx.certificates.dual import scaled_bound
+from jaxcvx.certificates.dual import proved_bound, scaled_bound
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, balance, balanced_penalty, hidden_norms, prune
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.operators.prox import group_norms, shrink_groups
+from jaxcvx.operators.rounding import gamma
 from jaxcvx.problems.base import as_beta
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.atoms import fit_atoms
@@ -219,11 +220,11 @@ def _report(
         sums, dual = exact.sums(W), _dual_problem(exact, beta)
         network = jax.device_get(_rounded(exact, W, beta))
         rounded = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, stream.dtype), jnp.float64), prune(network))
-        upper, atoms = _network_pass(exact, rounded, beta, sums.R)
+        upper, atoms, rounding = _network_pass(exact, rounded, beta, sums.R)
         objective = float(sums.loss + beta * jnp.sum(group_norms(W)))
         norm = jnp.max(group_norms(sums.G))
         bound = min(float(scaled_bound(dual, sums.R, norm)), objective)
-        lower = float(scaled_bound(dual, sums.R, jnp.maximum(norm, atoms)))
+        lower = float(proved_bound(dual, sums.R, jnp.maximum(norm, atoms) + rounding))
         certificate = make_certificate(upper, lower, "sampled-cells")
         trace = np.asarray(history, np.float64).reshape(-1, 3)
     return Solution(
@@ -298,18 +299,24 @@ def _fit(atoms: Float[Array, "m m"], target: Float[Array, "m c"], beta: Float[Ar
 
 
 @jax.jit
-def _add_network(loss: Array, pull: Array, X: Array, Y: Array, R: Array, network: Network) -> tuple[Array, Array]:
+def _add_network(
+    loss: Array, pull: Array, terms: Array, X: Array, Y: Array, R: Array, network: Network
+) -> tuple[Array, Array, Array]:
     activations = jax.nn.relu(X @ network.hidden.T)
-    return loss + 0.5 * jnp.sum((activations @ network.output - Y) ** 2), pull + activations.T @ R
+    loss = loss + 0.5 * jnp.sum((activations @ network.output - Y) ** 2)
+    return loss, pull + activations.T @ R, terms + jnp.abs(X).T @ jnp.abs(R)
 
 
-def _network_pass(stream: _Stream, network: Network, beta: float, R: Array) -> tuple[float, Array]:
-    """Training objective of a network, and the dual norm of R over its neurons."""
+def _network_pass(stream: _Stream, network: Network, beta: float, R: Array) -> tuple[float, Array, Array]:
+    """Training objective of a network, the dual norm of R over its neurons, and what rounding costs any dual norm."""
     loss, pull = jnp.zeros(()), jnp.zeros_like(network.output)
+    terms = jnp.zeros((stream.X.shape[1], R.shape[1]))
     for k, (X, Y) in enumerate(stream.blocks()):
         part = R[k * stream.block_rows : (k + 1) * stream.block_rows]
         part = jnp.pad(part, ((0, len(X) - len(part)), (0, 0)))
-        loss, pull = _add_network(loss, pull, X, Y, part, network)
+        loss, pull, terms = _add_network(loss, pull, terms, X, Y, part, network)
     size = hidden_norms(network)
     slopes = jnp.linalg.norm(pull, axis=1) / jnp.where(size > 0, size, 1.0)
-    return float(loss + beta * balanced_penalty(network)), jnp.max(jnp.where(size > 0, slopes, 0.0), initial=0.0)
+    atoms = jnp.max(jnp.where(size > 0, slopes, 0.0), initial=0.0)
+    rounding = gamma(2 * len(R) + terms.size + 64, R.dtype) * jnp.linalg.norm(terms)
+    return float(loss + beta * balanced_penalty(network)), atoms, rounding

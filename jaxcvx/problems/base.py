@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.arrangements.cells import Arrangements, is_traced, validate_arrangements
-from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.errors import InvalidTypeError, invalid, shown, wrong_type
 from jaxcvx.operators.features import Features, resolve_features
 from jaxcvx.problems.losses import Loss, resolve_loss
 from jaxcvx.problems.relu import Problem
@@ -61,7 +61,10 @@ def as_targets(loss: Loss, Y: Any, num_samples: int, dtype: Any, num_classes: in
       InvalidTypeError, InvalidInputError: naming Y, what was got and what was expected.
     """
     if not is_traced(Y) and not isinstance(Y, jax.Array):
-        Y = np.asarray(Y)
+        try:
+            Y = np.asarray(Y)
+        except (ValueError, TypeError) as err:
+            raise wrong_type("Y", Y, "an array of targets") from err
     ndim = getattr(Y, "ndim", 0)
     if ndim not in (1, 2):
         raise invalid("Y", f"shape {tuple(Y.shape)}", "shape (n,) or (n, c)")
@@ -112,9 +115,9 @@ def as_beta(beta: Any, dtype: Any) -> jax.Array:
     """beta as a scalar array; must be finite and not negative (traced values pass)."""
     if not is_traced(beta):
         try:
-            number = float(beta)
+            number = float("x" if isinstance(beta, str | bytes) else beta)
         except (TypeError, ValueError) as err:
-            raise InvalidTypeError(f"beta: got {beta!r}, expected a non-negative number.") from err
+            raise InvalidTypeError(f"beta: got {shown(repr(beta))}, expected a non-negative number.") from err
         if not 0 <= number <= float(jnp.finfo(dtype).max):
             raise invalid("beta", number, f"a number >= 0 in the range of {np.dtype(dtype)}")
     if jnp.shape(beta) != ():

@@ -25,10 +25,16 @@ Matrix = Float[Array, "n c"]
 Scalar = Float[Array, ""]
 
 
-def _entropy_term(t: Array) -> Array:
+def entropy_term(t: Array) -> Array:
     """-t log t, continued by 0 at t = 0 and by -inf below."""
     safe = jnp.where(t > 0, t, 1.0)
     return jnp.where(t > 0, -safe * jnp.log(safe), jnp.where(t == 0, 0.0, -jnp.inf))
+
+
+def rest_entropy(t: Array) -> Array:
+    """-(1 - t) log(1 - t) for t in [0, 1], with all digits where t is small."""
+    safe = jnp.where(t < 1, t, 0.0)
+    return jnp.where(t < 1, -(1 - safe) * jnp.log1p(-safe), 0.0)
 
 
 def _maximise_concave(
@@ -66,8 +72,17 @@ class Loss(abc.ABC):
         """Loss summed over samples."""
 
     @abc.abstractmethod
+    def dual_terms(self, R: Matrix, Y: Matrix) -> tuple[Array, Array]:
+        """Terms whose sum is ``-loss*(-R)``, each right to a few units of rounding, and whether R is in the domain.
+
+        What is said of R holds for an R' whose entries differ from it by a few units of rounding: of their own size
+        where R comes from ``grad`` or ``project_dual``.
+        """
+
     def dual_value(self, R: Matrix, Y: Matrix) -> Scalar:
         """``-loss*(-R)``: the dual objective at the dual residual R, -inf outside the domain."""
+        terms, inside = self.dual_terms(R, Y)
+        return jnp.where(inside, jnp.sum(terms), -jnp.inf)
 
     @abc.abstractmethod
     def prox(self, F: Matrix, Y: Matrix, step: Scalar) -> Matrix:
@@ -127,8 +142,8 @@ class Squared(Loss):
     def grad(self, F, Y):
         return F - Y
 
-    def dual_value(self, R, Y):
-        return jnp.sum(R * Y) - 0.5 * jnp.sum(R**2)
+    def dual_terms(self, R, Y):
+        return R * (Y - 0.5 * R), jnp.asarray(True)
 
     def prox(self, F, Y, step):
         return (F + step * Y) / (1 + step)
@@ -163,9 +178,9 @@ class Huber(Loss):
     def grad(self, F, Y):
         return jnp.clip(F - Y, -self.delta, self.delta)
 
-    def dual_value(self, R, Y):
+    def dual_terms(self, R, Y):
         inside = jnp.all(jnp.abs(R) <= self.delta * (1 + 4 * jnp.finfo(R.dtype).eps))
-        return jnp.where(inside, jnp.sum(R * Y) - 0.5 * jnp.sum(R**2), -jnp.inf)
+        return R * (Y - 0.5 * R), inside
 
     def prox(self, F, Y, step):
         e = F - Y
@@ -206,9 +221,9 @@ class Interpolation(Loss):
     def grad(self, F, Y):
         return self.penalty * jnp.sign(F - Y)
 
-    def dual_value(self, R, Y):
+    def dual_terms(self, R, Y):
         inside = jnp.all(jnp.abs(R) <= self.penalty * (1 + 4 * jnp.finfo(R.dtype).eps))
-        return jnp.where(inside, jnp.sum(R * Y), -jnp.inf)
+        return R * Y, inside
 
     def prox(self, F, Y, step):
         e = F - Y
@@ -255,11 +270,11 @@ class _SignLoss(Loss):
     def dual_interval(self, Y):
         return jnp.minimum(Y, 0.0), jnp.maximum(Y, 0.0)
 
-    def dual_value(self, R, Y):
+    def dual_terms(self, R, Y):
         t = Y * R
         slack = 4 * jnp.finfo(R.dtype).eps  # rounding of s * R must not turn a bound into -inf
         inside = jnp.all((t >= 0) & (t <= 1 + slack))
-        return jnp.where(inside, jnp.sum(self._dual_term(jnp.clip(t, 0.0, 1.0))), -jnp.inf)
+        return self._dual_term(jnp.clip(t, 0.0, 1.0)), inside
 
     @abc.abstractmethod
     def _dual_term(self, t: Array) -> Array: ...
@@ -279,7 +294,7 @@ class Logistic(_SignLoss):
         return -Y * jax.nn.sigmoid(-Y * F)
 
     def _dual_term(self, t):
-        return _entropy_term(t) + _entropy_term(1 - t)
+        return entropy_term(t) + rest_entropy(t)
 
     def prox(self, F, Y, step):
         # In the margin m = y f the solution lies in [m0, m0 + step]: Newton, kept inside that bracket.
@@ -325,6 +340,21 @@ class Hinge(_SignLoss):
         return jnp.minimum(limit, self.max_scaling(R, Y))  # the dual objective is linear in s
 
 
+def balanced_rows(R: Matrix, Y: Matrix) -> Matrix:
+    """R with the entries of the right classes such that rows sum to zero."""
+    other = jnp.where(Y > 0, 0.0, R)
+    return jnp.where(Y > 0, -jnp.sum(other, axis=1, keepdims=True), other)
+
+
+def other_classes(R: Matrix, Y: Matrix) -> tuple[Matrix, Matrix, Array]:
+    """-R at the other classes, its row sums (n, 1), and whether it is >= 0 and rows of R sum to 0, up to rounding."""
+    eps = jnp.finfo(R.dtype).eps
+    other = jnp.maximum(jnp.where(Y > 0, 0.0, -R), 0.0)
+    missed = jnp.sum(other, axis=1, keepdims=True)
+    balanced = jnp.abs(jnp.sum(R, axis=1)) <= 64 * eps * (1 + R.shape[1])
+    return other, missed, jnp.all(balanced) & jnp.all((Y > 0) | (R <= 8 * eps))
+
+
 @dataclasses.dataclass(frozen=True)
 class SoftmaxCrossEntropy(Loss):
     """``logsumexp(f) - f_y``, summed over samples; Y is one-hot of shape (n, c)."""
@@ -337,21 +367,22 @@ class SoftmaxCrossEntropy(Loss):
         return jnp.sum(jax.nn.logsumexp(F, axis=1) - jnp.sum(F * Y, axis=1))
 
     def grad(self, F, Y):
-        return jax.nn.softmax(F, axis=1) - Y
+        return -balanced_rows(-jax.nn.softmax(F, axis=1), Y)
 
-    def dual_value(self, R, Y):
-        # The domain is "rows of Y - R are probabilities"; only the sign and the row sums can fail.
-        p, eps = Y - R, jnp.finfo(R.dtype).eps
-        row = jnp.abs(jnp.sum(R, axis=1))
-        inside = jnp.all(p >= -8 * eps) & jnp.all(row <= 64 * eps * (1 + R.shape[1]))
-        return jnp.where(inside, jnp.sum(_entropy_term(jnp.maximum(p, 0.0))), -jnp.inf)
+    def dual_terms(self, R, Y):
+        # The domain is "rows of Y - R are probabilities". Those of the other classes say what that of the right
+        # one is: R there is their sum, with all its digits, which 1 - p does not have where p is nearly 1.
+        other, missed, inside = other_classes(R, Y)
+        slack = (8 + 2 * R.shape[1]) * jnp.finfo(R.dtype).eps
+        inside = inside & jnp.all(missed <= 1 + slack)
+        return jnp.append(entropy_term(other), rest_entropy(missed), axis=1), inside
 
     def max_scaling(self, R, Y):
         return 1.0 / jnp.maximum(jnp.max(jnp.where(Y > 0, R, 0.0)), jnp.finfo(R.dtype).tiny)
 
     def project_dual(self, R, Y):
         p = jnp.maximum(Y - R, 0.0)
-        return Y - p / jnp.maximum(jnp.sum(p, axis=1, keepdims=True), jnp.finfo(R.dtype).tiny)
+        return balanced_rows(-p / jnp.maximum(jnp.sum(p, axis=1, keepdims=True), jnp.finfo(R.dtype).tiny), Y)
 
     def center_dual(self, R, Y):
         return jnp.zeros_like(R)  # feasible; no closed form comes nearer

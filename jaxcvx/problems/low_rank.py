@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from operator import index as as_index
 from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.errors import InvalidTypeError, invalid, shown, wrong_type
 from jaxcvx.operators.observation import Observation, Whole
 from jaxcvx.problems.smooth import SmoothProblem
 
@@ -69,8 +71,7 @@ class LowRankProblem(SmoothProblem):
             raise InvalidTypeError(f"rank: got {rank!r}, expected an integer.")
         if not 1 <= rank <= min(d1, d2):
             raise invalid("rank", rank, f"1..{min(d1, d2)}, the smaller side of a matrix of shape {(d1, d2)}")
-        if not fields["balance"] >= 0:
-            raise invalid("balance", fields["balance"], "a number >= 0")
+        check_number("balance", fields["balance"])
         self.__dict__.update(fields)
 
     def replace(self, **changes: Any) -> Self:
@@ -334,19 +335,36 @@ class LowRankLoss(LowRankProblem):
 def as_shape(shape: Any) -> tuple[int, int]:
     """A pair of positive integers."""
     try:
-        d1, d2 = (int(d) for d in shape)
+        d1, d2 = (as_index(d) for d in shape)
     except (TypeError, ValueError) as err:
-        raise InvalidTypeError(f"shape: got {shape!r}, expected a pair of integers (d1, d2).") from err
+        raise InvalidTypeError(f"shape: got {shown(repr(shape))}, expected a pair of integers (d1, d2).") from err
     if d1 < 1 or d2 < 1:
         raise invalid("shape", (d1, d2), "two positive integers")
     return d1, d2
+
+
+def check_number(name: str, value: Any, positive: bool = False) -> None:
+    """Raise unless ``value`` is one finite number >= 0 (or > 0), or traced."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    expected = "a positive number" if positive else "a number >= 0"
+    if np.ndim(value) or np.asarray(value).dtype.kind not in "fiub":
+        raise wrong_type(name, value, expected)
+    if not 0 <= float(value) < float("inf") or (positive and float(value) == 0):
+        raise invalid(name, value, expected)
 
 
 def as_row_bounds(bound: Any, dtype: Any) -> Float[Array, 2] | None:
     """One bound for both factors, or a pair of bounds, as (2,); None stays None."""
     if bound is None:
         return None
-    bounds = jnp.broadcast_to(jnp.asarray(bound, dtype), (2,))
+    try:
+        given = bound if isinstance(bound, jax.Array) else np.asarray(bound)
+        if given.dtype.kind not in "fiub":
+            raise TypeError
+        bounds = jnp.broadcast_to(jnp.asarray(given, dtype), (2,))
+    except (TypeError, ValueError) as err:
+        raise wrong_type("row_bound", bound, "a positive number, or two") from err
     if not isinstance(bounds, jax.core.Tracer) and not bool(jnp.all(bounds > 0)):
         raise invalid("row_bound", bound, "a positive number, or two")
     return bounds

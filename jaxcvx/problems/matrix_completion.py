@@ -19,6 +19,7 @@ from jaxcvx.problems.low_rank import (
     LowRankProblem,
     as_row_bounds,
     as_shape,
+    check_number,
     register_validated,
 )
 from jaxcvx.problems.matrix_sensing import SquaredProblem
@@ -132,8 +133,7 @@ class OneBitCompletion(LowRankProblem):
         if link not in ("probit", "logistic"):
             raise invalid("link", repr(link), "'probit' or 'logistic'")
         y = _signs(signs)
-        if not is_traced(scale) and not 0 < float(scale) < float("inf"):
-            raise invalid("scale", scale, "a positive number")
+        check_number("scale", scale, positive=True)
         observed = _observed(rows, cols, y, shape, row_bound)
         scale = jnp.asarray(scale, y.dtype)
         self._set(**observed, rank=rank, symmetric=False, balance=balance, scale=scale, link=link)

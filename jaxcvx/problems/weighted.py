@@ -11,7 +11,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxcvx.problems.losses import Logistic, SoftmaxCrossEntropy, _entropy_term
+from jaxcvx.problems.losses import (
+    Logistic,
+    SoftmaxCrossEntropy,
+    balanced_rows,
+    entropy_term,
+    other_classes,
+    rest_entropy,
+)
 
 
 def _over(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -31,12 +38,12 @@ class WeightedLogistic(Logistic):
     def grad(self, F, Y):
         return -Y * jax.nn.sigmoid(-jnp.sign(Y) * F)
 
-    def dual_value(self, R, Y):
+    def dual_terms(self, R, Y):
         weight = jnp.abs(Y)
         t = _over(jnp.sign(Y) * R, weight)
         slack = 4 * jnp.finfo(R.dtype).eps
         inside = jnp.all((t >= 0) & (t <= 1 + slack) & ((weight > 0) | (R == 0)))
-        return jnp.where(inside, jnp.sum(weight * self._dual_term(jnp.clip(t, 0.0, 1.0))), -jnp.inf)
+        return weight * self._dual_term(jnp.clip(t, 0.0, 1.0)), inside
 
     def max_scaling(self, R, Y):
         return super().max_scaling(_over(R, jnp.abs(Y)), jnp.sign(Y))
@@ -60,14 +67,15 @@ class WeightedSoftmax(SoftmaxCrossEntropy):
         return jnp.sum(jnp.sum(Y, axis=1) * jax.nn.logsumexp(F, axis=1) - jnp.sum(F * Y, axis=1))
 
     def grad(self, F, Y):
-        return jnp.sum(Y, axis=1, keepdims=True) * jax.nn.softmax(F, axis=1) - Y
+        return jnp.sum(Y, axis=1, keepdims=True) * super().grad(F, Y)
 
-    def dual_value(self, R, Y):
-        p, weight, eps = Y - R, jnp.sum(Y, axis=1), jnp.finfo(R.dtype).eps
-        row = jnp.abs(jnp.sum(R, axis=1))
-        inside = jnp.all(p >= -8 * eps) & jnp.all(row <= 64 * eps * (1 + R.shape[1]))
-        value = jnp.sum(_entropy_term(jnp.maximum(p, 0.0))) - jnp.sum(_entropy_term(weight))
-        return jnp.where(inside, value, -jnp.inf)
+    def dual_terms(self, R, Y):
+        other, missed, inside = other_classes(R, Y)
+        weight = jnp.sum(Y, axis=1, keepdims=True)
+        share, lost = _over(other, weight), _over(missed, weight)
+        slack = (8 + 2 * R.shape[1]) * jnp.finfo(R.dtype).eps
+        terms = weight * jnp.append(entropy_term(share), rest_entropy(lost), axis=1)
+        return terms, inside & jnp.all(missed <= weight * (1 + slack))
 
     def max_scaling(self, R, Y):
         return 1.0 / jnp.maximum(jnp.max(_over(R, Y)), jnp.finfo(R.dtype).tiny)
@@ -75,7 +83,7 @@ class WeightedSoftmax(SoftmaxCrossEntropy):
     def project_dual(self, R, Y):
         p = jnp.maximum(Y - R, 0.0)
         weight = jnp.sum(Y, axis=1, keepdims=True)
-        return Y - weight * _over(p, jnp.sum(p, axis=1, keepdims=True))
+        return balanced_rows(-weight * _over(p, jnp.sum(p, axis=1, keepdims=True)), Y)
 
     def prox(self, F, Y, step):
         weight = jnp.sum(Y, axis=1)

@@ -23,7 +23,7 @@ from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Callback, HostSolver, Solution, Status, StepInfo
 from jaxcvx.solvers.fine_pool import fine_problem, fit_finely, insert_finely, price_finely
-from jaxcvx.solvers.host import host_solution
+from jaxcvx.solvers.host import host_solution, usable
 from jaxcvx.solvers.pool import (
     Pool,
     dual_residual,
@@ -171,9 +171,10 @@ class ColumnGeneration(HostSolver):
             wanted = values > work.beta * (1 + (1e-12 if exact else 5e-4))
             pool = self._round(work, pool, directions, wanted, exact)
         network = scaling.network(pool_network(work, pool), problem)
-        network, certificate = self._finish(
+        network, certificate, finite = self._finish(
             problem, pricer, pool_of(network), scaling.residual(dual), keys[-1]
         )
+        status = status if finite else Status.DIVERGED
         return host_solution(network, network, certificate, status, steps, trace)
 
     def _start(self, work: Problem, init: Any, key: Any, scaling: Scaling) -> Pool:
@@ -233,14 +234,15 @@ class ColumnGeneration(HostSolver):
 
     def _finish(
         self, problem: Problem, pricer: Pricer, pool: Pool, dual: Any, key: Any
-    ) -> tuple[Network, Certificate]:
-        """The network to return, made of exact weights and no wider than needed, and what is known of it."""
+    ) -> tuple[Network, Certificate, bool]:
+        """The network to return, of exact weights, no wider than needed, what is known of it, and if it is finite."""
         with double_precision():
             exact = to_double(problem.replace(arrangements=None))
             pool, _ = fit_weights(exact, to_double(pool))
             network = reduce_width(exact, prune(pool_network(exact, pool)))
             returned = prune(jax.tree.map(lambda a: a.astype(problem.X.dtype), network))
+            returned, finite = usable(exact, returned)
             certificate = certify_priced(
                 exact, to_double(returned), pricer, to_double(dual), key, self.new_neurons, self.final_starts
             )
-        return jax.tree.map(jnp.asarray, returned), certificate
+        return jax.tree.map(jnp.asarray, returned), certificate, finite

@@ -17,7 +17,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcvx.certificates.dual import atom_dual_norm, cone_dual_norm, relaxed_dual_norm, scaled_bound
+from jaxcvx.certificates.dual import (
+    atom_dual_norm,
+    cone_dual_norm,
+    proved_bound,
+    relaxed_dual_norm,
+    scaled_bound,
+)
 from jaxcvx.diff.implicit import Optimality
 from jaxcvx.networks.network import Network
 from jaxcvx.networks.recovery import network_from_cone
@@ -187,10 +193,11 @@ def evaluate_cone(problem: Problem, outcome: Outcome, grouping: str) -> Parts:
     if outcome.dual is not None:
         residuals.append(problem.loss.project_dual(outcome.dual, problem.Y))
     own, lower = [], []
+    operator = program.operator.carefully()
     for R in residuals:
-        norm = cone_dual_norm(program.operator, R, "shared" if program.shared else "per-output")
+        norm = cone_dual_norm(operator, R, "shared" if program.shared else "per-output")
         own.append(scaled_bound(problem, R, norm))
-        cells = norm if problem.num_columns == 1 else relaxed_dual_norm(program.operator, R)
-        lower.append(scaled_bound(problem, R, jnp.maximum(cells, atom_dual_norm(network, problem, R))))
+        cells = norm if problem.num_columns == 1 else relaxed_dual_norm(operator, R)
+        lower.append(proved_bound(problem, R, jnp.maximum(cells, atom_dual_norm(network, problem, R))))
     best, best_lower = (jnp.max(jnp.stack(bounds)) for bounds in (own, lower))
     return Parts(network, program.objective(problem, Q), best, best_lower)

@@ -31,6 +31,7 @@ from jaxcvx.errors import InvalidTypeError, TooManyArrangements
 from jaxcvx.operators.pricing_exact import FaceTable, face_table, price_exact
 from jaxcvx.operators.projections import project_cone
 from jaxcvx.operators.psd import project_psd, symmetric
+from jaxcvx.operators.rounding import gamma
 from jaxcvx.problems.relu import Problem
 
 _MAX_FACES = 200_000  # of all cells, for exact pricing
@@ -201,11 +202,12 @@ def relaxed_dual_norm(problem: Problem, dual: Dual) -> Float[Array, ""]:
     At least the price of every neuron in the cells, since ``u^T A^T S A u >= 0`` there. Negative entries of S
     count as 0.
     """
-    G, A = problem.operator.adjoint(dual.R), jnp.swapaxes(facet_rows(problem), 1, 2)
-    lifted = problem.beta * congruence(A, symmetric(jnp.maximum(dual.S, 0.0)))
+    G, A = problem.operator.carefully().adjoint(dual.R), jnp.swapaxes(facet_rows(problem), 1, 2)
+    S = symmetric(jnp.maximum(dual.S, 0.0))
+    lifted, terms = problem.beta * congruence(A, S), problem.beta * congruence(jnp.abs(A), S)
     top = jnp.linalg.eigvalsh(jnp.einsum("ipq,irq->ipr", G, G) + lifted)[:, -1]
-    size = jnp.sum(G**2, axis=(1, 2)) + jnp.sqrt(jnp.sum(lifted**2, axis=(1, 2)))
-    rounding = 4 * G.shape[1] * jnp.finfo(G.dtype).eps * size
+    size = jnp.sum(G**2, axis=(1, 2)) + jnp.sqrt(jnp.sum(terms**2, axis=(1, 2)))
+    rounding = gamma(8 * (sum(G.shape[1:]) + A.shape[2]) + 64, G.dtype) * size
     return jnp.sqrt(jnp.maximum(jnp.max(top + rounding), 0.0))
 
 

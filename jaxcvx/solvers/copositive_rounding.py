@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxcvx.certificates.dual import atom_dual_norm, scaled_bound
+from jaxcvx.certificates.dual import atom_dual_norm, proved_bound
 from jaxcvx.networks.network import Network, balance
 from jaxcvx.operators.projections import project_cone
 from jaxcvx.operators.prox import group_norms
@@ -176,6 +176,6 @@ def evaluate_relaxed(problem: Problem, outcome: Outcome, tol: float = 1e-9) -> P
     for dual in duals:
         own.append(relaxed_bound(problem, dual))
         price = jnp.maximum(training_dual_norm(problem, dual), atom_dual_norm(network, problem, dual.R))
-        lower.append(scaled_bound(problem, dual.R, price))
+        lower.append(proved_bound(problem, dual.R, price))
     best, best_lower = (jnp.max(jnp.stack(bounds)) for bounds in (own, lower))
     return Parts(network, relaxed_objective(problem, blocks), best, best_lower)

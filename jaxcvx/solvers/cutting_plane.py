@@ -21,7 +21,7 @@ from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Callback, HostSolver, Solution, Status, StepInfo
 from jaxcvx.solvers.cuts import Cuts, cleaned, cuts_network, cuts_objective, fit_cuts, grown
-from jaxcvx.solvers.host import host_solution
+from jaxcvx.solvers.host import host_solution, usable
 
 _NEAR = 1e-9  # neurons closer than this are one cut
 
@@ -120,12 +120,14 @@ class CuttingPlane(HostSolver):
         if work.num_columns == 1:
             cuts = cleaned(work, cuts)
         network = prune(jax.tree.map(lambda a: a.astype(problem.X.dtype), cuts_network(work, cuts)))
+        network, finite = usable(problem, network)
         certificate = certify_priced(
             work, to_double(network), oracle, dual, key, self.new_neurons, self.final_starts
         )
         bound = certificate.lower if oracle.exact else certificate.heuristic_bound
         if certificate.upper - bound <= tol * max(abs(certificate.upper), np.finfo(float).tiny):
             status = Status.CONVERGED
+        status = status if finite else Status.DIVERGED
         params, network = jax.device_get((cuts._replace(dual=dual), network))
         return host_solution(
             jax.tree.map(jnp.asarray, network), params, certificate, status, len(trace) - 1, trace

@@ -16,6 +16,7 @@ from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.certificates.certificate import double_precision
 from jaxcvx.diff.implicit import differentiable_objective, differentiable_params, refuse_derivatives
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.keys import check_key
 from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.smooth import SmoothProblem
@@ -98,6 +99,8 @@ def solve(
             raise invalid(name, value, "a positive number" if name != "tol" else "a number >= 0")
     if isinstance(problem, Problem):
         _check_structure(problem, solver)
+    if key is not None:
+        check_key(key)
     return _solve_checked(problem, solver, init, key, callback)
 
 

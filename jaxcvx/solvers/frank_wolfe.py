@@ -22,7 +22,7 @@ from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Callback, HostSolver, Solution, Status, StepInfo
 from jaxcvx.solvers.driver import solve
 from jaxcvx.solvers.gradient_descent import GradientDescent
-from jaxcvx.solvers.host import Trace, host_solution
+from jaxcvx.solvers.host import Trace, host_solution, usable
 from jaxcvx.solvers.polish import polish_problem
 
 
@@ -105,7 +105,8 @@ class FrankWolfe(HostSolver):
             F, steps = _block(*arguments, count, self.line_search)
             taken.append(steps)
             done += count
-        network = _network(problem, taken, radius)
+        network, finite = usable(problem, _network(problem, taken, radius))
+        status = status if finite else Status.DIVERGED
         with double_precision():
             exact, returned = to_double(problem), to_double(network)
             certificate = certify_priced(exact, returned, pricer, exact.Y - returned(exact.X), None, 1, 1)

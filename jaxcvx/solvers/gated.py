@@ -17,7 +17,7 @@ import numpy as np
 from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float
 
-from jaxcvx.certificates.dual import atom_dual_norm, gated_dual_norm, scaled_bound
+from jaxcvx.certificates.dual import atom_dual_norm, gated_dual_norm, proved_bound, scaled_bound
 from jaxcvx.diff.implicit import Optimality
 from jaxcvx.networks.network import Network
 from jaxcvx.operators.masked import CellOperator
@@ -63,9 +63,9 @@ def evaluate_gated(
     network = round_gated(problem, outcome.params, room)
     bounds, lower = [], []
     for R in candidates:
-        norm = dual_norm(operator, R)
+        norm = dual_norm(operator.carefully(), R)
         bounds.append(scaled_bound(problem, R, norm))
-        lower.append(scaled_bound(problem, R, jnp.maximum(norm, atom_dual_norm(network, problem, R))))
+        lower.append(proved_bound(problem, R, jnp.maximum(norm, atom_dual_norm(network, problem, R))))
     best, best_lower = (jnp.max(jnp.stack(b)) for b in (bounds, lower))
     return Parts(network, objective(problem, outcome.params, F), best, best_lower)
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.certificates.certificate import Certificate
-from jaxcvx.networks.network import Network
+from jaxcvx.networks.network import Network, zero_network
+from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import History, Solution, Status
 
 Trace = list[tuple[int, float, float]]
+
+
+def usable(problem: Problem, network: Network) -> tuple[Network, bool]:
+    """The network and True; where numbers in it have overflowed, the network that predicts 0 and False."""
+    finite = all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(network))
+    return (network, True) if finite else (zero_network(problem), False)
 
 
 def host_solution(
@@ -35,12 +43,14 @@ def host_solution(
       program: objective and dual value of the solver's own program; those of the network if None.
     """
     objective, bound = program or (float(certificate.upper), float(certificate.lower))
-    tiny = np.finfo(np.float64).tiny
+    tiny, known = np.finfo(np.float64).tiny, np.isfinite(objective) and not np.isnan(bound)
+    if not np.isfinite(objective):
+        objective = np.inf
     return Solution(
         params=params,
         network=network,
         objective=np.float64(objective),
-        program_gap=np.float64((objective - bound) / max(abs(objective), tiny)),
+        program_gap=np.float64((objective - bound) / max(abs(objective), tiny) if known else np.inf),
         upper_bound=certificate.upper,
         lower_bound=certificate.lower,
         gap=certificate.gap,

@@ -13,6 +13,7 @@ from jaxcvx.certificates.dual import scaled_bound, skip_dual_norm
 from jaxcvx.errors import invalid
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.prox import group_norms, nuclear_norms, shrink_groups, shrink_singular_values
+from jaxcvx.operators.rounding import gamma
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
@@ -34,7 +35,8 @@ def nuclear_objective(problem: Problem, V: Float[Array, "P p q"], F: Float[Array
 def nuclear_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Float[Array, ""]:
     """``max_i ||Z^T D_i lift(R)||_2`` (spectral norm), rounded up: at least every neuron's price in the cells."""
     cells = operator.adjoint(R)[: operator.num_cells]
-    spectral = jnp.max(jnp.linalg.svd(cells, compute_uv=False)) * (1 + 64 * jnp.finfo(R.dtype).eps)
+    rounding = gamma(8 * (cells.shape[1] + cells.shape[2]) + 64, R.dtype)
+    spectral = jnp.max(jnp.linalg.svd(cells, compute_uv=False)) * (1 + rounding)
     return jnp.maximum(spectral, skip_dual_norm(operator, R))
 
 

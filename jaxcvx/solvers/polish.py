@@ -20,6 +20,7 @@ from jaxcvx.errors import invalid
 from jaxcvx.networks.network import (
     Network,
     balance,
+    checked_network,
     merge_parallel,
     objective_on_host,
     problem_for,
@@ -144,4 +145,4 @@ def polish(
         raise invalid(
             "network", "one with FreeBias()", "a penalised bias or none: CuttingPlane solves the others"
         )
-    return polish_problem(problem, network, tol=tol)
+    return polish_problem(problem, checked_network(network), tol=tol)

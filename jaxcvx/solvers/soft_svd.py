@@ -21,9 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcvx.certificates.dual import scaled_bound
+from jaxcvx.certificates.dual import proved_bound, scaled_bound
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network, balance, network_objective
+from jaxcvx.operators.rounding import gamma
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
@@ -64,8 +65,9 @@ def nonnegative_dual_norm(Z: Float[Array, "n p"], R: Float[Array, "n c"]) -> Flo
     """
     both = _norms(_signs(R)).reshape(2, -1)
     separate = jnp.linalg.norm(jnp.max(both, axis=0))
-    spectral = jnp.linalg.norm(R, ord=2) * (1 + 64 * jnp.finfo(R.dtype).eps)
-    return jnp.minimum(separate, spectral) * jnp.linalg.norm(Z, ord=2)
+    spectral = jnp.linalg.norm(R, ord=2)
+    rounding = gamma(8 * (sum(Z.shape) + R.shape[1]) + 64, R.dtype)
+    return jnp.minimum(separate, spectral) * jnp.linalg.norm(Z, ord=2) * (1 + rounding)
 
 
 def _column_fit(Y: Array, beta: Array) -> tuple[Array, Array]:
@@ -178,7 +180,7 @@ class SoftThresholdedSVD(Solver):
         network = _network(problem)
         parts, outputs = _column_fit(Y, problem.beta)
         residuals = (Y - Z @ V, Y - parts @ outputs, Y - network(problem.X))
-        bounds = [scaled_bound(problem, R, nonnegative_dual_norm(Z, R)) for R in residuals]
+        bounds = [proved_bound(problem, R, nonnegative_dual_norm(Z, R)) for R in residuals]
         objective, bound = self._relaxation(problem, V)
         return Parts(network, objective, bound, jnp.max(jnp.stack(bounds)))
 

@@ -12,8 +12,9 @@ import numpy as np
 from jaxcvx.certificates.certificate import double_precision, make_certificate, to_double
 from jaxcvx.networks.network import network_objective, objective_on_host, prune
 from jaxcvx.problems.relu import Problem
-from jaxcvx.problems.smooth import SmoothProblem
-from jaxcvx.solvers.base import History, Outcome, Parts, Run, Solution, Solver, relative_gap
+from jaxcvx.problems.smooth import SmoothProblem, all_finite
+from jaxcvx.solvers.base import History, Outcome, Parts, Run, Solution, Solver, Status, relative_gap
+from jaxcvx.solvers.host import usable
 
 
 class _Numbers(NamedTuple):
@@ -37,11 +38,13 @@ def _numbers(problem: Problem, parts: Parts) -> _Numbers:
 def summarise(problem: Problem, solver: Solver, done: Run) -> Solution:
     """Inside jit: in the problem's precision and of fixed shapes."""
     parts = solver.evaluate(problem, done.outcome)
+    finite = all_finite(parts.network)
+    parts = parts._replace(network=jax.tree.map(lambda a: jnp.where(finite, a, 0), parts.network))
     return Solution(
         params=done.outcome.params,
         network=parts.network,
         heuristic_bound=jnp.full((), -jnp.inf, problem.dtype),
-        status=done.status,
+        status=jnp.where(finite | (done.status == Status.INVALID_INPUT), done.status, Status.DIVERGED),
         num_steps=done.num_steps,
         history=done.history,
         scope=solver.scope(problem),
@@ -66,9 +69,11 @@ def summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
         exact = to_double(problem)
         parts, numbers = jax.device_get(evaluate_jitted(exact, solver, to_double(done.outcome), room))
         network, upper = jax.tree.map(lambda a: a.astype(dtype), parts.network), numbers.upper_bound
+        status = np.int32(done.status)
         if isinstance(problem, Problem):
             # The rounded, pruned weights are what the caller gets, so they are what is reported.
-            network = prune(network)
+            network, finite = usable(problem, prune(network))
+            status = status if finite or status == Status.INVALID_INPUT else np.int32(Status.DIVERGED)
             upper = np.float64(objective_on_host(to_double(network), exact))
     network = jax.tree.map(jnp.asarray, network)
     certificate = make_certificate(upper, numbers.lower_bound, solver.scope(problem))
@@ -81,7 +86,7 @@ def summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
         params=done.outcome.params,
         network=network,
         heuristic_bound=np.float64(-np.inf),
-        status=np.int32(done.status),
+        status=status,
         num_steps=np.int32(done.num_steps),
         history=History(history.step[:used], history.objective[:used], history.bound[:used], history.count),
         scope=solver.scope(problem),

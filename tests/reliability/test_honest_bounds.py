@@ -1,0 +1,423 @@
+"""Bounds are bounds whatever the rounding, and whatever weights, residuals or cells they are computed from."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcvx
+from jaxcvx import (
+    Arrangements,
+    ConeADMM,
+    Network,
+    NuclearProximalGradient,
+    ProximalGradient,
+    certify,
+    enumerate_arrangements,
+    make_problem,
+    solve,
+)
+from jaxcvx.certificates.dual import (
+    cone_dual_norm,
+    gated_dual_norm,
+    proved_bound,
+    relaxed_dual_norm,
+    scaled_bound,
+)
+from jaxcvx.operators.rounding import careful_sum, masked_sums, split
+from jaxcvx.problems.losses import LOSSES
+from jaxcvx.solvers.base import Outcome
+from tests.helpers import cone_optimum, gated_optimum, relaxed_optimum, targets_for
+from tests.reliability.inputs import Counts, objective
+
+LOSS_NAMES = ("squared", "logistic", "hinge", "huber", "softmax")
+CLARABEL = 1e-7  # what an optimum of Clarabel may be off by, of the zero network's objective
+
+
+def exact_bound(loss: str, Z: np.ndarray, masks: np.ndarray, R: np.ndarray, Y: np.ndarray, beta: float) -> float:
+    """Largest dual value on the ray of R that the gated program allows, in extended precision."""
+    wide = np.longdouble
+    Z, R, Y = (a.astype(wide) for a in (Z, R, Y))
+    prices = np.stack([np.sqrt(((Z[mask].T @ R[mask]) ** 2).sum()) for mask in masks])
+    limit = wide(beta) / prices.max()
+
+    def value(s: Any) -> Any:
+        T = s * R
+        if loss in ("squared", "huber"):
+            return (T * Y).sum() - (T**2).sum() / 2
+        if loss == "hinge":
+            return (T * Y).sum()
+        t = np.clip(T * Y, 0, 1) if loss == "logistic" else np.where(Y > 0, 0, -T)
+        rest = t if loss == "logistic" else t.sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            entropy = -np.where(t > 0, t * np.log(t), 0).sum()
+            return entropy - np.where(rest < 1, (1 - rest) * np.log1p(-rest), 0).sum()
+
+    if loss in ("squared", "huber"):
+        best = (R * Y).sum() / (R**2).sum()
+        edge = limit if loss == "squared" else min(limit, 1 / np.abs(R).max())
+        return float(max(value(np.clip(best, -edge, edge)), 0))
+    top = (R * Y).max() if loss != "softmax" else np.where(Y > 0, R, 0).max()
+    high = min(limit, 1 / top)
+    grid = [value(high * k / wide(400)) for k in range(401)]
+    k = int(np.argmax(grid))
+    low, up = high * max(k - 1, 0) / wide(400), high * min(k + 1, 400) / wide(400)
+    for _ in range(120):  # the dual objective is concave
+        a, b = low + (up - low) / 3, up - (up - low) / 3
+        low, up = (a, up) if value(a) < value(b) else (low, b)
+    return float(max(value(low), value(up), max(grid), 0))
+
+
+@functools.partial(jax.jit, static_argnames=("bound", "careful"))
+def gated_bounds(problem: Any, R: Any, bound: Any, careful: bool) -> Any:
+    operator = problem.operator.carefully() if careful else problem.operator
+    return bound(problem, R, gated_dual_norm(operator, R))
+
+
+def ray(loss: str, rng: np.random.Generator, n: int, c: int, near: float) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and a dual residual, ``near`` times smaller than at random."""
+    Y = targets_for(loss, rng.standard_normal((n, c)))
+    Y = np.eye(c)[Y] if loss == "softmax" else Y
+    if loss == "softmax":
+        F = rng.standard_normal((n, c)) + (10 - 9 * near) * Y
+        R = np.asarray(-LOSSES[loss]().grad(jnp.asarray(F, jnp.float32), jnp.asarray(Y, jnp.float32)))
+    elif loss in ("logistic", "hinge"):
+        R = Y * near * rng.uniform(0, 1, (n, c))
+    else:
+        R = Y * near + 0.1 * near * rng.standard_normal((n, c))
+    return Y.astype(np.float32), R.astype(np.float32)
+
+
+def compare_on_rays(tries: int, shapes: list[tuple[int, int]]) -> None:
+    counts = {"checked": 0, "plain ones above the truth": 0}
+    for n, c in shapes:
+        for number in range(tries):
+            for loss in LOSS_NAMES:
+                rng = np.random.default_rng(1000 * number + n)
+                columns = max(c, 2) if loss == "softmax" else c
+                Y, R = ray(loss, rng, n, columns, (1.0, 1e-3, 1e-7)[number % 3])
+                # Rows with a large mean make sums over them cancel, far below the size of their terms.
+                offset = (0.0, 1000.0)[number % 2]
+                X = (rng.standard_normal((n, 3)) + offset).astype(np.float32)
+                if offset and loss in ("squared", "huber"):
+                    R = (R - R.mean(axis=0)).astype(np.float32)
+                gates = rng.standard_normal((12, 3)).astype(np.float32)
+                masks = gates.astype(float) @ X.T.astype(float) >= 0
+                labels = Y.argmax(axis=1) if loss == "softmax" else Y
+                cells = Arrangements(jnp.asarray(masks), jnp.asarray(gates))
+                beta = np.float32(0.1 * np.abs(X.T.astype(float) @ R).max() + 1e-30)
+                problem = make_problem(X, labels, beta, loss=loss, arrangements=cells)
+                assert problem.X.dtype == jnp.float32
+                problem = problem.replace(Y=jnp.asarray(Y))
+                truth = exact_bound(loss, X, masks, R, Y, float(beta))
+                below = float(gated_bounds(problem, jnp.asarray(R), proved_bound, True))
+                plain = float(gated_bounds(problem, jnp.asarray(R), scaled_bound, False))
+                assert below <= truth * (1 + 1e-13), (loss, n, number, below, truth)
+                worth = offset or below >= truth * (1 - 1e-3) - 1e-30
+                assert worth, (loss, n, number, below, truth)
+                counts["checked"] += 1
+                counts["plain ones above the truth"] += plain > truth * (1 + 1e-13)
+    plain = counts["plain ones above the truth"]
+    checked = counts["checked"]
+    print(f"bounds in float32 on {checked} rays, none above the exact value; without margins {plain} would be")
+    assert plain  # else these rays prove nothing
+
+
+@pytest.mark.float32
+def test_float32_bounds_stay_below_the_exact_value_on_their_ray():
+    compare_on_rays(8, [(7, 1), (700, 2)])
+
+
+@pytest.mark.soak
+@pytest.mark.float32
+def test_float32_bounds_stay_below_the_exact_value_on_their_ray_many():
+    compare_on_rays(100, [(7, 1), (90, 2), (5000, 3)])
+
+
+@pytest.mark.float32
+def test_sums_of_parts_are_exact_and_their_errors_bounded():
+    rng, checked = np.random.default_rng(0), 0
+    for n in (1, 2, 33, 1000, 100_000):
+        for scale in (1.0, 1e-30, 1e30, 1e-44):
+            x = (scale * rng.standard_normal(n) * 10.0 ** rng.uniform(-6, 0, n)).astype(np.float32)
+            parts = [np.asarray(part, float) for part in split(jnp.asarray(x), n)]
+            assert (np.abs(sum(parts) - x) <= 2e-38).all()  # but for what is below the smallest normal number
+            if scale in (1.0, 1e30):
+                for part in parts[:2]:
+                    order = rng.permutation(n)
+                    assert np.cumsum(part[order].astype(np.float32))[-1] == part.sum()
+            value, error = (float(a) for a in careful_sum(jnp.asarray(x)))
+            assert abs(value - x.astype(np.longdouble).sum()) <= error + 1e-37
+            assert error <= 1e-5 * np.abs(x.astype(float)).sum() + 1e-37
+            masks = rng.uniform(size=(3, n)) < 0.5
+            sums = np.asarray(masked_sums(jnp.asarray(masks, jnp.float32), jnp.asarray(x)[:, None]))[:, 0]
+            truth = masks.astype(float) @ x.astype(float)
+            assert (np.abs(sums - truth) <= 1e-5 * np.abs(x.astype(float)).sum() + 1e-37).all()
+            checked += 1
+    print(f"{checked} vectors summed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """A small problem with all of its cells, and its optima by Clarabel."""
+
+    problem: Any
+    X: np.ndarray
+    Y: np.ndarray
+    beta: float
+    loss: str
+    optimum: float
+    gated: float
+
+    @property
+    def allowance(self) -> float:
+        return CLARABEL * (float((self.Y**2).sum()) / 2 + 1)
+
+
+@functools.cache
+def known(seed: int, c: int = 1, loss: str = "squared", dtype: Any = np.float64) -> Known:
+    """Six points in the plane (12 cells); for two outputs the relaxation is exact there."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((6, 2)).astype(dtype)
+    Y = targets_for(loss, rng.standard_normal((6, c))).astype(dtype)
+    beta = float(dtype((0.3, 0.05, 1e-3)[seed % 3]))
+    cells = enumerate_arrangements(X)
+    assert cells.complete and len(cells) == 12
+    problem = make_problem(X, Y, beta, loss=loss, arrangements=cells)
+    wide = X.astype(float), cells.masks, Y.astype(float), beta
+    optimum = cone_optimum(*wide, loss=loss) if c == 1 else relaxed_optimum(*wide)
+    return Known(problem, wide[0], wide[2], beta, loss, optimum, gated_optimum(*wide, loss=loss))
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("solver", [ProximalGradient(tol=1e-7), ConeADMM(tol=1e-7), NuclearProximalGradient()])
+def test_float32_solutions_under_jit_against_clarabel_and_float64(solver):
+    run = jax.jit(lambda problem: solve(problem, solver))
+    checked, several = 0, 2 if isinstance(solver, NuclearProximalGradient) else 1
+    for seed in range(6):
+        case = known(seed, several, dtype=np.float32)
+        traced, host = run(case.problem), solve(case.problem, solver)
+        assert traced.lower_bound.dtype == jnp.float32 and host.lower_bound.dtype == np.float64
+        limit = case.gated if isinstance(solver, ProximalGradient) else case.optimum
+        for solution in (traced, host):
+            assert float(solution.lower_bound) <= limit + case.allowance
+            assert float(solution.upper_bound) >= case.optimum * (1 - 1e-6) - case.allowance
+            checked += 1
+        assert float(traced.lower_bound) <= float(host.lower_bound) * (1 + 1e-4)
+        certificate = certify(host.network, case.problem.X, case.problem.Y, case.beta)
+        assert certificate.precision == "float64" and certificate.lower.dtype == np.float64
+        assert certificate.lower <= case.optimum + case.allowance
+    print(f"{type(solver).__name__}: {checked} bounds of solutions checked")
+
+
+# What can go wrong with an array of weights or a dual point.
+CORRUPTIONS = (
+    *("noise", "scale", "sign", "zero row", "swap", "one entry", "huge", "tiny", "shift", "random"),
+    *("nan", "inf", "-inf"),
+)
+
+
+def corrupted(rng: np.random.Generator, A: np.ndarray, kind: str) -> np.ndarray:
+    """A copy of A with one thing wrong."""
+    A = np.array(A)
+    at = tuple(int(rng.integers(k)) for k in A.shape)
+    if kind == "noise":
+        A = A + 10.0 ** rng.uniform(-12, 1) * rng.standard_normal(A.shape)
+    elif kind == "scale":
+        A = A * 10.0 ** rng.uniform(-4, 4)
+    elif kind == "sign":
+        A = A * rng.choice([-1.0, 1.0], A.shape)
+    elif kind == "zero row":
+        A[at[0]] = 0.0
+    elif kind == "swap":
+        A = rng.permutation(A)
+    elif kind == "one entry":
+        A[at] = A[at] * 3 + 1
+    elif kind in ("huge", "tiny"):
+        A = A * (1e25 if kind == "huge" else 1e-25)
+    elif kind == "shift":
+        A = A + rng.standard_normal()
+    elif kind == "random":
+        A = rng.standard_normal(A.shape)
+    else:
+        A[at] = float(kind)
+    return A
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+def evaluate(problem: Any, solver: Any, params: Any, dual: Any) -> tuple[Any, Any]:
+    """Bounds as ``solve`` under jit reports them, of many params and dual points at once."""
+    from jaxcvx.solvers.driver import _numbers
+
+    def one(params, dual):
+        numbers = _numbers(problem, solver.evaluate(problem, Outcome(params, dual)))
+        return numbers.lower_bound, numbers.upper_bound
+
+    return jax.vmap(one)(params, dual)
+
+
+def corrupt_solutions(many: int, cases: list[Known]) -> int:
+    """Lower bounds from corrupted params and dual points stay below the optimum; upper ones above."""
+    checked = 0
+    for number, case in enumerate(cases):
+        solvers: list[Any] = [ProximalGradient(), ConeADMM()] + [NuclearProximalGradient()] * (case.loss == "squared")
+        for solver in solvers:
+            found = solve(case.problem, solver)
+            rng = np.random.default_rng(number)
+            R = np.asarray(-case.problem.loss.grad(found.network(case.problem.X), case.problem.Y))
+            rows = []
+            for k in range(many):
+                kind = CORRUPTIONS[k % len(CORRUPTIONS)]
+                bad = jax.tree.map(lambda a: corrupted(rng, a, kind if k % 3 else "noise"), found.params)  # noqa: B023
+                rows.append((bad, corrupted(rng, R, kind if k % 3 != 1 else "scale")))
+            dtype = case.problem.X.dtype
+            stacked = jax.tree.map(lambda *a: jnp.asarray(np.stack(a), dtype), *rows)  # noqa: B023
+            lower, upper = (np.asarray(a, float) for a in evaluate(case.problem, solver, *stacked))
+            limit = case.gated if isinstance(solver, ProximalGradient) else case.optimum
+            assert not np.isnan(lower).any() and not np.isnan(upper).any()
+            assert (lower <= limit + case.allowance).all(), (solver, (lower - limit).max())
+            resolution = 1e-9 if dtype == jnp.float64 else 1e-5
+            assert (upper >= case.optimum * (1 - resolution) - case.allowance).all()
+            assert (lower <= upper).all()
+            checked += many
+    return checked
+
+
+def test_corrupted_solutions():
+    checked = corrupt_solutions(130, [known(0), known(1, 2), known(2, 1, "logistic")])
+    print(f"{checked} corrupted solutions: no bound on the wrong side")
+
+
+@pytest.mark.float32
+def test_corrupted_solutions_in_float32():
+    checked = corrupt_solutions(130, [known(0, 1, "squared", np.float32), known(1, 2, "squared", np.float32)])
+    print(f"{checked} corrupted solutions in float32: no bound on the wrong side")
+
+
+@pytest.mark.soak
+def test_many_corrupted_solutions():
+    cases = [known(s, c, loss) for s in range(4) for c, loss in ((1, "squared"), (2, "squared"), (1, "hinge"))]
+    smooth = [case for case in cases if case.loss != "hinge"]
+    checked = corrupt_solutions(1300, smooth)
+    print(f"{checked} corrupted solutions: no bound on the wrong side")
+
+
+WIDTH = 6
+
+
+def corrupted_cells(rng: np.random.Generator, cells: Arrangements) -> Arrangements:
+    """Cells flipped, dropped, doubled or scaled; never said to be complete, but where they are."""
+    masks, gates = np.array(cells.masks), np.array(cells.gates)
+    kind = rng.integers(6)
+    if kind == 0:
+        return cells
+    if kind == 1:
+        keep = rng.permutation(12)[:8]
+        return Arrangements(jnp.asarray(masks[keep]), jnp.asarray(gates[keep]))
+    if kind == 2:
+        again = np.append(np.arange(12), rng.integers(12, size=4))
+        return Arrangements(jnp.asarray(masks[again]), jnp.asarray(gates[again]), True)
+    if kind == 3:
+        masks[rng.integers(12), rng.integers(6)] ^= True
+        return Arrangements(jnp.asarray(masks), jnp.asarray(gates))
+    if kind == 4:
+        scales = 10.0 ** rng.uniform(-6, 6, (12, 1))
+        return Arrangements(jnp.asarray(masks), jnp.asarray(gates * scales), True)
+    order = rng.permutation(12)
+    return Arrangements(jnp.asarray(masks[order]), jnp.asarray(gates[order]), True)
+
+
+def corrupt_networks(many: int, cases: list[Known], every: int) -> None:
+    """Certificates of corrupted networks over corrupted cells. Optima over sampled cells for one in ``every``."""
+    counts = Counts()
+    for number, case in enumerate(cases):
+        rng = np.random.default_rng(number)
+        cells, c = case.problem.arrangements, case.Y.shape[1]
+        best = solve(case.problem, ConeADMM() if c == 1 else jaxcvx.ColumnGeneration()).network
+        start = np.zeros((WIDTH, 2)), np.zeros((WIDTH, c))
+        for array, weights in zip(start, (best.hidden, best.output), strict=True):
+            array[: min(WIDTH, len(weights))] = np.asarray(weights)[:WIDTH]
+        for k in range(many):
+            kind = CORRUPTIONS[k % len(CORRUPTIONS)]
+            which = rng.integers(3)
+            hidden = corrupted(rng, start[0], kind) if which != 1 else start[0]
+            output = corrupted(rng, start[1], kind) if which != 0 else start[1]
+            network = Network(jnp.asarray(hidden), jnp.asarray(output))
+            own = corrupted_cells(rng, cells) if k % 5 else None
+            method = ("auto", "exact", "auto", "relaxed")[k % 4] if own is None else ("auto", "exact")[k % 2]
+            found = counts.call(certify, network, case.X, case.Y, case.beta, arrangements=own, method=method)
+            if found is None:
+                assert kind in ("nan", "inf", "-inf"), kind
+                continue
+            assert kind not in ("nan", "inf", "-inf")
+            counts[found.scope] += 1
+            hidden, output = (np.asarray(a, np.longdouble) for a in (hidden, output))
+            sizes = [np.sqrt((a**2).sum(axis=1)) for a in (hidden, output)]
+            F = np.maximum(case.X @ hidden.T, 0) @ output
+            upper = float(((F - case.Y) ** 2).sum() / 2 + case.beta * (sizes[0] * sizes[1]).sum())
+            assert float(found.upper) == pytest.approx(upper, rel=1e-9)
+            assert float(found.upper) >= case.optimum * (1 - 1e-9) - case.allowance
+            assert found.lower <= found.upper
+            if found.scope in ("global", "relaxation"):
+                assert float(found.lower) <= case.optimum + case.allowance, (k, kind, method)
+            elif own is not None and k % every == 0 and c == 1:
+                limit = cone_optimum(case.X, own.masks, case.Y, case.beta)
+                assert float(found.lower) <= limit + case.allowance, (k, kind, method)
+                counts["optima over sampled cells"] += 1
+    counts.report("corrupted networks and cells given to certify")
+
+
+def test_corrupted_networks_and_cells():
+    corrupt_networks(200, [known(0), known(1, 2)], 20)
+
+
+@pytest.mark.soak
+def test_many_corrupted_networks_and_cells():
+    corrupt_networks(1500, [known(s, c) for s in (0, 1, 2) for c in (1, 2)], 20)
+
+
+def test_upper_bounds_are_objectives_in_extended_precision():
+    case = known(0)
+    solution = solve(case.problem, ProximalGradient())
+    exact = objective(solution.network, case.X, case.Y, case.beta)
+    assert float(solution.upper_bound) == pytest.approx(exact, rel=1e-13)
+
+
+def norms_of_cells(problem: Any, R: Any) -> tuple[Any, Any]:
+    operator = problem.operator.carefully()
+    return cone_dual_norm(operator, R), relaxed_dual_norm(operator, R)
+
+
+@pytest.mark.float32
+def test_dual_norms_over_cones_in_float32_are_no_less_than_neurons_prices():
+    """Thin cones: the multipliers of a projection cancel, and its length is not right to a few units of rounding."""
+    checked, norms = 0, jax.jit(norms_of_cells)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        X = rng.standard_normal((6, 2))
+        X[1] = X[0] + 10.0 ** -rng.uniform(1, 5) * rng.standard_normal(2)
+        X = X.astype(np.float32)
+        with jax.enable_x64(True):
+            gates = np.asarray(enumerate_arrangements(X.astype(float)).gates)
+        masks = gates @ X.T.astype(float) >= 0
+        masks, gates = (np.concatenate([a, a[:1].repeat(12 - len(a), 0)]) for a in (masks, gates))
+        cells = Arrangements(jnp.asarray(masks), jnp.asarray(gates, jnp.float32), True)
+        R = rng.standard_normal((6, 1)).astype(np.float32)
+        problem = make_problem(X, R, 0.1, arrangements=cells)
+        kinks = np.stack([-X[:, 1], X[:, 0]], axis=1).astype(float)
+        tops = np.stack([(mask[:, None] * X * R).sum(axis=0) for mask in masks])
+        U = np.concatenate([kinks, -kinks, tops, -tops])
+        U /= np.linalg.norm(U, axis=1, keepdims=True)
+        price = np.abs(R[:, 0].astype(float) @ np.maximum(X.astype(float) @ U.T, 0)).max()
+        value = proved_bound(problem, jnp.asarray(R), norms(problem, jnp.asarray(R))[0])
+        scale = min(0.1 / price, 1.0)
+        truth = float((R.astype(float) ** 2).sum()) * (scale - scale**2 / 2)
+        assert float(value) <= truth * (1 + 1e-9), seed
+        checked += 1
+    print(f"{checked} bounds over thin cones checked")
