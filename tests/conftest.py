@@ -116,7 +116,7 @@ THINNED = (
     *("analysis", "arrangements", "certificates", "diff", "integrations"),
     *("networks", "operators", "oracle", "solvers"),
 )
-CASES = 3
+CASES = 2
 REFUSALS = ("named", "names", "refuse", "error", "bad", "wrong", "invalid")  # cheap, and each case is another fault
 
 
