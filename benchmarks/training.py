@@ -239,7 +239,7 @@ def show(result: dict[str, Any]) -> None:
     for row in result["problems"]:
         own = row["jaxcvx"]
         gap = "" if own["gap"] is None else f"{100 * own['gap']:.2f} % {own['scope']}"
-        theirs = (f"+{100 * row[name]['above']:.2f} %" if name in row else "-" for name in OPPONENTS)
+        theirs = (f"{100 * row[name]['above']:+.2f} %" if name in row else "-" for name in OPPONENTS)
         rows.append((row["problem"], f"{own['objective']:.5f}", f"{own['seconds']:.0f}", gap, *theirs))
     header = ("", "jaxcvx", "s", "gap", "best Adam", "pyscnn", "cone, random cells")
     print_table("Training objective at equal wall time; the others' relative to ours", header, rows)

@@ -190,7 +190,7 @@ class ColumnGeneration(HostSolver):
             )
             pool = pool_of(network)
             if self.move_steps:
-                pool = move(work, pool, 2 * self.move_steps, jnp.asarray(5 * self.rate, work.X.dtype))
+                pool = move(work, pool, 5 * self.move_steps, jnp.asarray(5 * self.rate, work.X.dtype))
         else:
             networks = list(init) if isinstance(init, list | tuple) else [init]
             if not networks or not all(isinstance(net, Network) for net in networks):
