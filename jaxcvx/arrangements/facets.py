@@ -180,5 +180,6 @@ def _eliminate(a: np.ndarray, gate: np.ndarray, margin: np.ndarray) -> np.ndarra
             fall[known] = 0.0  # <= 0 up to rounding: going down the direction does not leave known facets
             with np.errstate(divide="ignore"):
                 time = np.where(fall > 0, margin / np.maximum(fall, 0.0), np.inf)
-            known.append(int(time.argmin()))
+            new = int(time.argmin())
+            known.append(k if new in known else new)  # rounding leads nowhere new: keep the row
     return np.array(known)

@@ -76,6 +76,8 @@ def _settings(args: argparse.Namespace) -> Any:
             raise invalid("--beta", repr(beta), "a number >= 0, or auto") from None
         if not 0 <= beta < float("inf"):
             raise invalid("--beta", beta, "a number >= 0, or auto")
+    if not 0 <= args.seed < 2**32:
+        raise invalid("--seed", args.seed, "an integer from 0 to 2**32 - 1")
     for name in ("cells", "width"):
         if getattr(args, name) < 1:
             raise invalid(f"--{name}", getattr(args, name), "a positive integer")

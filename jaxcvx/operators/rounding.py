@@ -28,7 +28,7 @@ def split(x: Float[Array, ...], count: int) -> list[Float[Array, ...]]:
     """
     grain, info = _grain(count, x.dtype), jnp.finfo(x.dtype)
     largest = jnp.max(jnp.abs(x))
-    usable = (largest > float(info.tiny) / grain**3) & (largest < float(info.max) * grain)
+    usable = (largest > 4 * float(info.tiny) / grain**2) & (largest < float(info.max) * grain)
     size = jnp.where(usable, largest, 1.0)
     power = size / jnp.frexp(size)[0]  # the power of two above, exactly
     parts, rest = [], x

@@ -56,7 +56,7 @@ def run(capsys: Any, arguments: list[str]) -> tuple[int, str, str]:
     assert code in (0, 1, 2), (arguments, code)
     assert "Traceback" not in shown.err + shown.out
     if code == 2:
-        message = [line for line in shown.err.splitlines() if line.startswith("jaxcvx")]
+        message = [line for line in shown.err.splitlines() if line.startswith(("jaxcvx", "python -m"))]
         assert message and len(message[-1]) < 700, shown.err
         assert "usage:" in shown.err or len(shown.err.splitlines()) <= 2, shown.err
     return code, shown.out, shown.err

@@ -153,12 +153,13 @@ def test_sums_of_parts_are_exact_and_their_errors_bounded():
                     order = rng.permutation(n)
                     assert np.cumsum(part[order].astype(np.float32))[-1] == part.sum()
             value, error = (float(a) for a in careful_sum(jnp.asarray(x)))
-            assert abs(value - x.astype(np.longdouble).sum()) <= error + 1e-37
-            assert error <= 1e-5 * np.abs(x.astype(float)).sum() + 1e-37
+            terms, miss = float(np.abs(x.astype(float)).sum()), float(abs(value - x.astype(np.longdouble).sum()))
+            assert miss <= error + 1e-37
+            assert error <= (1e-4 if n > 1000 else 1e-6) * terms + 1e-37
             masks = rng.uniform(size=(3, n)) < 0.5
             sums = np.asarray(masked_sums(jnp.asarray(masks, jnp.float32), jnp.asarray(x)[:, None]))[:, 0]
             truth = masks.astype(float) @ x.astype(float)
-            assert (np.abs(sums - truth) <= 1e-5 * np.abs(x.astype(float)).sum() + 1e-37).all()
+            assert (np.abs(sums - truth) <= 1e-5 * terms + 1e-37).all()
             checked += 1
     print(f"{checked} vectors summed")
 
@@ -196,7 +197,14 @@ def known(seed: int, c: int = 1, loss: str = "squared", dtype: Any = np.float64)
 
 
 @pytest.mark.float32
-@pytest.mark.parametrize("solver", [ProximalGradient(tol=1e-7), ConeADMM(tol=1e-7), NuclearProximalGradient()])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        ProximalGradient(tol=1e-7),
+        NuclearProximalGradient(),
+        pytest.param(ConeADMM(tol=1e-7), marks=pytest.mark.soak),
+    ],
+)
 def test_float32_solutions_under_jit_against_clarabel_and_float64(solver):
     run = jax.jit(lambda problem: solve(problem, solver))
     checked, several = 0, 2 if isinstance(solver, NuclearProximalGradient) else 1
@@ -262,11 +270,10 @@ def evaluate(problem: Any, solver: Any, params: Any, dual: Any) -> tuple[Any, An
     return jax.vmap(one)(params, dual)
 
 
-def corrupt_solutions(many: int, cases: list[Known]) -> int:
+def corrupt_solutions(many: int, cases: list[Known], solvers: tuple[Any, ...]) -> int:
     """Lower bounds from corrupted params and dual points stay below the optimum; upper ones above."""
     checked = 0
     for number, case in enumerate(cases):
-        solvers: list[Any] = [ProximalGradient(), ConeADMM()] + [NuclearProximalGradient()] * (case.loss == "squared")
         for solver in solvers:
             found = solve(case.problem, solver)
             rng = np.random.default_rng(number)
@@ -289,22 +296,25 @@ def corrupt_solutions(many: int, cases: list[Known]) -> int:
     return checked
 
 
+GATED = (ProximalGradient(), NuclearProximalGradient())
+
+
 def test_corrupted_solutions():
-    checked = corrupt_solutions(130, [known(0), known(1, 2), known(2, 1, "logistic")])
+    checked = corrupt_solutions(260, [known(0), known(1, 2)], GATED)
     print(f"{checked} corrupted solutions: no bound on the wrong side")
 
 
 @pytest.mark.float32
 def test_corrupted_solutions_in_float32():
-    checked = corrupt_solutions(130, [known(0, 1, "squared", np.float32), known(1, 2, "squared", np.float32)])
+    checked = corrupt_solutions(520, [known(1, 2, "squared", np.float32)], GATED[:1])
     print(f"{checked} corrupted solutions in float32: no bound on the wrong side")
 
 
 @pytest.mark.soak
 def test_many_corrupted_solutions():
-    cases = [known(s, c, loss) for s in range(4) for c, loss in ((1, "squared"), (2, "squared"), (1, "hinge"))]
-    smooth = [case for case in cases if case.loss != "hinge"]
-    checked = corrupt_solutions(1300, smooth)
+    cases = [known(seed, c) for seed in range(3) for c in (1, 2)]
+    checked = corrupt_solutions(1300, cases, (*GATED, ConeADMM()))
+    checked += corrupt_solutions(1300, [known(2, 1, "logistic")], (ProximalGradient(), ConeADMM()))
     print(f"{checked} corrupted solutions: no bound on the wrong side")
 
 
@@ -366,7 +376,7 @@ def corrupt_networks(many: int, cases: list[Known], every: int) -> None:
             assert found.lower <= found.upper
             if found.scope in ("global", "relaxation"):
                 assert float(found.lower) <= case.optimum + case.allowance, (k, kind, method)
-            elif own is not None and k % every == 0 and c == 1:
+            elif own is not None and k % every == 1 and c == 1:
                 limit = cone_optimum(case.X, own.masks, case.Y, case.beta)
                 assert float(found.lower) <= limit + case.allowance, (k, kind, method)
                 counts["optima over sampled cells"] += 1
@@ -374,7 +384,7 @@ def corrupt_networks(many: int, cases: list[Known], every: int) -> None:
 
 
 def test_corrupted_networks_and_cells():
-    corrupt_networks(200, [known(0), known(1, 2)], 20)
+    corrupt_networks(160, [known(0), known(1, 2)], 5)
 
 
 @pytest.mark.soak
@@ -413,6 +423,7 @@ def test_dual_norms_over_cones_in_float32_are_no_less_than_neurons_prices():
         kinks = np.stack([-X[:, 1], X[:, 0]], axis=1).astype(float)
         tops = np.stack([(mask[:, None] * X * R).sum(axis=0) for mask in masks])
         U = np.concatenate([kinks, -kinks, tops, -tops])
+        U = U[np.any(U != 0, axis=1)]
         U /= np.linalg.norm(U, axis=1, keepdims=True)
         price = np.abs(R[:, 0].astype(float) @ np.maximum(X.astype(float) @ U.T, 0)).max()
         value = proved_bound(problem, jnp.asarray(R), norms(problem, jnp.asarray(R))[0])
@@ -421,3 +432,18 @@ def test_dual_norms_over_cones_in_float32_are_no_less_than_neurons_prices():
         assert float(value) <= truth * (1 + 1e-9), seed
         checked += 1
     print(f"{checked} bounds over thin cones checked")
+
+
+def test_certificates_name_their_precision_and_older_files_load(tmp_path):
+    from jaxcvx.checkpoint import _pack, _unpack
+
+    found = certify(Network(np.eye(2), np.ones((2, 1))), np.eye(2, dtype=np.float32), np.ones(2), 0.1)
+    assert found.precision == "float64"
+    jaxcvx.save(tmp_path / "certificate", found)
+    assert jaxcvx.load(tmp_path / "certificate").precision == "float64"
+    arrays: dict[str, Any] = {}
+    node = _pack(found, "certificate", arrays, 0)
+    del node["fields"]["precision"]  # as files were before there was the field
+    assert _unpack(node, arrays).lower == found.lower
+    fields = (found.upper, found.lower, found.gap, found.heuristic_bound)
+    assert jaxcvx.Certificate(*fields, "global").precision == "float64"
