@@ -76,7 +76,7 @@ def shard_problem(problem: Problem, mesh: Mesh, *, samples: str | None = None, c
     * hinge: 1 on such a row, and there is no weighted form: refused.
 
     Where they don't divide the number of cells, cells are added that no sample is in, whose blocks stay zero.
-    Products are not formed in blocks (``max_bytes`` becomes None).
+    On several devices products are not formed in blocks (``max_bytes`` becomes None).
     ``complete`` is kept. Added cells come last: of P cells given the blocks are ``gather(solution.params)[:P]``, and a
     skip connection's is ``[-1]``.
 
@@ -118,7 +118,7 @@ def shard_problem(problem: Problem, mesh: Mesh, *, samples: str | None = None, c
         Y=put(problem.Y, samples),
         beta=put(problem.beta),
         arrangements=arrangements,
-        max_bytes=None,
+        max_bytes=problem.max_bytes if mesh.size == 1 else None,
     )
 
 

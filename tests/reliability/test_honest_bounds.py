@@ -261,7 +261,7 @@ def corrupted(rng: np.random.Generator, A: np.ndarray, kind: str) -> np.ndarray:
 @functools.partial(jax.jit, static_argnames="solver")
 def evaluate(problem: Any, solver: Any, params: Any, dual: Any) -> tuple[Any, Any]:
     """Bounds as ``solve`` under jit reports them, of many params and dual points at once."""
-    from jaxcvx.solvers.driver import _numbers
+    from jaxcvx.solvers.summary import _numbers
 
     def one(params, dual):
         numbers = _numbers(problem, solver.evaluate(problem, Outcome(params, dual)))

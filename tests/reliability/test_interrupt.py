@@ -124,8 +124,11 @@ def finished(*args: Any) -> Any:
 
 def killed(rng: random.Random, *args: Any) -> int:
     """Kill a worker at a random moment of its solve: 1, or 0 where it had ended already."""
-    with worker(*args, "--pause", 0.01) as process:
-        until_it_runs(process)
+    with worker(*args, "--pause", 0.05) as process:
+        if not process.stdout.readline():  # type: ignore[union-attr]
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors  # there was nothing left to do
+            return 0
         time.sleep(rng.uniform(0, 0.3))
         process.kill()
         process.communicate(timeout=60)
@@ -292,7 +295,7 @@ def test_wherever_the_disk_is_full_the_old_file_stays(tmp_path: Path) -> None:
 
 def test_ctrl_c_during_train(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    rows = np.column_stack([rng.standard_normal((40, 3)), np.arange(40) % 2])
+    rows = np.column_stack([rng.standard_normal((400, 3)), np.arange(400) % 2])  # enough to be at it for a while
     lines = ["a,b,c,y", *(",".join(map(str, row)) for row in rows)]
     (tmp_path / "data.csv").write_text("\n".join(lines) + "\n")
     out = tmp_path / "out"
