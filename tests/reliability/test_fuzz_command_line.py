@@ -21,22 +21,22 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--width": ("0", "-1", "x"),
     "--tol": ("-1", "nan", "x"),
     "--seed": ("x", "-1"),
-    "--loss": ("nope", "hinge"),
+    "--loss": ("nope",),
     "--solver": ("nope",),
     "--task": ("nope",),
-    "--target": ("nope", "", "a"),
+    "--target": ("nope", ""),
 }
 
 
 def table(rng: np.random.Generator, flaw: int) -> bytes:
     """A CSV file, whole for flaw 0."""
     header = HEADERS[0] if flaw != 1 else HEADERS[rng.integers(2, len(HEADERS))]
-    num = 12 if flaw != 2 else int(rng.integers(0, 4))
+    num = 12 if flaw != 2 else int(rng.integers(0, 3))
     rows = [[f"{x:.6g}" for x in rng.standard_normal(2)] + ["pq"[rng.integers(2)]] for _ in range(num)]
     if flaw == 3 and rows:
         rows[rng.integers(num)][rng.integers(2)] = CELLS[rng.integers(len(CELLS))]
     if flaw == 4:
-        rows[rng.integers(num)] = ["1"] * int(rng.integers(0, 6))
+        rows[rng.integers(num)] = ["1"] * int(rng.choice([1, 2, 4, 5]))
     if flaw == 5:
         rows = [[*row[:2], "same"] for row in rows]
     if flaw == 6:
@@ -63,7 +63,10 @@ def run(capsys: Any, arguments: list[str]) -> tuple[int, str, str]:
 
 
 def fuzz(capsys: Any, folder: Path, tries: int, train_every: int) -> None:
-    """Random files and options; whole files with whole options, which are trained on, one in ``train_every``."""
+    """Random files and options; whole files with whole options, which are trained on, one in ``train_every``.
+
+    The others have a fault that is seen before anything is trained.
+    """
     counts: Counter = Counter()
     for seed in range(tries):
         rng = np.random.default_rng(seed)
@@ -88,7 +91,7 @@ def fuzz(capsys: Any, folder: Path, tries: int, train_every: int) -> None:
 
 
 def test_bad_files_and_options(capsys, tmp_path):
-    fuzz(capsys, tmp_path, 60, 60)
+    fuzz(capsys, tmp_path, 60, 1000)
 
 
 @pytest.mark.soak
