@@ -278,9 +278,14 @@ def _build(name: str, fields: dict[str, Any]) -> Any:
     """An object of the table: its static parts can be hashed, and none of its leaves is a text."""
     if name not in _MODULES:
         raise ValueError(f"unknown type {name!r}")
-    obj = _saved_type(name)(**fields)
+    cls = _saved_type(name)
+    obj = cls(**fields)
+    for field, static in _field_names(cls).items():
+        if static:
+            hash(getattr(obj, field))
     leaves, structure = jax.tree.flatten(obj)
-    hash(obj if jax.tree_util.treedef_is_leaf(structure) else structure)
+    if jax.tree_util.treedef_is_leaf(structure):
+        hash(obj)
     if any(isinstance(leaf, str) for leaf in leaves):
         raise ValueError(f"{name} of texts")
     return obj

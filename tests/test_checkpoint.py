@@ -231,6 +231,13 @@ def good_header(tree: Any, **changes: Any) -> dict[str, Any]:
 
 
 NONE = {"kind": "value", "value": None}
+TEXT = {"kind": "value", "value": "x"}
+UNHASHABLE = {"masks": NONE, "gates": NONE, "complete": {"kind": "list", "items": []}}
+
+
+def nested(depth: int) -> Any:
+    """A list in a list in a list ..."""
+    return {"kind": "list", "items": [nested(depth - 1)]} if depth else NONE
 
 
 def test_forge_makes_files_that_load(tmp_path: Path) -> None:
@@ -255,11 +262,38 @@ def test_forge_makes_files_that_load(tmp_path: Path) -> None:
         (good_header({"kind": "array", "key": "a7"}), "do not fit"),
         (good_header([]), "do not fit"),
         ({"format": "jaxcvx", "version": 1}, "do not fit"),
+        (good_header(NONE, metadata=[]), "belong to nothing"),
+        (good_header({"kind": "value", "value": []}), "not plain"),
+        (good_header({"kind": "object", "type": "Network", "fields": {"hidden": TEXT, "output": TEXT}}), "of texts"),
+        (good_header({"kind": "object", "type": "Arrangements", "fields": UNHASHABLE}), "unhashable"),
+        (good_header(nested(70)), "nested more than"),
     ],
 )
 def test_forged_headers(tmp_path: Path, header: Any, message: str) -> None:
     forge(tmp_path / "x", header)
     with pytest.raises(FileFormatError, match=message):
+        load(tmp_path / "x")
+
+
+def test_every_array_is_used_once(tmp_path: Path) -> None:
+    node, arrays = {"kind": "array", "key": "a0"}, {"a0": np.ones(2, np.float32)}
+    forge(tmp_path / "x", good_header({"kind": "list", "items": [node] * 2}), arrays)
+    with pytest.raises(FileFormatError, match="do not fit.*a0"):
+        load(tmp_path / "x")
+    forge(tmp_path / "x", good_header(node), arrays | {"a1": np.ones(2)})
+    with pytest.raises(FileFormatError, match="belong to nothing"):
+        load(tmp_path / "x")
+    forge(tmp_path / "x", good_header({"kind": "bfloat16", "key": "a0"}), arrays)
+    with pytest.raises(FileFormatError, match="bfloat16 from float32"):
+        load(tmp_path / "x")
+
+
+def test_two_members_of_one_name(tmp_path: Path) -> None:
+    header = npy(np.frombuffer(json.dumps(good_header({"kind": "array", "key": "a0"})).encode(), np.uint8))
+    with zipfile.ZipFile(tmp_path / "x", "w") as archive:
+        for name, member in (("__jaxcvx__.npy", header), ("a0.npy", npy(np.zeros(2))), ("a0", npy(np.ones(2)))):
+            archive.writestr(name, member)
+    with pytest.raises(FileFormatError, match="the same name"):
         load(tmp_path / "x")
 
 
@@ -302,6 +336,7 @@ def npy(array: np.ndarray, *changes: tuple[str, str]) -> bytes:
         npy(np.zeros(2), ("(2,), }            ", "(999999999999,), } ")),
         npy(np.zeros((2, 1)), ("(2, 1), }  ", "(-2, -1), }")),
         npy(np.zeros((2, 1))) + b"\0",
+        b"\x93NUMPY\x01\x00\x29\x23" + b"{'descr': '<f4', 'shape': (%s1,)}\n" % (b"-" * 8967),
         b"",
         b"\x93NUMPY\x01\x00",
     ],

@@ -111,27 +111,24 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Network, Preprocessing, di
 
 
 def _check(network: Network, prep: Preprocessing) -> None:
-    """Whether network and preprocessing fit together; they do unless a file was tampered with.
+    """Whether network and preprocessing fit together, as they do unless a file was tampered with.
 
     Raises:
       ValueError, TypeError, AttributeError: they do not.
     """
-    if len(prep.mean) != len(prep.schema.feature_names):
-        raise ValueError("means of other columns")
-    row = np.zeros((1, len(prep.mean)))
-    if not np.all(np.isfinite(np.array(prep.mean, float)) & (np.array(prep.scale, float) > 0)):
-        raise ValueError("means or scales that are no numbers")
-    F = jax.eval_shape(network, row)
-    outputs = len(prep.classes) if prep.classes is not None and len(prep.classes) > 2 else None
-    if F.ndim != 2 or F.shape[1] not in ((1, 2) if outputs is None else (outputs,)):
-        raise ValueError(f"outputs of shape {F.shape}")
-    if prep.task not in ("classification", "regression") or (prep.task == "regression") != (prep.classes is None):
-        raise ValueError("classes that do not fit the task")
-    if not all(isinstance(label, str) for label in prep.classes or ()):
-        raise TypeError("classes that are no texts")
-    prep.targets(np.zeros(1, np.int64))
+    columns, classes = len(prep.schema.feature_names), prep.classes or ()
+    mean, scale = np.array(prep.mean, np.float64), np.array(prep.scale, np.float64)
+    if mean.shape != (columns,) or scale.shape != (columns,) or not (np.isfinite(mean) & (scale > 0)).all():
+        raise ValueError("means or scales of other columns, or none")
     if not all(math.isfinite(value) for value in (prep.target_mean, prep.target_scale, prep.beta)):
         raise ValueError("numbers that are not finite")
+    if prep.task not in ("classification", "regression") or (prep.task == "regression") != (prep.classes is None):
+        raise ValueError("classes that do not fit the task")
+    if not all(isinstance(text, str) for text in (prep.loss, *classes)):
+        raise TypeError("labels that are no texts")
+    outputs = jax.eval_shape(network, mean[None]).shape
+    if outputs not in ([(1, len(classes))] if len(classes) > 2 else [(1, 1), (1, max(1, len(classes)))]):
+        raise ValueError(f"outputs of shape {outputs}")
 
 
 def outputs(network: Network, prep: Preprocessing, X: np.ndarray) -> np.ndarray:

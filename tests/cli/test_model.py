@@ -58,3 +58,30 @@ def test_other_files_are_refused(tmp_path):
         load_model(tmp_path / "net.npz")
     with pytest.raises(FileFormatError):
         load_model(tmp_path / "nothing.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "shape"),
+    [
+        ({"mean": (1.0,)}, (3, 1)),
+        ({"mean": ("x", "y")}, (3, 1)),
+        ({"mean": 3}, (3, 1)),
+        ({"scale": (0.0, 1.0)}, (3, 1)),
+        ({"scale": (1.0,)}, (3, 1)),
+        ({"target_scale": "x"}, (3, 1)),
+        ({"beta": float("inf")}, (3, 1)),
+        ({"task": "other"}, (3, 1)),
+        ({"classes": ("a", "b")}, (3, 1)),
+        ({"task": "classification"}, (3, 1)),
+        ({"task": "classification", "classes": ("a", 2)}, (3, 1)),
+        ({"task": "classification", "classes": ("a", "b", "c")}, (3, 1)),
+        ({"loss": 3}, (3, 1)),
+        ({}, (4, 1)),
+        ({}, (3, 2)),
+    ],
+)
+def test_models_whose_parts_do_not_fit_are_refused(tmp_path, change, shape):
+    network = Network(jnp.ones((2, shape[0])), jnp.ones((2, shape[1])), None, Dense(bias=True))
+    save_model(tmp_path / "model.npz", network, dataclasses.replace(REGRESSION, **change), {})
+    with pytest.raises(FileFormatError, match="damaged"):
+        load_model(tmp_path)

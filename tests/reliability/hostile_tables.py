@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import numpy as np
 
 from jaxcvx.cli.tabular import Schema, read_csv, read_features
 from jaxcvx.errors import JaxcvxError
+from tests.reliability.memory import peak_megabytes
 
 GOOD = b"a,b,y\n" + b"".join(b"%d,%d.5,%d\n" % (i, i * i, i % 3) for i in range(40))
 X = np.array([[i, i * i + 0.5] for i in range(40)])
@@ -107,7 +107,7 @@ def wide_table(path: Path) -> None:
 def main() -> None:
     path = Path(sys.argv[1]) / "table.csv"
     read, refused, slowest = 0, 0, ("", 0.0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_megabytes()
     read_csv(_written(path, GOOD), "y")
 
     def timed(name: str, began: float) -> None:
@@ -139,7 +139,7 @@ def main() -> None:
         check(path)
         timed(check.__name__, began)
         read += 1
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    grown = peak_megabytes() - before
     found = {"inputs": read + refused, "read": read, "refused": refused, "grown_megabytes": grown}
     print(json.dumps(found | {"slowest": slowest[0], "slowest_seconds": slowest[1]}))
 

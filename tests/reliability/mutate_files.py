@@ -7,7 +7,6 @@ import io
 import json
 import os
 import random
-import resource
 import sys
 import time
 import zipfile
@@ -23,6 +22,7 @@ import jaxcvx
 from jaxcvx import checkpoint
 from jaxcvx.errors import FileFormatError
 from tests.reliability.cases import bits
+from tests.reliability.memory import peak_megabytes
 
 Members = dict[str, bytes]
 HEADER = "__jaxcvx__.npy"
@@ -369,7 +369,7 @@ def main() -> None:
         originals.append((obj, path.read_bytes()))
         assert outcome(path, obj, False) == "equal"
     counts, kinds, slowest = collections.Counter[str](), collections.Counter[str](), 0.0
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_megabytes()
     for number in range(count):
         rng = random.Random(number)
         mutation: Mutation = rng.choice(DAMAGE if number % 3 == 0 else FORGERY)
@@ -383,7 +383,7 @@ def main() -> None:
         slowest = max(slowest, time.process_time() - began)
         counts[result] += 1
         kinds[mutation.__name__] += 1
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    grown = peak_megabytes() - before
     print(json.dumps({"files": count, "slowest_seconds": slowest, "grown_megabytes": grown, **counts, "kinds": kinds}))
 
 
