@@ -1,17 +1,20 @@
 # Needs Python >= 3.11 and make, nothing else. `make demo` and `make test` build their own virtual environments.
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile
+SOAK_ARGS ?= -n 2 --dist worksteal -rP
 
 SOURCES := $(shell find jaxcvx -name '*.py')
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test soak lint bench docs notebooks clean
+.PHONY: help demo test soak long supply lint bench docs notebooks clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    install into .venv-demo, train on the digits data set, write demo-output/"
 	@echo "make test    install into .venv-test, then ruff, mypy and pytest"
-	@echo "make soak    the tests that make test leaves out: many random problems, long cases"
+	@echo "make soak    thousands of random, broken and interrupted solves: docs/reliability.md"
+	@echo "make long    the cases that make test leaves out"
+	@echo "make supply  the wheel in empty environments, with the lowest and the newest dependencies"
 	@echo "make lint    ruff and mypy only"
 	@echo "make bench   the benchmarks, in .venv-bench"
 	@echo "make docs    the documentation, in .venv-docs, into site/"
@@ -22,16 +25,26 @@ demo: .venv-demo/.installed
 	.venv-demo/bin/jaxcvx train digits --out demo-output
 
 # Programs compiled by an earlier run are taken from the cache: a second run takes a quarter of the time.
-test soak: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.jax-cache
-test soak: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
-test soak: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
+test soak long: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.jax-cache
+test soak long: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
+test soak long: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 # jaxlib 0.10's scheduler of concurrent operations can stall in large batches of decompositions on two cores.
-test soak: export XLA_FLAGS = --xla_cpu_enable_concurrency_optimized_scheduler=false
+STEADY := --xla_cpu_enable_concurrency_optimized_scheduler=false
+soak long: export XLA_FLAGS = $(STEADY)
+# Most of the time of a first run is compilation; programs that are less optimised compile twice as fast.
+test: export XLA_FLAGS = $(STEADY) --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 test: lint
 	.venv-test/bin/python -m pytest $(PYTEST_ARGS)
 
 soak: .venv-test/.installed
-	.venv-test/bin/python -m pytest $(PYTEST_ARGS) -m soak
+	.venv-test/bin/python -m pytest $(SOAK_ARGS) -m soak
+
+long: .venv-test/.installed
+	.venv-test/bin/python -m pytest $(PYTEST_ARGS) -m long
+
+supply:
+	$(PYTHON) tests/supply/check.py --lowest
+	$(PYTHON) tests/supply/check.py --newest
 
 lint: .venv-test/.installed
 	.venv-test/bin/python -m ruff check .

@@ -14,7 +14,7 @@ settings.register_profile("explore", deadline=None)  # pytest --hypothesis-profi
 settings.load_profile("reproducible")
 
 
-# The longest cases, whose neighbours run the same code on other data: only with -m soak.
+# The longest cases, whose neighbours run the same code on other data: only with -m long.
 LONG = (
     "test_benchmarks.py::test_peers[relu]",
     "test_working_set.py::test_many_cells_in_one_program_and_in_float32",
@@ -111,7 +111,7 @@ LONG = (
 )
 
 
-# Where every case compiles programs of its own: of a test with many cases the first few, the others in the soak.
+# Where every case compiles programs of its own: of a test with many cases the first few, the others with -m long.
 THINNED = (
     *("analysis", "arrangements", "certificates", "diff", "integrations"),
     *("networks", "operators", "oracle", "solvers"),
@@ -128,7 +128,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         seen[test] = seen.get(test, 0) + 1
         thinned = item.path.parent.name in THINNED and not any(word in item.name for word in REFUSALS)
         if any(name in item.nodeid for name in LONG) or (thinned and seen[test] > CASES):
-            item.add_marker(pytest.mark.soak)
+            item.add_marker(pytest.mark.long)
 
 
 def pytest_configure(config: pytest.Config) -> None:

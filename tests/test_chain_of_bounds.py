@@ -31,7 +31,7 @@ from jaxcvx import (
 from jaxcvx.solvers.copositive import CellFacets, with_facets
 from tests.helpers import gaussian_data
 
-pytestmark = pytest.mark.soak
+pytestmark = pytest.mark.long
 
 SEEDS, RUNS = 100, 4
 TOL = 1e-7

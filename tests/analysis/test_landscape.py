@@ -79,7 +79,7 @@ def test_restricted_curvature_of_known_spectra():
     np.testing.assert_allclose(low, weights.min(), rtol=0.1)
 
 
-@pytest.mark.soak
+@pytest.mark.long
 def test_isometry_improves_with_measurements():
     constants = [float(jaxcvx.isometry_constant(sensing(m)[0], KEY(0))) for m in (100, 400, 1600)]
     assert constants[0] > 1.5 * constants[1] > 2 * constants[2]

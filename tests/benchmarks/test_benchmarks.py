@@ -77,7 +77,7 @@ def test_celer() -> None:
     gated_vs_celer.show(result)
 
 
-@pytest.mark.soak
+@pytest.mark.long
 def test_scs() -> None:
     pytest.importorskip("scs")
     result = copositive_vs_scs.run(quick=True, num_per_arm=4, betas=(0.1,), tols=(1e-6,), seconds=5.0)
@@ -173,7 +173,7 @@ def test_problems_of_the_training_benchmark(data: Any) -> None:
     assert 0.5 < np.std(Y) < 1.5
 
 
-@pytest.mark.soak
+@pytest.mark.long
 def test_training_at_equal_time() -> None:
     with jax.enable_x64(True):
         row = training.compare("tiny", lambda: (tiny_data()[0], tiny_data()[1]), 1.0)
@@ -182,7 +182,7 @@ def test_training_at_equal_time() -> None:
     training.show({"problems": [row]})
 
 
-@pytest.mark.soak
+@pytest.mark.long
 def test_predicted_memory() -> None:
     result = memory.run(grid=(("ProximalGradient", (60_000, 100, 256, 1), "float32", 2**30),))
     (case,) = result["cases"]

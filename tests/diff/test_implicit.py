@@ -143,7 +143,7 @@ def test_gradients_agree_with_finite_differences(loss):
         check_against_differences(problem, params, jax.tree.map(lambda a, i=i: a[i], gradients))
 
 
-@pytest.mark.soak
+@pytest.mark.long
 @pytest.mark.parametrize("loss", OUTPUTS)
 def test_gradients_of_many_problems(loss):
     problems = [problem_of(seed, loss, 0.1 + 0.02 * (seed % 10)) for seed in range(100, 130)]

@@ -11,7 +11,7 @@ import pytest
 
 from experiments import __main__ as command
 
-pytestmark = pytest.mark.soak
+pytestmark = pytest.mark.long
 
 
 def result_of(name: str, folder: Path) -> dict[str, Any]:

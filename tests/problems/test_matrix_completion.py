@@ -31,7 +31,7 @@ def test_completion_recovers_from_both_starts(key):
     assert solution.scope == "global" and solution.lower_bound == 0 and solution.network is None
 
 
-@pytest.mark.parametrize("multiple, success", [(4, 1.0), pytest.param(1, 0.0, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("multiple, success", [(4, 1.0), pytest.param(1, 0.0, marks=pytest.mark.long)])
 def test_completion_rates_from_random_starts(multiple, success):
     """All trials at four times the degrees of freedom, none at once (vmapped, with traced places)."""
 

@@ -22,7 +22,7 @@ def measured(precision: str) -> list[dict[str, Any]]:
     """What one process with eight devices has measured; devices can't be added to a running one."""
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
     command = [sys.executable, "-m", "tests.sharding.run_sharded", precision]
@@ -31,7 +31,7 @@ def measured(precision: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("precision", ["float64", pytest.param("float32", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("precision", ["float64", pytest.param("float32", marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", [*OPERATIONS, *ITERATIONS])
 def test_equal_to_one_device(name, precision):
     x64 = precision == "float64"

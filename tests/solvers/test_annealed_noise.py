@@ -51,7 +51,7 @@ def test_noise_has_to_be_annealed():
 
 
 @pytest.mark.float32
-@pytest.mark.soak
+@pytest.mark.long
 def test_patience_finds_the_hardest_teachers():
     rate, _ = _rates(jaxcvx.AnnealedNoise.patient(), 0.0)
     assert rate == 1

@@ -25,7 +25,7 @@ def test_agrees_with_the_other_global_solvers(seed):
     agreement(seed)
 
 
-@pytest.mark.soak
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(30))
 def test_agrees_with_the_other_global_solvers_often(seed):
     agreement(seed)
