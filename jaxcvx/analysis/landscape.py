@@ -125,14 +125,14 @@ def restricted_curvature(
     """
     operator = problem.operator
 
-    def gradient(X):
-        return operator.adjoint(jax.grad(problem.loss)(operator.full(X)))
+    observed = operator.full(X)
 
     def symmetrise(D):
         return 0.5 * (D + D.T) if problem.symmetric else D
 
     def hessian(D):
-        return symmetrise(jax.jvp(gradient, (X,), (D,))[1])
+        moved = jax.jvp(jax.grad(problem.loss), (observed,), (operator.full(D),))[1]
+        return symmetrise(operator.adjoint(moved))
 
     def truncate(D):
         left, size, right = jnp.linalg.svd(D, full_matrices=False)

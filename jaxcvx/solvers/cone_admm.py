@@ -28,6 +28,7 @@ from jaxcvx.solvers.cone import (
     zero_pair,
 )
 from jaxcvx.solvers.cone_newton import ConeNewton
+from jaxcvx.solvers.cone_proximal import ConeProximal
 
 _NEWTON_MAX_ROWS = 4096  # size n c of the Newton system
 _FIRST_STEPS = 100  # of ADMM before Newton is tried at any gap; measured from 100 to 1000
@@ -114,9 +115,13 @@ class ConeADMM(Solver):
         n, c = problem.Y.shape
         work = 2.0 * problem.operator.num_blocks * problem.num_columns * problem.rows.size
         small = n * c <= _NEWTON_MAX_ROWS and work <= _NEWTON_MAX_WORK
-        if self.phases == "admm" or not small or not isinstance(problem.loss, Squared):
+        if self.phases == "admm" or problem.loss.curvature is None:
             return (self,)
-        first = dataclasses.replace(self, tol=self.switch_gap, max_steps=min(self.max_steps, _FIRST_STEPS))
+        first = ConeProximal(self.tol, self.max_steps, self.check_every, self.grouping)
+        if not small or not isinstance(problem.loss, Squared):
+            return (first,)
+        steps = min(self.max_steps, _FIRST_STEPS)
+        first = dataclasses.replace(first, tol=max(self.tol, self.switch_gap), max_steps=steps)
         return (first, ConeNewton(tol=self.tol, grouping=self.grouping))
 
     def validate(self, problem: Problem) -> None:

@@ -163,7 +163,8 @@ def _solve(problem: Problem, solver: AnySolver, init: Any, key: Any, callback: C
             )
         if not bool(problem.is_valid()):
             raise invalid("problem", "NaN, inf or a negative beta", "finite data and beta >= 0")
-        return solver.solve_on_host(problem, init, key, callback)
+        with np.errstate(all="ignore"):  # as in jax: what overflows is inf, and a status in the end
+            return solver.solve_on_host(problem, init, key, callback)
     assert isinstance(solver, Solver)
     problem = solver.prepare(problem)
     resumed = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.certificates.certificate import Certificate
@@ -58,10 +57,10 @@ def host_solution(
         status=np.int32(status),
         num_steps=np.int32(num_steps),
         history=History(
-            jnp.asarray([t[0] for t in trace], jnp.int32),
-            jnp.asarray([t[1] for t in trace]),
-            jnp.asarray([t[2] for t in trace]),
-            jnp.asarray(len(trace), jnp.int32),
+            np.array([t[0] for t in trace], np.int32),
+            np.array([t[1] for t in trace], np.float64),
+            np.array([t[2] for t in trace], np.float64),
+            np.int32(len(trace)),
         ),
         scope=certificate.scope,
     )

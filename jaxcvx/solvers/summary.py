@@ -27,12 +27,11 @@ class _Numbers(NamedTuple):
 
 def _numbers(problem: Problem, parts: Parts) -> _Numbers:
     upper = network_objective(parts.network, problem) if isinstance(problem, Problem) else parts.objective
-    upper = jnp.where(jnp.isnan(upper), jnp.inf, upper)  # of invalid data: nothing is claimed
+    # Of invalid data, and where numbers overflow, nothing is claimed.
+    upper, objective = (jnp.where(jnp.isnan(a), jnp.inf, a) for a in (upper, parts.objective))
     lower = jnp.minimum(parts.lower_bound, upper)
-    bound = jnp.minimum(parts.program_bound, parts.objective)
-    return _Numbers(
-        parts.objective, relative_gap(parts.objective, bound), upper, lower, relative_gap(upper, lower)
-    )
+    bound = jnp.minimum(parts.program_bound, objective)
+    return _Numbers(objective, relative_gap(objective, bound), upper, lower, relative_gap(upper, lower))
 
 
 def summarise(problem: Problem, solver: Solver, done: Run) -> Solution:

@@ -83,3 +83,9 @@ def test_restricted_curvature_of_known_spectra():
 def test_isometry_improves_with_measurements():
     constants = [float(jaxcvx.isometry_constant(sensing(m)[0], KEY(0))) for m in (100, 400, 1600)]
     assert constants[0] > 1.5 * constants[1] > 2 * constants[2]
+
+
+def test_isometry_of_observed_entries():
+    """Some entries seen, some not: matrices of rank one between them have curvature 1 and 0."""
+    problem = jaxcvx.MatrixCompletion([0, 0, 1, 2], [0, 1, 1, 2], jnp.ones(4), (3, 3), 1)
+    np.testing.assert_allclose(jaxcvx.isometry_constant(problem, KEY(0), rank=1), 1.0, atol=1e-2)

@@ -12,7 +12,7 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).parents[2] / "notebooks"
 SCRIPTS = sorted(FOLDER.glob("[0-9]*.py"))
-SLOW_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+STEADY = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 
 def test_there_are_five():
@@ -22,7 +22,8 @@ def test_there_are_five():
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(script, tmp_path):
     """The scripts assert what they claim."""
-    env = os.environ | {"MPLBACKEND": "Agg", "SECONDS": "3", "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {SLOW_FLAG}", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {STEADY}"
+    env = os.environ | {"MPLBACKEND": "Agg", "SECONDS": "3", "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-W", "ignore", str(script)]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -69,7 +69,7 @@ SOLVERS = (
 )
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(5, marks=pytest.mark.soak)])
 def test_eight_threads_give_what_one_gives(rounds: int) -> None:
     """Different problems and solvers at the same time, the first ones while they compile."""
     problems = [problem_of(seed) for seed in range(8)]
