@@ -75,7 +75,9 @@ class ConeADMM(Solver):
     (2 D_i - I)^2 = I, the quadratic of every cell is the same p x p matrix, and the coupling through the
     predictions is one n x n matrix of rank at most P p that is diagonalised once, so penalties adapt for free.
     Over-relaxed, batched over cells. With ``phases="auto"``, the squared loss and moderate sizes (n c <= 4096), a
-    semismooth Newton method takes over at ``switch_gap``, or after 100 steps, and delivers the last digits.
+    semismooth Newton method takes over at ``switch_gap``, or after 100 steps, and delivers the last digits. Other
+    smooth losses, and larger problems, are solved by an accelerated proximal gradient method with exact projections
+    on the cones (:mod:`jaxcvx.solvers.cone_proximal`) instead of ADMM: its bounds close in a tenth of the steps.
 
     ``solution.params`` is a pair (V, W) of (P, p, c) arrays, feasible to rounding (projected on the cones);
     with a skip connection their last blocks are free and stand for V - W. For c = 1 (and
@@ -94,7 +96,7 @@ class ConeADMM(Solver):
       max_steps: limit per phase.
       check_every: iterations between evaluations of the gap at a feasible point.
       grouping: "shared" (one Frobenius norm per block) or "per-output" (one norm per block and column).
-      phases: "auto", or "admm" for ADMM alone.
+      phases: "auto", or "admm" for ADMM alone (the hinge has nothing else).
       switch_gap: relative gap at which the Newton phase takes over.
       relaxation: over-relaxation factor in (0, 2).
       cone_weight: weight of the constraint copies relative to the group copies.
@@ -117,11 +119,9 @@ class ConeADMM(Solver):
         small = n * c <= _NEWTON_MAX_ROWS and work <= _NEWTON_MAX_WORK
         if self.phases == "admm" or problem.loss.curvature is None:
             return (self,)
-        first = ConeProximal(self.tol, self.max_steps, self.check_every, self.grouping)
         if not small or not isinstance(problem.loss, Squared):
-            return (first,)
-        steps = min(self.max_steps, _FIRST_STEPS)
-        first = dataclasses.replace(first, tol=max(self.tol, self.switch_gap), max_steps=steps)
+            return (ConeProximal(self.tol, self.max_steps, self.check_every, self.grouping),)
+        first = dataclasses.replace(self, tol=self.switch_gap, max_steps=min(self.max_steps, _FIRST_STEPS))
         return (first, ConeNewton(tol=self.tol, grouping=self.grouping))
 
     def validate(self, problem: Problem) -> None:

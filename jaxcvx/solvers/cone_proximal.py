@@ -33,15 +33,15 @@ class _State(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ConeProximal(Solver):
-    """The first phase of :class:`ConeADMM` for smooth losses.
+    """What :class:`ConeADMM` does where its Newton phase does not apply and the loss is smooth.
 
     Attributes:
       grouping: as in ConeADMM.
     """
 
-    tol: float = 1e-3
-    max_steps: int = 300
-    check_every: int = 20
+    tol: float = 1e-6
+    max_steps: int = 20_000
+    check_every: int = 50
     grouping: str = "shared"
 
     keeps_better_start = True
