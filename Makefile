@@ -1,7 +1,7 @@
 # Needs Python >= 3.11 and make, nothing else. `make demo` and `make test` build their own virtual environments.
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile
-SOAK_ARGS ?= -n 2 --dist worksteal -rP
+SOAK_ARGS ?= -n 2 --dist worksteal -rP --show-capture=stdout
 
 SOURCES := $(shell find jaxcvx -name '*.py')
 export PIP_DISABLE_PIP_VERSION_CHECK = 1

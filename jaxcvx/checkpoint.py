@@ -42,6 +42,7 @@ _TOKEN_BYTES = 8
 # NamedTuples; imported when needed, so that this module depends on none of them.
 _MODULES: dict[str, str] = {
     "Arrangements": "jaxcvx.arrangements.cells",
+    "Blocks": "jaxcvx.solvers.copositive",
     "Certificate": "jaxcvx.certificates.certificate",
     "ConvFlatten": "jaxcvx.operators.convolution",
     "ConvPool": "jaxcvx.operators.convolution",

@@ -17,14 +17,20 @@ import numpy as np
 import pytest
 
 from jaxcvx import (
+    ConeADMM,
     ConvFlatten,
     ConvPool,
+    CopositiveADMM,
+    CuttingPlane,
+    FrankWolfe,
     Huber,
     Network,
     checkpoint,
+    enumerate_arrangements,
     make_problem,
     restrict_filters,
     sample_arrangements,
+    solve,
 )
 from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.checkpoint import load, load_with_metadata, save
@@ -143,6 +149,17 @@ def test_static_fields_become_plain(tmp_path: Path) -> None:
     cells = dataclasses.replace(small_cells(), complete=np.bool_(True))
     save(tmp_path / "x", cells)
     assert load(tmp_path / "x").complete is True
+
+
+def test_solutions_of_every_kind_of_variables(tmp_path: Path) -> None:
+    X, Y = np.random.default_rng(0).standard_normal((8, 2)), np.random.default_rng(1).standard_normal((8, 1))
+    problem = make_problem(X, Y, 0.3, arrangements=enumerate_arrangements(X))
+    for solver in (CopositiveADMM(max_steps=20), CuttingPlane(), ConeADMM(max_steps=20), FrankWolfe(max_steps=20)):
+        solution = solve(problem, solver)
+        save(tmp_path / "solution", solution)
+        back = load(tmp_path / "solution")
+        assert jax.tree.structure(back) == jax.tree.structure(solution)
+        jax.tree.map(np.testing.assert_array_equal, back, solution)
 
 
 def test_table_names_classes_that_exist() -> None:

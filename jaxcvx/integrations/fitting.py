@@ -8,6 +8,7 @@ whatever beta is.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from jaxcvx.arrangements.cells import Arrangements, arrangements_of, count_cells
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.arrangements.sample import sample_arrangements
 from jaxcvx.certificates.certificate import bound_scope, network_bound
-from jaxcvx.errors import invalid
+from jaxcvx.errors import TooManyArrangements, invalid
 from jaxcvx.networks.network import Network
 from jaxcvx.networks.training import TrainingObjective
 from jaxcvx.operators.features import Dense
@@ -75,7 +76,7 @@ class Training:
     @property
     def beta_factor(self) -> float:
         """The caller's beta times this is the scaled problem's."""
-        return self.target_scale / (self.input_scale * self.unit)
+        return self.target_scale / self.unit / self.input_scale  # in this order nothing overflows
 
     def restore(self, network: Network) -> Network:
         """The network for the caller's data: balanced, without dead neurons (but for one) and added columns."""
@@ -176,9 +177,11 @@ def beta_max(training: Training) -> float:
 def choose_cells(training: Training, num: int, key: Any) -> Arrangements:
     """``num`` cells, some of them repeated: all there are if they are so few, else sampled ones."""
     rows = training.rows
+    cells = None
     if len(rows) <= num and count_cells(rows)[0] <= num:
-        cells = enumerate_arrangements(rows, max_cells=num)
-    else:
+        with contextlib.suppress(TooManyArrangements):  # rows that are parallel for one of the two only
+            cells = enumerate_arrangements(rows, max_cells=num)
+    if cells is None:
         cells = sample_arrangements(key, rows, num)
     again = np.arange(num) % cells.num_cells
     masks = np.ones((num, training.problem.num_samples), bool)

@@ -362,9 +362,10 @@ def as_row_bounds(bound: Any, dtype: Any) -> Float[Array, 2] | None:
         given = bound if isinstance(bound, jax.Array) else np.asarray(bound)
         if given.dtype.kind not in "fiub":
             raise TypeError
-        bounds = jnp.broadcast_to(jnp.asarray(given, dtype), (2,))
+        with np.errstate(over="ignore"):
+            bounds = jnp.broadcast_to(jnp.asarray(given, dtype), (2,))
     except (TypeError, ValueError) as err:
         raise wrong_type("row_bound", bound, "a positive number, or two") from err
-    if not isinstance(bounds, jax.core.Tracer) and not bool(jnp.all(bounds > 0)):
+    if not isinstance(bounds, jax.core.Tracer) and not bool(jnp.all((bounds > 0) & jnp.isfinite(bounds))):
         raise invalid("row_bound", bound, "a positive number, or two")
     return bounds

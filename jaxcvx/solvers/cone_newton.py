@@ -183,8 +183,7 @@ class ConeNewton(Solver):
         gradient = jnp.linalg.norm(R - Y + program.forward(Q))
         dual_norm = jnp.max(program.norms(q - state.multiplier)) / sigma
 
-        settled = enough & (jnp.linalg.norm(direction) <= 4096 * eps * jnp.linalg.norm(R))  # as well as it can be
-        solved = (gradient <= state.target) | settled
+        solved = gradient <= state.target
         largest = largest_penalty(program.operator)
         kept = jnp.where(enough, sigma, 0.1 * sigma)  # a failed line search means that sigma is too large
         return state._replace(

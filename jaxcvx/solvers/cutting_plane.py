@@ -107,7 +107,7 @@ class CuttingPlane(HostSolver):
             gap = (value - shown) / max(abs(value), np.finfo(float).tiny)
             trace.append((step, value, shown))
             stop = callback is not None and callback(
-                StepInfo("CuttingPlane", step, self.max_steps, value, shown, gap, cuts.directions)
+                StepInfo("CuttingPlane", step, self.max_steps, value, shown, gap, cuts)
             )
             if gap <= tol or stop or step == self.max_steps:
                 status = Status.CONVERGED if gap <= tol else Status.STOPPED if stop else status
@@ -139,8 +139,10 @@ class CuttingPlane(HostSolver):
         cuts = Cuts(jnp.zeros((64, p)), jnp.zeros((64, q)), jnp.zeros(work.num_outputs), work.Y)
         if init is None:
             return cuts
+        if isinstance(init, Cuts):  # of a checkpoint
+            return self._checked(to_double(init), cuts)
         if not isinstance(init, Network):
-            raise InvalidTypeError(f"init: got {type(init).__name__}, expected a Network.")
+            raise InvalidTypeError(f"init: got {type(init).__name__}, expected a Network or an earlier solve's Cuts.")
         got = (init.hidden.shape[1], init.output.shape[1])
         if got != (p, q):
             raise invalid("init", f"weights of lengths {got}", f"{(p, q)} for this problem")
@@ -148,6 +150,16 @@ class CuttingPlane(HostSolver):
         size = np.asarray(hidden_norms(network))[:, None]
         unit = np.asarray(network.hidden) / np.where(size > 0, size, 1.0)
         return fit_cuts(work, self._added(cuts, unit[size[:, 0] > 0]), tol=self._master_tol())
+
+    def _checked(self, init: Cuts, like: Cuts) -> Cuts:
+        """Cuts of an earlier solve, if they fit the problem that ``like`` belongs to."""
+        got, expected = ([np.shape(a) for a in cuts] for cuts in (init, like))
+        slots = init.directions.shape[0]
+        if got != [(slots, *expected[0][1:]), (slots, *expected[1][1:]), *expected[2:]]:
+            raise invalid("init", f"Cuts of shapes {got}", f"{expected} here, with any number of directions")
+        if not all(np.isfinite(a).all() for a in init):
+            raise invalid("init", "NaN or inf", "finite numbers")
+        return init
 
     def _master_tol(self) -> float:
         return min(1e-6, max(1e-11, 1e-3 * self.tol))

@@ -121,6 +121,8 @@ def test_other_data_of_the_same_shapes_compile_no_solver(caplog: Any, name: str)
     case = CASES[name]
     problem = case.problem()
     changed = jax.tree.map(lambda a: a * 0.999 if jnp.issubdtype(a.dtype, jnp.floating) else a, problem)
+    if name == "svd":
+        changed = changed.replace(X=problem.X)  # has to stay whitened
     other = Case(lambda: changed, case.solver, case.key)
     case.solve()
     found = compiled(caplog, other.solve)

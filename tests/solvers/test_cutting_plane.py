@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
+import jaxcvx
 from jaxcvx import (
     CuttingPlane,
     Dense,
@@ -169,6 +170,10 @@ def test_start_from_a_network_and_save(tmp_path):
     seen = []
     stopped = solve(problem, CuttingPlane(), callback=lambda info: seen.append(info) or len(seen) == 2)
     assert stopped.status == Status.STOPPED and [info.step for info in seen] == [0, 1]
+    on = solve(problem, CuttingPlane(tol=1e-9), init=seen[-1].params)  # from where it was
+    assert float(on.upper_bound) == pytest.approx(float(first.upper_bound), rel=1e-8)
+    with pytest.raises(jaxcvx.InvalidInputError, match="init: got Cuts of shapes"):
+        solve(problem.replace(Y=problem.Y[:5], X=problem.X[:5]), CuttingPlane(), init=seen[-1].params)
 
 
 def test_bad_arguments_are_named():
