@@ -19,7 +19,7 @@ GRID: tuple[tuple[str, tuple[int, int, int, int], str, int], ...] = (
     ("ProximalGradient", (60_000, 100, 512, 1), "float64", 2**30),
     ("ProximalGradient", (40_000, 100, 256, 10), "float64", 2**30),
     ("ProximalGradient", (40_000, 100, 256, 10), "float64", 2**27),
-    ("ConeADMM", (3000, 40, 600, 1), "float64", 2**30),
+    ("ConeADMM", (3000, 10, 200, 1), "float64", 2**30),
     ("ConeADMM", (6000, 20, 100, 3), "float64", 2**30),
     ("GradientDescent", (200_000, 100, 16, 3), "float32", 2**30),
     ("NuclearProximalGradient", (40_000, 60, 128, 4), "float32", 2**30),

@@ -41,6 +41,7 @@ def host_solution(
       trace: (step, objective, bound) of each check.
       program: objective and dual value of the solver's own program; those of the network if None.
     """
+    seen: Any = np.array(trace, np.float64).reshape(-1, 3)
     objective, bound = program or (float(certificate.upper), float(certificate.lower))
     tiny, known = np.finfo(np.float64).tiny, np.isfinite(objective) and not np.isnan(bound)
     if not np.isfinite(objective):
@@ -56,11 +57,6 @@ def host_solution(
         heuristic_bound=certificate.heuristic_bound,
         status=np.int32(status),
         num_steps=np.int32(num_steps),
-        history=History(
-            np.array([t[0] for t in trace], np.int32),
-            np.array([t[1] for t in trace], np.float64),
-            np.array([t[2] for t in trace], np.float64),
-            np.int32(len(trace)),
-        ),
+        history=History(seen[:, 0].astype(np.int32), seen[:, 1], seen[:, 2], np.int32(len(trace))),  # type: ignore[arg-type]
         scope=certificate.scope,
     )
