@@ -47,8 +47,9 @@ def draw_training(record: dict[str, Any], axes: Any) -> None:
     axes.invert_yaxis()
     axes.set_xscale("symlog", linthresh=0.1)
     axes.axvline(0, color=OURS, lw=2)
-    axes.set(xlabel="training objective above ColumnGeneration's, %", title="Training at equal wall time")
-    axes.legend(frameon=False, fontsize=8)
+    axes.set(xlabel="training objective above ColumnGeneration's, %")
+    axes.set_title("Training at equal wall time", loc="left")
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0))
 
 
 def draw_scaling(record: dict[str, Any], axes: Any) -> None:
