@@ -343,14 +343,16 @@ def as_shape(shape: Any) -> tuple[int, int]:
     return d1, d2
 
 
-def check_number(name: str, value: Any, positive: bool = False) -> None:
-    """Raise unless ``value`` is one finite number >= 0 (or > 0), or traced."""
+def check_number(name: str, value: Any, positive: bool = False, dtype: Any = float) -> None:
+    """Raise unless ``value`` is one number >= 0 (or > 0) that is finite in ``dtype``, or traced."""
     if isinstance(value, jax.core.Tracer):
         return
     expected = "a positive number" if positive else "a number >= 0"
     if np.ndim(value) or np.asarray(value).dtype.kind not in "fiub":
         raise wrong_type(name, value, expected)
-    if not 0 <= float(value) < float("inf") or (positive and float(value) == 0):
+    with np.errstate(over="ignore", under="ignore"):
+        number = float(np.asarray(value, dtype))
+    if not 0 <= number < float("inf") or (positive and number == 0):
         raise invalid(name, value, expected)
 
 

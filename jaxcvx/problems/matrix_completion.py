@@ -133,7 +133,7 @@ class OneBitCompletion(LowRankProblem):
         if link not in ("probit", "logistic"):
             raise invalid("link", repr(link), "'probit' or 'logistic'")
         y = _signs(signs)
-        check_number("scale", scale, positive=True)
+        check_number("scale", scale, positive=True, dtype=y.dtype)
         observed = _observed(rows, cols, y, shape, row_bound)
         scale = jnp.asarray(scale, y.dtype)
         self._set(**observed, rank=rank, symmetric=False, balance=balance, scale=scale, link=link)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -39,6 +40,13 @@ DEFAULT = ("gated", "nuclear", "frank-wolfe", "cuts", "descent", "svd")
 FINITE = tuple(flaw for flaw in FLAWS if flaw not in ("nan", "inf", "-inf"))
 SCALES = (1.0, 1.0, 1.0, 1e-8, 1e8, 1e-150, 1e150)
 SCALES_OF_SINGLE = (1.0, 1.0, 1.0, 1e-8, 1e8, 1e-30, 1e30)
+
+
+@pytest.fixture(autouse=True)
+def programs_are_dropped_after_each_test() -> Iterator[None]:
+    """A solver's programs for all losses and precisions hold many of the memory maps that a process may have."""
+    yield
+    jax.clear_caches()
 
 
 @functools.cache
