@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -302,13 +303,19 @@ def test_ctrl_c_during_train(tmp_path: Path) -> None:
     args = ["train", tmp_path / "data.csv", "--target", "y", "--beta", "0.5", "--width", "8", "--out", out]
     saved = out / "checkpoint.npz"
     for wanted in (out, saved):  # at the beginning, and when there is something to keep
-        with worker(*args, module="jaxcvx.cli.main") as process:
-            while not wanted.exists():
-                assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
-                time.sleep(0.02)
-            process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=300)
-        assert process.returncode == 130 and output == ""
+        for _ in range(3):
+            with worker(*args, module="jaxcvx.cli.main") as process:
+                while not wanted.exists():
+                    assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
+                    time.sleep(0.02)
+                process.send_signal(signal.SIGINT)
+                output, errors = process.communicate(timeout=300)
+            if process.returncode != 0:
+                break
+            # Some library's "except:" has taken the signal, as one may while it is imported; then all was done.
+            assert sorted(os.listdir(out)) == ["convergence.png", "model.npz", "report.json"]
+            shutil.rmtree(out)
+        assert process.returncode == 130 and output == "", (wanted, output, errors)
         rest = f"; the same command goes on from {saved}" if wanted == saved else ""
         assert errors.splitlines() == [f"jaxcvx train: interrupted{rest}"]
     assert steps_in(saved) > 0 and os.listdir(out) == ["checkpoint.npz"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import numpy.typing as npt
 
 import jaxcvx
 
 
-def fit(X: np.ndarray, y: np.ndarray, beta: float = 0.5) -> jaxcvx.Solution:
+def fit(X: npt.NDArray[np.float64], y: npt.NDArray[np.float64], beta: float = 0.5) -> jaxcvx.Solution:
     """Solve one problem over all of its cells."""
     cells: jaxcvx.Arrangements = jaxcvx.enumerate_arrangements(X)
     problem: jaxcvx.Problem = jaxcvx.make_problem(X, y, beta, loss="squared", arrangements=cells)
@@ -21,13 +22,13 @@ def stop_early(info: jaxcvx.StepInfo) -> bool:
     return info.residual < 1e-3
 
 
-def complete(rows: np.ndarray, cols: np.ndarray, values: np.ndarray) -> jaxcvx.Solution:
+def complete(rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> jaxcvx.Solution:
     """A low-rank problem takes the same entry point."""
     problem = jaxcvx.MatrixCompletion(rows, cols, values, (20, 10), 2)
     return jaxcvx.solve(problem, jaxcvx.GradientDescent(), key=jax.random.key(0))
 
 
-def report(network: jaxcvx.Network, X: np.ndarray, y: np.ndarray) -> dict[str, float | str]:
+def report(network: jaxcvx.Network, X: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> dict[str, float | str]:
     """Numbers of a certificate."""
     certificate: jaxcvx.Certificate = jaxcvx.certify(network, X, y, 0.5)
     return {"upper": float(certificate.upper), "lower": float(certificate.lower), "scope": certificate.scope}
