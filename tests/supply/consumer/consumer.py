@@ -22,7 +22,9 @@ def stop_early(info: jaxcvx.StepInfo) -> bool:
     return info.residual < 1e-3
 
 
-def complete(rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> jaxcvx.Solution:
+def complete(
+    rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64], values: npt.NDArray[np.float64]
+) -> jaxcvx.Solution:
     """A low-rank problem takes the same entry point."""
     problem = jaxcvx.MatrixCompletion(rows, cols, values, (20, 10), 2)
     return jaxcvx.solve(problem, jaxcvx.GradientDescent(), key=jax.random.key(0))
