@@ -52,7 +52,7 @@ def run(
     import jax
 
     import jaxcvx
-    from jaxcvx.solvers import base
+    from jaxcvx.solvers import loop
 
     instance = planted_instance(*size)
     n, d = instance.X.shape
@@ -69,7 +69,7 @@ def run(
 
     with jax.enable_x64(True):
         problem = make_problem(instance, beta)
-        alone = jax.jit(lambda p: base.run(p, solver, solver.initial_params(p, None), None))
+        alone = jax.jit(lambda p: loop.run(p, solver, solver.initial_params(p, None), None))
         calls = {"jaxcvx": lambda: jaxcvx.solve(problem, solver), "celer": fit}
         seconds, results = interleave(calls, 3 if quick else 7)
         only, _ = interleave({"solver": lambda: alone(problem)}, 3 if quick else 7)

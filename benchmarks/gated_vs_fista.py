@@ -88,7 +88,7 @@ def run(
       fractions: betas as fractions of the gated beta_max.
     """
     import jaxcvx
-    from jaxcvx.solvers import base
+    from jaxcvx.solvers import loop
 
     instance = planted_instance(*size)
     solver = jaxcvx.ProximalGradient(tol=TOL)
@@ -98,9 +98,9 @@ def run(
         X, y, masks = (jnp.asarray(a) for a in (instance.X, instance.y, instance.masks))
         plain = jax.jit(lambda beta, restart: fista(X, y, masks, beta, restart=restart), static_argnums=1)
         solve_only = {
-            "ProximalGradient": jax.jit(lambda p: base.run(p, solver, solver.initial_params(p, None), None)),
+            "ProximalGradient": jax.jit(lambda p: loop.run(p, solver, solver.initial_params(p, None), None)),
             "accelerated phase only": jax.jit(
-                lambda p: base.run(p, accelerated, accelerated.initial_params(p, None), None)
+                lambda p: loop.run(p, accelerated, accelerated.initial_params(p, None), None)
             ),
         }
         for fraction in fractions:

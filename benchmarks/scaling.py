@@ -47,11 +47,11 @@ def run(quick: bool = False, *, ranges: dict[str, tuple[int, ...]] | None = None
       ranges: sizes for each variable, instead.
     """
     import jaxcvx
-    from jaxcvx.solvers import base
+    from jaxcvx.solvers import loop
 
     solver = jaxcvx.ProximalGradient(tol=0.0, max_steps=STEPS, phases="accelerated")
     ranges = ranges or ({"n": RANGES["n"][:2]} if quick else RANGES)
-    program = jax.jit(lambda p: base.run(p, solver, solver.initial_params(p, None), None))
+    program = jax.jit(lambda p: loop.run(p, solver, solver.initial_params(p, None), None))
     curves = {}
     with jax.enable_x64(True):
         for name, sizes in ranges.items():

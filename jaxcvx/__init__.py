@@ -40,11 +40,12 @@ from jaxcvx.operators.convolution import ConvFlatten, ConvPool
 from jaxcvx.operators.features import Dense, Features, FreeBias
 from jaxcvx.problems.base import make_problem
 from jaxcvx.problems.least_squares import LeastSquares
-from jaxcvx.problems.losses import Hinge, Huber, Interpolation, Logistic, SoftmaxCrossEntropy, Squared
+from jaxcvx.problems.losses import Hinge, Huber, Interpolation, Logistic, Squared
 from jaxcvx.problems.low_rank import LowRankLoss, LowRankProblem
 from jaxcvx.problems.matrix_completion import MatrixCompletion, OneBitCompletion
 from jaxcvx.problems.matrix_sensing import MatrixSensing
 from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.softmax import SoftmaxCrossEntropy
 from jaxcvx.problems.teacher_cnn import TeacherCNN
 from jaxcvx.progress import Progress
 from jaxcvx.resume import Checkpoint

@@ -58,7 +58,7 @@ _MODULES: dict[str, str] = {
     "PathBound": "jaxcvx.analysis.shortest_path",
     "PathReport": "jaxcvx.analysis.shortest_path",
     "Problem": "jaxcvx.problems.relu",
-    "SoftmaxCrossEntropy": "jaxcvx.problems.losses",
+    "SoftmaxCrossEntropy": "jaxcvx.problems.softmax",
     "Solution": "jaxcvx.solvers.base",
     "Squared": "jaxcvx.problems.losses",
     "StudentWeights": "jaxcvx.problems.teacher_cnn",

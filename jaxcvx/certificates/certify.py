@@ -33,7 +33,7 @@ from jaxcvx.certificates.relaxed import MAX_ORDER, relaxation_order
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, balance, checked_network, network_objective, padded, problem_for
 from jaxcvx.operators.precision import with_full_precision
-from jaxcvx.problems.losses import Loss
+from jaxcvx.problems.loss import Loss
 from jaxcvx.problems.relu import Problem
 
 _AUTO_MAX_CELLS = 20_000

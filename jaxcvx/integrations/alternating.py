@@ -20,7 +20,8 @@ from jaxcvx.integrations.flax import ConvexReLU, from_nnx, store
 from jaxcvx.integrations.flax_features import check_count, run_in_batches
 from jaxcvx.integrations.flax_layer import ConvexLayer
 from jaxcvx.problems.base import as_beta, as_targets
-from jaxcvx.problems.losses import Loss, resolve_loss
+from jaxcvx.problems.loss import Loss
+from jaxcvx.problems.losses import resolve_loss
 from jaxcvx.solvers.base import AnySolver, Solution
 
 require_extra("flax", "flax")

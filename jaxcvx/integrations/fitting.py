@@ -27,7 +27,8 @@ from jaxcvx.networks.network import Network
 from jaxcvx.networks.training import TrainingObjective
 from jaxcvx.operators.features import Dense
 from jaxcvx.operators.pricing_multistart import price_multistart
-from jaxcvx.problems.losses import Loss, Squared
+from jaxcvx.problems.loss import Loss
+from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.weighted import WeightedLogistic, WeightedSoftmax
 from jaxcvx.solvers.base import AnySolver

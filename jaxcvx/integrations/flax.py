@@ -15,7 +15,8 @@ from jaxcvx.integrations.flax_features import extract_features
 from jaxcvx.networks.network import Network, weight_penalty
 from jaxcvx.operators.features import Dense
 from jaxcvx.problems.base import as_targets, make_problem
-from jaxcvx.problems.losses import Loss, resolve_loss
+from jaxcvx.problems.loss import Loss
+from jaxcvx.problems.losses import resolve_loss
 from jaxcvx.solvers.base import AnySolver, Solution
 from jaxcvx.solvers.column_generation import ColumnGeneration
 from jaxcvx.solvers.driver import solve

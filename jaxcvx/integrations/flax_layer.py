@@ -35,10 +35,12 @@ from jaxcvx.operators.features import Dense
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.prox import group_norms
 from jaxcvx.problems.base import as_beta, as_real_matrix, as_targets, make_problem
-from jaxcvx.problems.losses import Loss, resolve_loss
+from jaxcvx.problems.loss import Loss
+from jaxcvx.problems.losses import resolve_loss
 from jaxcvx.problems.relu import Problem
-from jaxcvx.solvers.base import Solution, run
+from jaxcvx.solvers.base import Solution
 from jaxcvx.solvers.driver import solve
+from jaxcvx.solvers.loop import run
 from jaxcvx.solvers.proximal_gradient import ProximalGradient
 
 require_extra("flax", "flax")

@@ -15,7 +15,7 @@ from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
 from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.operators.features import Dense, Features
 from jaxcvx.operators.precision import with_full_precision
-from jaxcvx.problems.losses import Loss
+from jaxcvx.problems.loss import Loss
 from jaxcvx.problems.relu import Problem
 
 

@@ -16,7 +16,7 @@ from jaxcvx.errors import JaxcvxError, invalid
 from jaxcvx.parallel.mesh import mesh_axes
 from jaxcvx.parallel.padding import loss_for_padding
 from jaxcvx.problems.base import make_problem
-from jaxcvx.problems.losses import Loss
+from jaxcvx.problems.loss import Loss
 from jaxcvx.problems.relu import Problem
 
 _COMMON = ("X", "Y", "beta", "loss", "features", "gates")  # what processes must agree on, rows aside

@@ -10,8 +10,10 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxcvx.errors import invalid
-from jaxcvx.problems.losses import Logistic, Loss, SoftmaxCrossEntropy
+from jaxcvx.problems.loss import Loss
+from jaxcvx.problems.losses import Logistic
 from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.softmax import SoftmaxCrossEntropy
 from jaxcvx.problems.weighted import WeightedLogistic, WeightedSoftmax
 
 _WEIGHTED = (WeightedLogistic, WeightedSoftmax)

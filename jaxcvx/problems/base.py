@@ -11,7 +11,8 @@ import numpy as np
 from jaxcvx.arrangements.cells import Arrangements, is_traced, validate_arrangements
 from jaxcvx.errors import InvalidTypeError, invalid, shown, wrong_type
 from jaxcvx.operators.features import Features, resolve_features
-from jaxcvx.problems.losses import Loss, resolve_loss
+from jaxcvx.problems.loss import Loss
+from jaxcvx.problems.losses import resolve_loss
 from jaxcvx.problems.relu import Problem
 
 

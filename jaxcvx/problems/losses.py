@@ -1,9 +1,4 @@
-"""Losses: value, gradient, convex conjugate, prox, and the dual points that certificates need.
-
-Notation: predictions F and targets Y have shape (n, c); losses are sums over all entries or samples,
-never means. The Fenchel dual of ``min_F loss(F) + beta * penalty`` is ``max_R -loss*(-R)`` subject to a
-bound on R; at the optimum ``R = -grad loss(F)``, which for the squared loss is the residual Y - F. So R is
-called the dual residual throughout.
+"""The losses by name: those that are sums over entries here, softmax cross-entropy beside it.
 
 Sources: the conjugates are standard (Boyd and Vandenberghe 2004, section 3.3); each is checked numerically
 in the tests.
@@ -13,120 +8,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jaxcvx.errors import InvalidTypeError, invalid
-
-Matrix = Float[Array, "n c"]
-Scalar = Float[Array, ""]
-
-
-def entropy_term(t: Array) -> Array:
-    """-t log t, continued by 0 at t = 0 and by -inf below."""
-    safe = jnp.where(t > 0, t, 1.0)
-    return jnp.where(t > 0, -safe * jnp.log(safe), jnp.where(t == 0, 0.0, -jnp.inf))
-
-
-def rest_entropy(t: Array) -> Array:
-    """-(1 - t) log(1 - t) for t in [0, 1], with all digits where t is small."""
-    safe = jnp.where(t < 1, t, 0.0)
-    return jnp.where(t < 1, -(1 - safe) * jnp.log1p(-safe), 0.0)
-
-
-def _maximise_concave(
-    function: Callable[[Array], Array], low: Scalar, high: Scalar, num_steps: int = 80
-) -> Scalar:
-    """Argmax of a concave function of one variable on [low, high], by golden sections; ends included."""
-    ratio = (5**0.5 - 1) / 2
-
-    def shrink(_, ends):
-        a, b = ends
-        x1, x2 = b - ratio * (b - a), a + ratio * (b - a)
-        left = function(x1) > function(x2)
-        return jnp.where(left, a, x1), jnp.where(left, x2, b)
-
-    a, b = jax.lax.fori_loop(0, num_steps, shrink, (low, high))
-    candidates = jnp.stack([low, high, (a + b) / 2])
-    return candidates[jnp.argmax(jax.vmap(function)(candidates))]
-
-
-class Loss(abc.ABC):
-    """A convex loss, a sum over samples. Losses are hashable and static under jit.
-
-    Attributes:
-      name: the word that the public functions accept.
-      curvature: bound on the second derivative of the loss in F (spectral norm per sample), or None.
-      kind: what targets look like: "real", "sign" (+-1), or "label" (classes, stored one-hot).
-    """
-
-    name: str
-    curvature: float | None
-    kind: str = "real"
-
-    @abc.abstractmethod
-    def value(self, F: Matrix, Y: Matrix) -> Scalar:
-        """Loss summed over samples."""
-
-    @abc.abstractmethod
-    def dual_terms(self, R: Matrix, Y: Matrix) -> tuple[Array, Array]:
-        """Terms whose sum is ``-loss*(-R)``, each right to a few units of rounding, and whether R is in the domain.
-
-        What is said of R holds for an R' whose entries differ from it by a few units of rounding: of their own size
-        where R comes from ``grad`` or ``project_dual``.
-        """
-
-    def dual_value(self, R: Matrix, Y: Matrix) -> Scalar:
-        """``-loss*(-R)``: the dual objective at the dual residual R, -inf outside the domain."""
-        terms, inside = self.dual_terms(R, Y)
-        return jnp.where(inside, jnp.sum(terms), -jnp.inf)
-
-    @abc.abstractmethod
-    def prox(self, F: Matrix, Y: Matrix, step: Scalar) -> Matrix:
-        """``argmin_G loss(G) + ||G - F||^2 / (2 step)``."""
-
-    @abc.abstractmethod
-    def max_scaling(self, R: Matrix, Y: Matrix) -> Scalar:
-        """Largest s such that s R stays in the domain of the dual objective."""
-
-    def grad(self, F: Matrix, Y: Matrix) -> Matrix:
-        """(Sub)gradient in F."""
-        return jax.grad(self.value)(F, Y)
-
-    def conjugate(self, G: Matrix, Y: Matrix) -> Scalar:
-        """Convex conjugate ``loss*(G) = sup_F <G, F> - loss(F)``, +inf outside its domain."""
-        return -self.dual_value(-G, Y)
-
-    def dual_candidates(self, F: Matrix, Y: Matrix) -> Float[Array, "k n c"]:
-        """Dual residuals worth trying for predictions F: minus the gradient, and more where not smooth."""
-        return -self.grad(F, Y)[None]
-
-    def project_dual(self, R: Matrix, Y: Matrix) -> Matrix:
-        """A point of the dual objective's domain near R (R itself where the domain is everything)."""
-        return R
-
-    def center_dual(self, R: Matrix, Y: Matrix) -> Matrix:
-        """A point near R whose columns sum to zero, as free biases ask for; a multiple of it lies in the domain."""
-        return R - jnp.mean(R, axis=0)
-
-    def dual_interval(self, Y: Matrix) -> tuple[Matrix, Matrix]:
-        """Bounds low <= R <= high of the domain of a dual objective that is a sum over entries.
-
-        Raises:
-          InvalidInputError: the dual objective couples the entries.
-        """
-        raise invalid("loss", repr(self.name), "a loss that is a sum over entries")
-
-    def best_scaling(self, R: Matrix, Y: Matrix, limit: Scalar) -> Scalar:
-        """The s with |s| <= limit that maximises ``dual_value(s R)``."""
-        return _maximise_concave(
-            lambda s: self.dual_value(s * R, Y),
-            jnp.zeros_like(limit),
-            jnp.minimum(limit, self.max_scaling(R, Y)),
-        )
+from jaxcvx.problems.loss import Loss, entropy_term, rest_entropy
+from jaxcvx.problems.softmax import SoftmaxCrossEntropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,74 +227,6 @@ class Hinge(_SignLoss):
 
     def best_scaling(self, R, Y, limit):
         return jnp.minimum(limit, self.max_scaling(R, Y))  # the dual objective is linear in s
-
-
-def balanced_rows(R: Matrix, Y: Matrix) -> Matrix:
-    """R with the entries of the right classes such that rows sum to zero."""
-    other = jnp.where(Y > 0, 0.0, R)
-    return jnp.where(Y > 0, -jnp.sum(other, axis=1, keepdims=True), other)
-
-
-def other_classes(R: Matrix, Y: Matrix) -> tuple[Matrix, Matrix, Array]:
-    """-R at the other classes, its row sums (n, 1), and whether it is >= 0 and rows of R sum to 0, up to rounding."""
-    eps = jnp.finfo(R.dtype).eps
-    other = jnp.maximum(jnp.where(Y > 0, 0.0, -R), 0.0)
-    missed = jnp.sum(other, axis=1, keepdims=True)
-    balanced = jnp.abs(jnp.sum(R, axis=1)) <= 64 * eps * (1 + R.shape[1])
-    return other, missed, jnp.all(balanced) & jnp.all((Y > 0) | (R <= 8 * eps))
-
-
-@dataclasses.dataclass(frozen=True)
-class SoftmaxCrossEntropy(Loss):
-    """``logsumexp(f) - f_y``, summed over samples; Y is one-hot of shape (n, c)."""
-
-    name = "softmax"
-    curvature = 0.5
-    kind = "label"
-
-    def value(self, F, Y):
-        return jnp.sum(jax.nn.logsumexp(F, axis=1) - jnp.sum(F * Y, axis=1))
-
-    def grad(self, F, Y):
-        return -balanced_rows(-jax.nn.softmax(F, axis=1), Y)
-
-    def dual_terms(self, R, Y):
-        # The domain is "rows of Y - R are probabilities". Those of the other classes say what that of the right
-        # one is: R there is their sum, with all its digits, which 1 - p does not have where p is nearly 1.
-        other, missed, inside = other_classes(R, Y)
-        slack = (8 + 2 * R.shape[1]) * jnp.finfo(R.dtype).eps
-        inside = inside & jnp.all(missed <= 1 + slack)
-        return jnp.append(entropy_term(other), rest_entropy(missed), axis=1), inside
-
-    def max_scaling(self, R, Y):
-        return 1.0 / jnp.maximum(jnp.max(jnp.where(Y > 0, R, 0.0)), jnp.finfo(R.dtype).tiny)
-
-    def project_dual(self, R, Y):
-        p = jnp.maximum(Y - R, 0.0)
-        return balanced_rows(-p / jnp.maximum(jnp.sum(p, axis=1, keepdims=True), jnp.finfo(R.dtype).tiny), Y)
-
-    def center_dual(self, R, Y):
-        return jnp.zeros_like(R)  # feasible; no closed form comes nearer
-
-    def prox(self, F, Y, step):
-        # Damped Newton; the Hessian diag(p) - p p^T + I/step is inverted by Sherman-Morrison.
-        damping = 0.5 ** jnp.arange(8, dtype=F.dtype)
-
-        def cost(G):
-            return jax.nn.logsumexp(G, axis=-1) - jnp.sum(G * Y, -1) + jnp.sum((G - F) ** 2, -1) / (2 * step)
-
-        def newton(_, G):
-            p = jax.nn.softmax(G, axis=1)
-            g = p - Y + (G - F) / step
-            inverse = 1.0 / (p + 1 / step)
-            a, b = inverse * g, inverse * p
-            scale = jnp.sum(p * a, 1, keepdims=True) / (1 - jnp.sum(p * b, 1, keepdims=True))
-            trial = G - damping[:, None, None] * (a + scale * b)
-            best = jnp.argmin(jax.vmap(cost)(trial), axis=0)
-            chosen = jnp.take_along_axis(trial, best[None, :, None], axis=0)[0]
-            return jnp.where((cost(chosen) <= cost(G))[:, None], chosen, G)
-
-        return jax.lax.fori_loop(0, 15, newton, F)
 
 
 LOSSES: dict[str, type[Loss]] = {

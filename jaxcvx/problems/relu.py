@@ -20,7 +20,8 @@ from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.operators.features import Dense, Features
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.readout import Readout
-from jaxcvx.problems.losses import Loss, Squared
+from jaxcvx.problems.loss import Loss
+from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.smooth import all_finite
 
 

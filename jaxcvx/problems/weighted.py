@@ -11,14 +11,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxcvx.problems.losses import (
-    Logistic,
-    SoftmaxCrossEntropy,
-    balanced_rows,
-    entropy_term,
-    other_classes,
-    rest_entropy,
-)
+from jaxcvx.problems.loss import entropy_term, rest_entropy
+from jaxcvx.problems.losses import Logistic
+from jaxcvx.problems.softmax import SoftmaxCrossEntropy, balanced_rows, other_classes
 
 
 def _over(a: jax.Array, b: jax.Array) -> jax.Array:

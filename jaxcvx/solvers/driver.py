@@ -25,11 +25,14 @@ from jaxcvx.solvers.base import (
     Callback,
     HostSolver,
     Outcome,
-    Run,
     Solution,
     Solver,
     Status,
     StepInfo,
+)
+from jaxcvx.solvers.callbacks import Hook, as_callbacks
+from jaxcvx.solvers.loop import (
+    Run,
     keep_best,
     new_history,
     next_status,
@@ -38,7 +41,6 @@ from jaxcvx.solvers.base import (
     run_block,
     start_as_best,
 )
-from jaxcvx.solvers.callbacks import Hook, as_callbacks
 from jaxcvx.solvers.memory import available_bytes, program_bytes, refuse_beyond, shapes_of, tree_bytes
 from jaxcvx.solvers.snapshot import Saved, Snapshot, restore
 from jaxcvx.solvers.summary import evaluate_jitted, summarise, summarise_on_host

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcvx.problems.losses import Loss
+from jaxcvx.problems.loss import Loss
 
 
 class Acceleration(NamedTuple):

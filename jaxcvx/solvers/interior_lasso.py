@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float
 
-from jaxcvx.problems.losses import Loss
+from jaxcvx.problems.loss import Loss
 
 _PATIENCE = 5  # iterations without progress
 _REFINE = 3  # steps of iterative refinement of each Newton system

@@ -30,12 +30,13 @@ from jaxcvx.networks.recovery import network_from_cone
 from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.operators.projections import no_active_rows, project_cone
 from jaxcvx.operators.prox import shrink_groups
-from jaxcvx.problems.losses import Loss, Squared
+from jaxcvx.problems.loss import Loss
+from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
-from jaxcvx.solvers.base import run
 from jaxcvx.solvers.cone import pair_from_network
 from jaxcvx.solvers.cone_admm import ConeADMM
 from jaxcvx.solvers.fista import LinearMap, accelerated_step, refresh, start
+from jaxcvx.solvers.loop import run
 from jaxcvx.solvers.refit import better, refit_outputs
 
 

@@ -9,11 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.problems.relu import Problem
-from jaxcvx.solvers.base import (
+from jaxcvx.solvers.base import History, Solver, Status
+from jaxcvx.solvers.loop import (
     Best,
-    History,
-    Solver,
-    Status,
     keep_best,
     new_history,
     run_block,

@@ -13,8 +13,9 @@ from jaxcvx.certificates.certificate import double_precision, make_certificate, 
 from jaxcvx.networks.network import network_objective, objective_on_host, prune
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.smooth import SmoothProblem, all_finite
-from jaxcvx.solvers.base import History, Outcome, Parts, Run, Solution, Solver, Status, relative_gap
+from jaxcvx.solvers.base import History, Outcome, Parts, Solution, Solver, Status, relative_gap
 from jaxcvx.solvers.host import usable
+from jaxcvx.solvers.loop import Run
 
 
 class _Numbers(NamedTuple):

@@ -14,7 +14,8 @@ from scipy.optimize import minimize
 
 from jaxcvx import InvalidInputError
 from jaxcvx.errors import InvalidTypeError
-from jaxcvx.problems.losses import LOSSES, Hinge, Huber, Logistic, SoftmaxCrossEntropy, Squared, resolve_loss
+from jaxcvx.problems.losses import LOSSES, Hinge, Huber, Logistic, Squared, resolve_loss
+from jaxcvx.problems.softmax import SoftmaxCrossEntropy
 from tests.helpers import loss_value, targets_for
 
 NAMES = sorted(LOSSES)

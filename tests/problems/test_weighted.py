@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcvx.problems.losses import Logistic, SoftmaxCrossEntropy
+from jaxcvx.problems.losses import Logistic
+from jaxcvx.problems.softmax import SoftmaxCrossEntropy
 from jaxcvx.problems.weighted import WeightedLogistic, WeightedSoftmax
 
 PAIRS = [(WeightedLogistic(), Logistic()), (WeightedSoftmax(), SoftmaxCrossEntropy())]

@@ -138,7 +138,7 @@ def swap_members(rng: random.Random, data: bytes) -> bytes:
 def rename_member(rng: random.Random, data: bytes) -> bytes:
     members = list(parts_of(data).items())
     at = rng.randrange(len(members))
-    name = rng.choice(("../../a0.npy", "/tmp/x", "a0", "a99.npy", "", "a0.npy.npy", "é" * 1000, "__jaxcvx__"))
+    name = rng.choice(("../../a0.npy", "/a0.npy", "a0", "a99.npy", "", "a0.npy.npy", "é" * 1000, "__jaxcvx__"))
     members[at] = (name, members[at][1])
     return sealed(members)
 

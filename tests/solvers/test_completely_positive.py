@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from jaxcvx import make_problem
-from jaxcvx.solvers.base import run
 from jaxcvx.solvers.completely_positive import (
     blocks_from_hidden,
     completely_positive_gradient,
@@ -18,6 +17,7 @@ from jaxcvx.solvers.completely_positive import (
 )
 from jaxcvx.solvers.copositive import relaxed_objective, with_facets
 from jaxcvx.solvers.copositive_interior import CopositiveInterior
+from jaxcvx.solvers.loop import run
 from tests.helpers import distinct_cells, gaussian_data
 
 N, D, C, P, BETA = 9, 3, 2, 6, 0.4

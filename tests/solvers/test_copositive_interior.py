@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from jaxcvx import Status, make_problem
-from jaxcvx.solvers.base import run
 from jaxcvx.solvers.copositive import relaxed_bound, relaxed_objective, with_facets
 from jaxcvx.solvers.copositive_interior import CopositiveInterior
+from jaxcvx.solvers.loop import run
 from tests.helpers import distinct_cells, gaussian_data, relaxed_optimum
 
 SOLVER = CopositiveInterior(tol=1e-7)

@@ -11,7 +11,8 @@ import pytest
 
 import jaxcvx
 from jaxcvx.networks.network import network_objective
-from jaxcvx.solvers.base import Outcome, run
+from jaxcvx.solvers.base import Outcome
+from jaxcvx.solvers.loop import run
 from jaxcvx.solvers.working_set import GatedWorkingSet
 from tests.helpers import distinct_cells, gaussian_data, targets_for
 
