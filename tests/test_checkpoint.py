@@ -162,11 +162,14 @@ def test_solutions_of_every_kind_of_variables(tmp_path: Path) -> None:
         jax.tree.map(np.testing.assert_array_equal, back, solution)
 
 
+LOSS_MODULES = ("jaxcvx.problems.losses", "jaxcvx.problems.softmax")
+
+
 def test_table_names_classes_that_exist() -> None:
     for name, module in checkpoint._MODULES.items():
         cls = checkpoint._saved_type(name)
         assert cls.__name__ == name and cls.__module__ == module
-        assert checkpoint._field_names(cls) or module == "jaxcvx.problems.losses" or name == "FreeBias"  # plain names
+        assert checkpoint._field_names(cls) or module in LOSS_MODULES or name == "FreeBias"  # plain names
 
 
 @pytest.mark.parametrize(

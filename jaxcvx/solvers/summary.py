@@ -39,12 +39,13 @@ def summarise(problem: Problem, solver: Solver, done: Run) -> Solution:
     """Inside jit: in the problem's precision and of fixed shapes."""
     parts = solver.evaluate(problem, done.outcome)
     finite = all_finite(parts.network)
+    sound = finite & all_finite(done.outcome.params)
     parts = parts._replace(network=jax.tree.map(lambda a: jnp.where(finite, a, 0), parts.network))
     return Solution(
         params=done.outcome.params,
         network=parts.network,
         heuristic_bound=jnp.full((), -jnp.inf, problem.dtype),
-        status=jnp.where(finite | (done.status == Status.INVALID_INPUT), done.status, Status.DIVERGED),
+        status=jnp.where(sound | (done.status == Status.INVALID_INPUT), done.status, Status.DIVERGED),
         num_steps=done.num_steps,
         history=done.history,
         scope=solver.scope(problem),
@@ -73,7 +74,8 @@ def summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
         if isinstance(problem, Problem):
             # The rounded, pruned weights are what the caller gets, so they are what is reported.
             network, finite = usable(problem, prune(network))
-            status = status if finite or status == Status.INVALID_INPUT else np.int32(Status.DIVERGED)
+            sound = finite and bool(all_finite(done.outcome.params))
+            status = status if sound or status == Status.INVALID_INPUT else np.int32(Status.DIVERGED)
             upper = np.float64(objective_on_host(to_double(network), exact))
     network = jax.tree.map(jnp.asarray, network)
     certificate = make_certificate(upper, numbers.lower_bound, solver.scope(problem))

@@ -129,6 +129,7 @@ def test_transformations_agree_with_a_loop():
         assert batch.status[k] == one.status and batch.num_steps[k] == one.num_steps
         count = int(batch.history.count[k])
         np.testing.assert_allclose(batch.history.objective[k, :count], one.history.objective, rtol=1e-5)
+        assert float(batch.history.objective[k, count - 1]) == pytest.approx(one.history.objective[-1], rel=1e-6)
     assert batch.status[2] == Status.INVALID_INPUT and batch.num_steps[2] == 0
     assert batch.lower_bound.shape == (3,) and batch.scope == "sampled-cells"
 
