@@ -50,12 +50,13 @@ class ConeProximal(Solver):
         return zero_pair(problem)
 
     def init(self, problem: Problem, key: Any, params: tuple[Array, Array]) -> _State:
-        program, Q = cone_program(problem, self.grouping), stack(params)
+        program = cone_program(problem, self.grouping)
+        Q, rows = program.project(stack(params), program.no_rows(stack(params)))  # a given start may be infeasible
         one = jnp.ones((), problem.X.dtype)
         curvature = 2 * program.operator.max_curvature(10) * (problem.loss.curvature or 1.0)
-        fista = start(_linear(program), Q, curvature, program.no_rows(Q))
+        fista = start(_linear(program), Q, curvature, rows)
         step = jnp.asarray(0, jnp.int32)
-        return _State(params, fista, program.no_rows(Q), step, jnp.inf * one, one, one)
+        return _State(unstack(Q), fista, program.no_rows(Q), step, jnp.inf * one, one, one)
 
     def step(self, problem: Problem, state: _State) -> _State:
         program = cone_program(problem, self.grouping)

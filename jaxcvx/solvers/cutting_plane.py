@@ -154,7 +154,7 @@ class CuttingPlane(HostSolver):
     def _checked(self, init: Cuts, like: Cuts) -> Cuts:
         """Cuts of an earlier solve, if they fit the problem that ``like`` belongs to."""
         got, expected = ([np.shape(a) for a in cuts] for cuts in (init, like))
-        slots = init.directions.shape[0]
+        slots = len(np.atleast_1d(init.directions))
         if got != [(slots, *expected[0][1:]), (slots, *expected[1][1:]), *expected[2:]]:
             raise invalid("init", f"Cuts of shapes {got}", f"{expected} here, with any number of directions")
         if not all(np.isfinite(a).all() for a in init):

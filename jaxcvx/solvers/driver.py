@@ -269,7 +269,7 @@ def _run_with_callback(
         while int(status) == Status.RUNNING:
             state, status = _run_block(problem, phase, state, status, fresh)
             if fresh and best is None and solver.keeps_better_start:
-                best = start_as_best(state.objective, params)
+                best = start_as_best(state.objective, state.params)
             history, fresh = record(history, state, total), False
             objective, bound, residual = map(float, (state.objective, state.bound, state.residual))
             step, name = int(total + state.step), type(phase).__name__

@@ -82,7 +82,7 @@ class Best(NamedTuple):
 
 
 def start_as_best(objective: Array, params: Any) -> Best:
-    """The params that a solve starts from, whose objective the first check has found."""
+    """The params that a solve starts from, as the first check has made them feasible, and their objective."""
     return Best(objective, jnp.full_like(objective, -jnp.inf), params, None)
 
 
@@ -128,16 +128,16 @@ def run(problem: Problem, solver: Solver, params: Any, key: PRNGKeyArray | None)
         def body(carry, phase=phase, offset=total):
             state, status, history, fresh, at_start = carry
             state, status = run_block(problem, phase, state, status, fresh)
-            at_start = jnp.where(fresh, state.objective, at_start)
+            at_start = _where_tree(fresh, (state.objective, state.params), at_start)
             return state, status, record(history, state, offset), jnp.zeros((), bool), at_start
 
         first = _init_if(status == Status.RUNNING, problem, phase, key, params)
-        begin = (first, status, history, jnp.ones((), bool), jnp.full_like(first.objective, jnp.inf))
+        begin = (first, status, history, jnp.ones((), bool), (jnp.full_like(first.objective, jnp.inf), params))
         state, status, history, _, at_start = jax.lax.while_loop(
             lambda carry: carry[1] == Status.RUNNING, body, begin
         )
         if best is None and solver.keeps_better_start:
-            best = start_as_best(at_start, params)
+            best = start_as_best(*at_start)
         total, last = total + state.step, phase
         best = keep_best(best, state, phase.finish(problem, state))
         params = best.params

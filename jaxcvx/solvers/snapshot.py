@@ -106,7 +106,7 @@ def _example(problem: Problem, solver: Solver, index: int, key: Any) -> Snapshot
         state = phase.init(problem, key, params)
         state, status = run_block(problem, phase, state, zero, jnp.ones((), bool))
         if best is None and solver.keeps_better_start:
-            best = start_as_best(state.objective, params)
+            best = start_as_best(state.objective, state.params)
         snapshot = Snapshot(zero, state, status, zero, best, history, key)
         best = keep_best(best, state, phase.finish(problem, state))
         params = best.params

@@ -43,6 +43,22 @@ def test_admm_finds_the_same_for_other_losses(loss):
     assert auto.num_steps < admm.num_steps
 
 
+@pytest.mark.parametrize("phases", ["auto", "admm"])
+@pytest.mark.parametrize("max_steps", [1, 2000])
+def test_an_infeasible_start_is_projected_before_it_counts(phases, max_steps):
+    """The gated optimum lies below the cone program's: taken as it is, nothing feasible would ever be better."""
+    X, Y = gaussian_data(0, 20, 3)
+    cells = jaxcvx.sample_arrangements(jax.random.key(0), X, 10)
+    problem = make_problem(X, np.sign(Y), 0.5, loss="logistic", arrangements=cells)
+    gated = solve(problem, jaxcvx.ProximalGradient(tol=1e-6)).params
+    solver = ConeADMM(tol=1e-5, phases=phases, max_steps=max_steps, check_every=1 if max_steps == 1 else 50)
+    solution = solve(problem, solver, init=(gated, 0 * gated))
+    signs = 2 * np.asarray(cells.masks) - 1.0
+    for blocks in solution.params:
+        assert (signs[:, :, None] * np.einsum("np,qpc->qnc", X, blocks)).min() >= -1e-12
+    assert solution.objective >= solve(problem, ConeADMM(tol=1e-5)).objective * (1 - 1e-5)
+
+
 def test_it_is_what_many_rows_get():
     """Newton's systems have a row for each target; the hinge has no gradient."""
     X, Y = gaussian_data(2, 5000, 2)
