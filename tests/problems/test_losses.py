@@ -15,7 +15,6 @@ from scipy.optimize import minimize
 from jaxcvx import InvalidInputError
 from jaxcvx.errors import InvalidTypeError
 from jaxcvx.problems.losses import LOSSES, Hinge, Huber, Logistic, Squared, resolve_loss
-from jaxcvx.problems.softmax import SoftmaxCrossEntropy
 from tests.helpers import loss_value, targets_for
 
 NAMES = sorted(LOSSES)
@@ -112,19 +111,6 @@ def test_conjugate_is_the_supremum_on_a_grid(name):
         )
 
 
-def test_softmax_conjugate_is_the_supremum():
-    loss, Y = SoftmaxCrossEntropy(), jnp.asarray([[0.0, 1.0, 0.0]])
-    t = np.linspace(-15, 15, 601)
-    grid = np.stack([*np.meshgrid(t, t), np.zeros((601, 601))], -1).reshape(
-        -1, 1, 3
-    )  # the loss ignores shifts
-    values = np.asarray(jax.vmap(lambda F: value(loss, F, Y))(grid))
-    for p in ([0.2, 0.5, 0.3], [0.05, 0.05, 0.9], [0.6, 0.3, 0.1]):
-        G = np.asarray(p) - np.asarray(Y)
-        best = np.max(grid[:, 0] @ G[0] - values)
-        assert float(conjugate(loss, jnp.asarray(G), Y)) == pytest.approx(best, abs=1e-3)
-
-
 @pytest.mark.parametrize(
     ("name", "outside"),
     [
@@ -209,14 +195,6 @@ def test_curvature_bounds_the_hessian_and_is_attained(name):
         worst = max(worst, float(np.linalg.eigvalsh(hessian)[-1]))
     assert worst <= loss.curvature * (1 + 1e-12)
     assert worst >= loss.curvature * (1 - 1e-3)
-
-
-def test_softmax_curvature_holds_for_many_classes():
-    rng = np.random.default_rng(0)
-    for c in (2, 3, 10):
-        p = rng.dirichlet(np.full(c, 0.3), 200)
-        top = [np.linalg.eigvalsh(np.diag(q) - np.outer(q, q))[-1] for q in p]
-        assert max(top) <= SoftmaxCrossEntropy.curvature
 
 
 @EVERY_LOSS
@@ -363,8 +341,3 @@ def test_dual_intervals_are_the_domain(name):
     for side in (-1, 1):
         assert np.isfinite(dual_value(loss, middle + side * half, Y))
         assert not np.isfinite(dual_value(loss, middle + 1.01 * side * half, Y))
-
-
-def test_losses_that_couple_entries_have_no_interval():
-    with pytest.raises(InvalidInputError, match="^loss: got 'softmax', expected a loss that is a sum"):
-        SoftmaxCrossEntropy().dual_interval(jnp.eye(3))
