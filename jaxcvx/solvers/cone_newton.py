@@ -23,7 +23,7 @@ from jaxcvx.operators.projections import ActiveRows, face_projector
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.cone import ConeProgram, Stack, cone_program, evaluate_cone, stack, unstack, zero_pair
-from jaxcvx.solvers.gated_newton import largest_penalty
+from jaxcvx.solvers.lasso_newton import largest_penalty
 from jaxcvx.solvers.newton_system import conjugate_gradients, float32_inverse
 
 _CHUNK = 8  # active groups summed up at a time

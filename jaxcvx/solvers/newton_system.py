@@ -42,12 +42,23 @@ def conjugate_gradients(
     g: Float[Array, "n c"],
     accuracy: float = 1e-3,
     max_steps: int = 20,
+    enough: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "n c"]:
     """Preconditioned conjugate gradients from zero to a residual of ``accuracy ||g||``, at most ``max_steps``.
 
     A line search does without the digits that the defaults leave out: measured, no more Newton steps than exact ones.
+
+    Args:
+      hessian: symmetric positive definite.
+      precondition: roughly its inverse.
+      g: right-hand side.
+      accuracy: of the residual.
+      max_steps: limit on steps.
+      enough: another test of the residual than by its norm.
     """
     z = precondition(g)
+    tolerable = accuracy * jnp.linalg.norm(g)
+    accepts = enough or (lambda r: jnp.linalg.norm(r) <= tolerable)
 
     def iteration(carry):
         x, r, p, rho, count = carry
@@ -61,7 +72,7 @@ def conjugate_gradients(
 
     def unfinished(carry):
         _, r, _, rho, count = carry
-        return (jnp.linalg.norm(r) > accuracy * jnp.linalg.norm(g)) & (rho > 0) & (count < max_steps)
+        return ~accepts(r) & (rho > 0) & (count < max_steps)
 
     begin = (jnp.zeros_like(g), g, z, jnp.sum(g * z), 0)
     return jax.lax.while_loop(unfinished, iteration, begin)[0]

@@ -19,8 +19,7 @@ from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.fista import Acceleration, LinearMap, accelerated_step, refresh, start
 from jaxcvx.solvers.gated import evaluate_gated, live_room, zero_blocks
-from jaxcvx.solvers.gated_newton import largest_penalty
-from jaxcvx.solvers.lasso_newton import LassoProgram, LassoState, lasso_start, lasso_step
+from jaxcvx.solvers.lasso_newton import LassoProgram, LassoState, largest_penalty, lasso_start, lasso_step
 
 _NEWTON_MAX_SIZE = 2000  # n c, the dimension of the Newton system
 

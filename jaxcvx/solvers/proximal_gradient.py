@@ -53,8 +53,9 @@ class ProximalGradient(Solver):
 
     With ``phases="auto"`` the same on a working set of cells with full momentum and, in float64, products of
     differences in float32 (:mod:`jaxcvx.solvers.working_set`): less than half the time. For the squared loss and up
-    to 4096 rows the last digits come from a semismooth Newton method (:mod:`jaxcvx.solvers.gated_newton`), which is
-    tried within ``switch_gap`` or after 300 steps; with several outputs only for small problems, where it pays.
+    to 4096 rows the last digits come from Newton's method on the cells with weights
+    (:mod:`jaxcvx.solvers.gated_newton`), which is tried within ``switch_gap`` or after 300 steps; with several outputs
+    only for small problems, where it pays.
 
     ``solution.params`` is (P, p, c), one block per cell (and a last one for a skip connection);
     ``program_gap`` is the gated program's own; ``lower_bound`` is the gated dual value, so it never exceeds

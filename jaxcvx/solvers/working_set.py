@@ -44,7 +44,9 @@ class _Anchor(NamedTuple):
     G: Array  # (k, p, c)
 
 
-class _State(NamedTuple):
+class WorkingSetState(NamedTuple):
+    """State of :class:`GatedWorkingSet`."""
+
     params: Array  # (P, p, c) at the last check
     fista: Acceleration
     anchor: _Anchor
@@ -99,7 +101,7 @@ class GatedWorkingSet(Solver):
     def initial_params(self, problem: Problem, key: Any) -> Float[Array, "P p c"]:
         return zero_blocks(problem)
 
-    def init(self, problem: Problem, key: Any, params: Float[Array, "P p c"]) -> _State:
+    def init(self, problem: Problem, key: Any, params: Float[Array, "P p c"]) -> WorkingSetState:
         operator, one, W = problem.operator, jnp.ones((), problem.dtype), params
         F = operator.forward(W)
         gradient = problem.loss.grad(F, problem.Y)
@@ -111,11 +113,11 @@ class GatedWorkingSet(Solver):
             local.max_curvature(10).astype(one.dtype) * anchor.size**2 * (problem.loss.curvature or 1.0)
         )
         fista = start(linear, anchor.W, curvature)
-        return _State(
+        return WorkingSetState(
             params, fista, anchor, jnp.asarray(0, jnp.int32), jnp.inf * one, one, one, jnp.zeros((), bool)
         )
 
-    def step(self, problem: Problem, state: _State) -> _State:
+    def step(self, problem: Problem, state: WorkingSetState) -> WorkingSetState:
         def prox(A, step, carry):
             return shrink_groups(A, problem.beta * step), carry
 
@@ -124,7 +126,7 @@ class GatedWorkingSet(Solver):
         fista = fista._replace(lipschitz=_SHRINK * fista.lipschitz)
         return state._replace(fista=fista, step=state.step + 1)
 
-    def check(self, problem: Problem, state: _State) -> _State:
+    def check(self, problem: Problem, state: WorkingSetState) -> WorkingSetState:
         """Exact objective and bound over all cells; the working set and the anchor are renewed."""
         operator, fista = problem.operator, state.fista
         empty, old = jnp.zeros_like(state.params), state.anchor.cells
@@ -160,10 +162,16 @@ class GatedWorkingSet(Solver):
             stuck=too_many | (full & (objective - inside < _SOLVED * (objective - bound))),
         )
 
-    def gives_up(self, problem: Problem, state: _State) -> Bool[Array, ""]:
+    def move(self, state: WorkingSetState, W: Float[Array, "P p c"]) -> WorkingSetState:
+        """The method begun again at other params, of the same cells; incomplete until the next check."""
+        W = W[state.anchor.cells]
+        fista = state.fista._replace(params=W, point=W, momentum=jnp.ones_like(state.fista.momentum))
+        return state._replace(fista=fista)
+
+    def gives_up(self, problem: Problem, state: WorkingSetState) -> Bool[Array, ""]:
         return state.stuck
 
-    def finish(self, problem: Problem, state: _State) -> Outcome:
+    def finish(self, problem: Problem, state: WorkingSetState) -> Outcome:
         return Outcome(state.params, None)
 
     def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:

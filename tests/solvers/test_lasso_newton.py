@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcvx.solvers.lasso_newton import LassoProgram, lasso_start, lasso_step
+from jaxcvx.operators.masked import CellOperator
+from jaxcvx.solvers.lasso_newton import LassoProgram, largest_penalty, lasso_start, lasso_step
 from tests.helpers import gaussian_data
 
 B, Y = gaussian_data(0, 12, 20)
@@ -68,3 +69,9 @@ def test_warm_and_cold_penalties():
     cold, warm = run(jnp.zeros((20, 1)), 0)[0], run(jnp.full((20, 1), 2.0), 0)[0]
     assert float(cold.sigma) == pytest.approx(100 / 40)
     assert float(warm.sigma) == pytest.approx(30 * 2.0 / BETA)
+
+
+def test_the_penalty_is_limited_by_rounding():
+    rng = np.random.default_rng(0)
+    operator = CellOperator(jnp.asarray(rng.standard_normal((9, 3))), jnp.ones((2, 9), bool))
+    assert float(largest_penalty(operator)) * float(jnp.sum(operator.Z**2)) * np.finfo(float).eps == pytest.approx(0.01)
