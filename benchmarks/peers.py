@@ -113,14 +113,16 @@ def violation(X: Any, masks: Any, blocks: list[Any]) -> float:
 
 
 def run_worker(python: Any, script: str, timeout: float, **task: Any) -> dict[str, Any] | None:
-    """Run a script of ``workers/`` with a task in a file; its answer, or None if it fails or is late."""
+    """Run a script of ``workers/`` with a task in a file; its answer, empty if it is late, None if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{folder}/task.npz", f"{folder}/answer.npz"]
         np.savez(paths[0], **task)
         command = [str(python), str(FOLDER / "workers" / script), *paths]
         try:
             subprocess.run(command, check=True, timeout=timeout, capture_output=True)
-        except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        except subprocess.TimeoutExpired:
+            return {}
+        except subprocess.CalledProcessError:
             return None
         return dict(np.load(paths[1]))
 
@@ -166,6 +168,10 @@ class Peer:
         error = (value - self.optimum) / self.optimum
         self.found = {"error": error, "violation": violation(self.X, masks, blocks), "settings": self._settings()}
 
+    def _gone(self, answer: dict[str, Any] | None) -> None:
+        """Note why there is no answer: it had not ended after so many seconds, or it failed."""
+        self.found = {"failed": True} if answer is None else {"late": LIMIT, "settings": self._settings()}
+
     def _settings(self) -> dict[str, Any]:
         return {"max_iters": self.max_iters} if self.name == "pyscnn" else {"tol": self.tol}
 
@@ -186,8 +192,8 @@ class Peer:
             PYSCNN, "pyscnn.py", LIMIT, X=self.X, Y=self.Y, gates=self.gates, beta=self.beta, kind=self.case.kind,
             tol=1e-12, max_iters=self.max_iters, curve=curve, dtype="float64",
         )  # fmt: skip
-        if answer is None:
-            return None
+        if not answer:
+            return self._gone(answer)
         self.curve = answer.get("objectives", np.zeros(0))
         weights = [np.moveaxis(answer[key], 0, 2) for key in ("weights_0", "weights_1") if key in answer]
         self._judge(weights, (answer["gates"] @ self.X.T) >= 0)
@@ -220,8 +226,8 @@ class Peer:
             sys.executable, "convex.py", LIMIT, X=self.X, y=self.Y[:, 0], masks=self.masks, beta=self.beta,
             kind=self.case.kind, solver=self.name, options=json.dumps(options),
         )  # fmt: skip
-        if answer is None:
-            return None
+        if not answer:
+            return self._gone(answer)
         self._judge([answer[key][:, :, None] for key in ("weights_0", "weights_1") if key in answer])
         return float(answer["seconds"])
 
@@ -292,6 +298,7 @@ def compare(case: Case, quick: bool) -> dict[str, Any]:
                 **peer.found,
                 **({"seconds": times[peer.name], "median": statistics.median(times[peer.name])} if able else {}),
                 **({"ratio": statistics.median(times[peer.name]) / mine} if able else {}),
+                **({"ratio_at_least": LIMIT / mine} if "late" in peer.found else {}),
             }
             for peer, able in peers
         },
@@ -324,8 +331,10 @@ def show(result: dict[str, Any]) -> None:
         own = case["jaxcvx"]
         rows.append((case["case"], "jaxcvx", f"{own['median']:.3f}", f"gap {own['program_gap']:.0e}", ""))
         for name, peer in case["peers"].items():
-            error = f"error {peer.get('error', float('nan')):.0e}"
+            error = f"error {peer['error']:.0e}" if "error" in peer else "no answer"
             error += f", violation {peer['violation']:.0e}" if peer.get("violation") else ""
             seconds, ratio = (f"{peer['median']:.3f}", f"{peer['ratio']:.1f}") if peer["reached"] else ("-", "-")
+            if "late" in peer:
+                seconds, ratio = f"> {peer['late']:.0f}", f"> {peer['ratio_at_least']:.1f}"
             rows.append(("", name, seconds, error, ratio))
     print_table("Time to the same accuracy", ("case", "", "median s", "reached", "ratio"), rows)

@@ -153,7 +153,7 @@ class Opponents:
                 PYSCNN, "pyscnn.py", LIMIT, X=self.X, Y=self.Y, gates=gates, beta=self.beta, kind="relu",
                 tol=1e-10, max_iters=iterations, curve=False, dtype="float32",
             )  # fmt: skip
-            if answer is None:
+            if not answer:
                 return None
             spent = float(answer["seconds"])
             if spent >= 0.9 * seconds:

@@ -33,6 +33,7 @@ _RADIAL = 1e3  # at most: inverse curvature along a block, where it has none, ov
 _LARGEST = 1e12  # inverse curvatures, over 1 / ||Z||^2
 _HALVINGS = 8
 _STOPS = 8
+_FEWEST = 32  # cells in a product of matrices that is worth a program of its own
 _SHORT = 0.1  # length of a step below which the model is trusted less
 
 
@@ -120,6 +121,8 @@ def _over_live(
 ) -> Array:
     """``system`` of all cells, at half the cost where no more than half of them have weights."""
     half = -(-len(on) // 2)
+    if half < _FEWEST:
+        return system(operator, across, lines)
 
     def few():
         cells = jnp.argsort(~on)[:half]

@@ -135,6 +135,19 @@ def test_peers(kind: str) -> None:
     assert peer["ratio"] == pytest.approx(peer["median"] / result["jaxcvx"]["median"])
 
 
+def test_a_peer_that_does_not_end_is_reported_as_such(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(peers, "LIMIT", 0.05)
+    with jax.enable_x64(True):
+        result = peers.compare(peers.Case("tiny", "gated", tiny_data, 0.1, 1e-6, ("CLARABEL",), 1), quick=True)
+    peer = result["peers"]["CLARABEL"]
+    assert not peer["reached"] and peer["late"] == 0.05
+    assert peer["ratio_at_least"] == pytest.approx(0.05 / result["jaxcvx"]["median"])
+    peers.show({"cases": [result]})
+    assert "no answer" in capsys.readouterr().out
+
+
 def test_the_judge_of_peers() -> None:
     X, Y, gates = tiny_data()
     masks = (gates @ X.T) >= 0
