@@ -26,14 +26,13 @@ from jaxcvx.operators.prox import group_norms
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver
 from jaxcvx.solvers.gated import evaluate_gated, gated_objective, zero_blocks
+from jaxcvx.solvers.lasso_newton import largest_penalty
 from jaxcvx.solvers.newton_system import conjugate_gradients, float32_inverse
 from jaxcvx.solvers.working_set import GatedWorkingSet, WorkingSetState
 
 _RADIAL = 1e3  # at most: inverse curvature along a block, where it has none, over the mean of those across
-_LARGEST = 1e12  # inverse curvatures, over 1 / ||Z||^2
 _HALVINGS = 8
 _STOPS = 8
-_FEWEST = 32  # cells in a product of matrices that is worth a program of its own
 _SHORT = 0.1  # length of a step below which the model is trusted less
 
 
@@ -68,15 +67,14 @@ class _Curvature(NamedTuple):
 
 
 def _curvature(problem: Problem, W: Float[Array, "P p q"], radial: Array) -> _Curvature:
-    norms = group_norms(W)
+    """C at W: the inverse of M + 1/t off the blocks' own directions and t along them, t = ``radial`` mean(1/M)."""
+    norms, largest = group_norms(W), largest_penalty(problem.operator)
     on, beta = norms > 0, problem.beta
-    size = problem.operator.readout.gain * jnp.sum(problem.operator.Z**2)
-    largest = _LARGEST / jnp.maximum(size, jnp.finfo(W.dtype).tiny)
     across = jnp.minimum(norms / jnp.where(beta > 0, beta, 1.0), largest)
     across = jnp.where(on, jnp.where(beta > 0, across, largest), 0.0)
     mean = jnp.sum(across) / jnp.maximum(jnp.sum(on), 1)
     trusted = jnp.minimum(radial * mean, largest)
-    across = across * trusted / jnp.where(on, across + trusted, 1.0)
+    across = across * (trusted / jnp.where(on, across + trusted, 1.0))
     return _Curvature(across, jnp.where(on, trusted - across, 0.0), W / jnp.where(on, norms, 1.0)[:, None, None])
 
 
@@ -87,26 +85,16 @@ def _rough_inverse(problem: Problem, C: _Curvature) -> Callable[[Array], Array]:
     per cell: n x n for one output however many cells there are, because the gates are diagonal.
     """
     Z, size = _scaled_rows(problem.operator)
-    gram = Z @ Z.T  # anew each time: as a part of the state it would be copied at each check
     operator = dataclasses.replace(problem.operator, Z=Z, masks=problem.operator.masks.astype(Z.dtype))
     across = (C.across * size * size).astype(Z.dtype)
     lines = (jnp.sqrt(C.radial)[:, None, None] * size * C.unit).astype(Z.dtype)
-    on, single = jnp.any(C.unit != 0, axis=(1, 2)), problem.num_outputs == 1
-
-    def system(cells: CellOperator, across: Array, lines: Array) -> Array:
-        K = cells.readout.lower_gram(((cells.masks.T * across) @ cells.masks) * gram)
-        if not single:
-            return K
-        L = cells.each_block(lines)[:, :, 0]
-        return K + L @ L.T
-
-    inverse = float32_inverse(_over_live(system, operator, on, across, lines))
-    if single:
-        return inverse
-    # Several outputs: once more Woodbury's formula, for L.
-    n, c = problem.Y.shape
     L = jnp.swapaxes(operator.each_block(lines), 1, 2)  # (n, c, P)
-    solved = inverse(L.reshape(n, -1)).reshape(L.shape)
+    K = operator.gram(weights=across)
+    if problem.num_outputs == 1:
+        return float32_inverse(K + L[:, 0] @ L[:, 0].T)
+    # Several outputs: Woodbury's formula for L.
+    inverse = float32_inverse(K)
+    solved = inverse(L.reshape(len(L), -1)).reshape(L.shape)
     small = float32_inverse(jnp.einsum("ncq,ncr->qr", L, solved))
 
     def with_lines(x):
@@ -116,27 +104,13 @@ def _rough_inverse(problem: Problem, C: _Curvature) -> Callable[[Array], Array]:
     return with_lines
 
 
-def _over_live(
-    system: Callable[..., Array], operator: CellOperator, on: Bool[Array, P], across: Array, lines: Array
-) -> Array:
-    """``system`` of all cells, at half the cost where no more than half of them have weights."""
-    half = -(-len(on) // 2)
-    if half < _FEWEST:
-        return system(operator, across, lines)
-
-    def few():
-        cells = jnp.argsort(~on)[:half]
-        return system(dataclasses.replace(operator, masks=operator.masks[cells]), across[cells], lines[cells])
-
-    return jax.lax.cond(jnp.sum(on) <= half, few, lambda: system(operator, across, lines))
-
-
 def newton_direction(
     problem: Problem,
     W: Float[Array, "P p q"],
     F: Float[Array, "n c"],
     radial: Array | float = _RADIAL,
-    **accuracy: Any,
+    accuracy: float = 1e-2,
+    max_steps: int = 20,
 ) -> Float[Array, "P p q"]:
     """``-(A^T A + C^-1)^-1 g`` on the blocks that are not zero, with g the slope there.
 
@@ -148,7 +122,8 @@ def newton_direction(
       W: blocks.
       F: their predictions.
       radial: inverse curvature assumed along a block, over the mean of those across.
-      accuracy: options of :func:`conjugate_gradients`; ``accuracy`` is relative to g.
+      accuracy: of the residual, relative to g.
+      max_steps: of the conjugate gradients.
     """
     operator, C = problem.operator, _curvature(problem, W, jnp.asarray(radial))
     on = jnp.any(W != 0, axis=(1, 2), keepdims=True)
@@ -157,13 +132,13 @@ def newton_direction(
         return jnp.where(on, operator.adjoint(R), 0.0)
 
     g = pull(problem.loss.grad(F, problem.Y)) + problem.beta * C.unit
-    tolerable = accuracy.pop("accuracy", 1e-3) * jnp.linalg.norm(g)
+    tolerable = accuracy * jnp.linalg.norm(g)
     x = conjugate_gradients(
         lambda x: x + operator.forward(C(pull(x))),
         _rough_inverse(problem, C),
         -operator.forward(C(g)),
+        max_steps=max_steps,
         enough=lambda r: jnp.linalg.norm(pull(r)) <= tolerable,
-        **accuracy,
     )
     return -C(g + pull(x))
 
@@ -177,7 +152,7 @@ def newton_step(
     lengths at which another block stops: a block that has to vanish may have next to no weights, and be in the way.
     """
     F = problem.operator.forward(W)
-    D = newton_direction(problem, W, F, radial, accuracy=1e-2)
+    D = newton_direction(problem, W, F, radial)
     D = jnp.where(jnp.all(jnp.isfinite(D)), D, 0.0)
     slope = jnp.sum(W * D, axis=(1, 2))
     ends = jnp.where(slope < 0, -jnp.sum(W * W, axis=(1, 2)) / jnp.where(slope < 0, slope, 1.0), jnp.inf)

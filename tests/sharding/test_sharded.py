@@ -43,4 +43,4 @@ def test_equal_to_one_device(name, precision):
         assert record["collectives"] > 0, "every device has computed everything"
         assert record["difference"] < (exact if x64 else 1e-4), record
         # Objectives are flat at the optimum: rounding e in one leaves the root of e in the weights.
-        assert record["params_difference"] < ((exact if name in OPERATIONS else 1e-6) if x64 else 5e-3), record
+        assert record["params_difference"] < (exact if x64 else 5e-3), record

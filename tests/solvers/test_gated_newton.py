@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxcvx import Status, make_problem, solve
+from jaxcvx.solvers import gated_newton
 from jaxcvx.solvers.gated import gated_objective
 from jaxcvx.solvers.gated_newton import GatedNewton, newton_direction, newton_step
 from tests.helpers import distinct_cells, gated_optimum, gaussian_data
@@ -16,6 +17,7 @@ N, D, P = 14, 3, 8
 
 
 def problem_of(c: int, beta: float = 0.5):
+    """A small problem; c outputs."""
     X, Y = gaussian_data(0, N, D, c)
     return make_problem(X, Y, beta, arrangements=distinct_cells(0, X, P))
 
@@ -30,7 +32,7 @@ def value(problem, W):
     return float(gated_objective(problem, W, problem.operator.forward(W)))
 
 
-@pytest.mark.parametrize("live", [3, P])  # at most and more than half of the cells
+@pytest.mark.parametrize("live", [3, P])
 @pytest.mark.parametrize("c", [1, 2])
 def test_direction_is_newtons_on_the_blocks_with_weights(c, live):
     """Against the Hessian of jax, with what is added along blocks, where it would be singular."""
@@ -70,7 +72,7 @@ def test_steps_never_raise_the_objective():
         assert value(problem, W) <= before * (1 + 1e-14)
     slope = jax.grad(lambda W: gated_objective(problem, W, problem.operator.forward(W)))(W)
     live = np.any(np.asarray(W) != 0, axis=(1, 2))
-    assert np.abs(np.asarray(slope)[live]).max(initial=0) <= 1e-7 # optimal among the blocks that are left
+    assert live.any() and np.abs(np.asarray(slope)[live]).max() <= 1e-7  # optimal among the blocks that are left
     zero, _ = newton_step(problem, jnp.zeros_like(W))
     assert not np.any(np.asarray(zero))
 
@@ -81,8 +83,6 @@ def test_blocks_that_a_step_turns_around_are_stopped_at_zero():
     dead = int(np.flatnonzero(~np.any(np.asarray(optimum) != 0, axis=(1, 2)))[0])
     tiny = 1e-6 * np.random.default_rng(0).standard_normal((D, 1))
     W, _ = newton_step(problem, optimum.at[dead].set(jnp.asarray(tiny)))
-    if np.any(np.asarray(W[dead])):  # it may take two
-        W, _ = newton_step(problem, W)
     assert not np.any(np.asarray(W[dead]))
     np.testing.assert_allclose(W, optimum, atol=1e-5)
 
@@ -97,7 +97,7 @@ def test_alone_it_reaches_clarabels_optimum(c, beta):
     assert float(solution.objective) == pytest.approx(gated_optimum(X, masks, Y, beta), rel=1e-7)
 
 
-@pytest.mark.parametrize("scale", [1e-20, 1e20])
+@pytest.mark.parametrize("scale", [1e-100, 1e100])
 def test_no_number_leaves_the_range_of_float32(scale):
     X, Y = gaussian_data(0, N, D, 1)
     cells = distinct_cells(0, X, P)
@@ -106,3 +106,18 @@ def test_no_number_leaves_the_range_of_float32(scale):
     assert scaled.status == Status.CONVERGED
     assert float(scaled.objective) == pytest.approx(float(plain.objective), rel=1e-8)
     assert int(scaled.num_steps) <= 2 * int(plain.num_steps)
+
+
+def test_it_gives_up_where_newton_steps_lead_nowhere(monkeypatch):
+    radials = []
+
+    def nowhere(problem, W, radial):
+        jax.debug.callback(lambda r: radials.append(float(r)), radial)
+        return W, jnp.zeros(())
+
+    monkeypatch.setattr(gated_newton, "newton_step", nowhere)
+    solver = GatedNewton(tol=1e-14, patience=3)
+    solution = solve(problem_of(1), solver)
+    jax.effects_barrier()
+    assert solution.status == Status.MAX_STEPS and solution.num_steps == 3 * (solver.first_order + 1)
+    np.testing.assert_allclose(radials, [1e3, 1e2, 1e1], rtol=1e-12)  # trusted less and less

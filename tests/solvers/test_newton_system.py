@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -62,6 +63,20 @@ def test_residual_and_number_of_steps(condition):
     np.testing.assert_array_equal(none, np.zeros_like(g))
     one = conjugate_gradients(lambda x: H @ x, inverse, jnp.asarray(g), accuracy=1e-14, max_steps=1)
     assert residual(one) < 1e-3 or condition > 1e4  # the preconditioner is nearly the inverse
+
+
+def test_another_test_of_the_residual():
+    K, g = system(1e4)
+    H, seen = np.eye(M) + K, []
+
+    def first_entry_is_small(r):
+        jax.debug.callback(lambda r: seen.append(np.asarray(r)), r)
+        return jnp.abs(r[0, 0]) <= 1e-6
+
+    x = conjugate_gradients(lambda x: H @ x, lambda r: r, jnp.asarray(g), max_steps=200, enough=first_entry_is_small)
+    jax.effects_barrier()
+    residual = g - H @ np.asarray(x)
+    assert abs(residual[0, 0]) <= 2e-6 and all(abs(r[0, 0]) > 1e-6 for r in seen[:-1])
 
 
 def test_zero_and_broken_right_hand_sides_end():
