@@ -32,9 +32,10 @@ def value(problem, W):
     return float(gated_objective(problem, W, problem.operator.forward(W)))
 
 
+@pytest.mark.parametrize("radial", [2.0, 1e6])
 @pytest.mark.parametrize("live", [3, P])
 @pytest.mark.parametrize("c", [1, 2])
-def test_direction_is_newtons_on_the_blocks_with_weights(c, live):
+def test_direction_is_newtons_on_the_blocks_with_weights(c, live, radial):
     """Against the Hessian of jax, with what is added along blocks, where it would be singular."""
     problem, W = problem_of(c), some_blocks(c, live)
     on = np.flatnonzero(np.any(np.asarray(W) != 0, axis=(1, 2)))
@@ -47,12 +48,25 @@ def test_direction_is_newtons_on_the_blocks_with_weights(c, live):
 
     flat = W[on].reshape(-1)
     g, H = jax.grad(objective)(flat), jax.hessian(objective)(flat)
-    trusted = 1e6 * float(jnp.mean(jnp.linalg.norm(W[on], axis=(1, 2)))) / 0.5
+    trusted = radial * float(jnp.mean(jnp.linalg.norm(W[on], axis=(1, 2)))) / 0.5
     expected = -np.linalg.solve(H + np.eye(len(g)) / trusted, g)
     F = problem.operator.forward(W)
-    found = newton_direction(problem, W, F, 1e6, accuracy=1e-12, max_steps=200)
+    found = newton_direction(problem, W, F, radial, accuracy=1e-12, max_steps=200)
     assert not np.any(np.delete(np.asarray(found), on, axis=0))
     np.testing.assert_allclose(found[on].reshape(-1), expected, rtol=1e-5, atol=1e-7 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("c", [1, 2])
+def test_the_preconditioner_is_the_inverse_up_to_float32(c):
+    problem, W = problem_of(c), some_blocks(c, 5)
+    C = gated_newton._curvature(problem, W, jnp.asarray(10.0))
+    operator = problem.operator
+
+    def system(x):
+        return x + operator.forward(C(operator.adjoint(x)))
+
+    x = jnp.asarray(np.random.default_rng(3).standard_normal((N, c)))
+    np.testing.assert_allclose(gated_newton._rough_inverse(problem, C)(system(x)), x, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("c", [1, 2])
