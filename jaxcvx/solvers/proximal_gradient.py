@@ -14,6 +14,7 @@ from jaxcvx.errors import invalid
 from jaxcvx.operators.prox import shrink_groups
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
+from jaxcvx.solvers.active_newton import ActiveNewton
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.fista import Acceleration, LinearMap, accelerated_step, refresh, start
 from jaxcvx.solvers.gated import (
@@ -53,9 +54,9 @@ class ProximalGradient(Solver):
 
     With ``phases="auto"`` the same on a working set of cells with full momentum and, in float64, products of
     differences in float32 (:mod:`jaxcvx.solvers.working_set`): less than half the time. For the squared loss and up
-    to 4096 rows the last digits come from Newton's method on the cells with weights
-    (:mod:`jaxcvx.solvers.gated_newton`), which is tried within ``switch_gap`` or after 300 steps; with several outputs
-    only for small problems, where it pays.
+    to 4096 rows the last digits come from Newton's method, within ``switch_gap`` or after 300 steps: on the cells with
+    weights where a solution is near (:mod:`jaxcvx.solvers.active_newton`), else on the dual
+    (:mod:`jaxcvx.solvers.gated_newton`); with several outputs only for small problems, where it pays.
 
     ``solution.params`` is (P, p, c), one block per cell (and a last one for a skip connection);
     ``program_gap`` is the gated program's own; ``lower_bound`` is the gated dual value, so it never exceeds
@@ -93,7 +94,7 @@ class ProximalGradient(Solver):
         if newton and cheap and self.tol < self.switch_gap:
             steps = min(self.max_steps, _FIRST_STEPS)
             first = dataclasses.replace(fast, tol=self.switch_gap, max_steps=steps)
-            return (first, GatedNewton(tol=self.tol), fast)
+            return (first, ActiveNewton(self.tol), GatedNewton(self.tol))
         return (dataclasses.replace(fast, capacity=-(-P // 2)), fast) if P >= _FEWEST_CELLS else (fast,)
 
     def warm(self) -> ProximalGradient:
