@@ -3,12 +3,13 @@
 Our time is that of ``solve``, with the certificate and the rounded network in it, to a certified relative gap. A
 peer's time is its own clock's, to a relative error of the objective that only we can check: against a certified
 optimum, at the weights it returns (for pyscnn's R-FISTA at the iteration where its own curve gets there, rerun without
-metrics). All in one run, in turns; compiling apart. pyscnn runs in ``.venv-pyscnn`` (``make bench`` makes it) and is
-left out without.
+metrics). All in one run, in turns; compiling apart. pyscnn runs in ``.venv-pyscnn`` (``make bench`` makes it). Peers
+that are not installed are left out: on another device our own times are what there is to see.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import pathlib
 import statistics
@@ -89,6 +90,14 @@ CASES = (
     Case("cone breast cancer, P = 100", "relu", breast_cancer, 0.05, 1e-5, ("pyscnn", "CLARABEL", "SCS")),
     Case("cone (2000, 50, 200)", "relu", planted(2000, 50, 200), 0.05, 1e-5, ("CLARABEL",), 2),
 )
+
+
+def installed(peer: str) -> bool:
+    """Whether a peer can be run here."""
+    if peer == "pyscnn":
+        return PYSCNN.exists()
+    needed = ("cvxpy", peer.lower()) if peer in ("CLARABEL", "SCS") else (peer,)
+    return all(importlib.util.find_spec(package) is not None for package in needed)
 
 
 def objective(X: Any, Y: Any, masks: Any, blocks: list[Any], beta: float, groups: str) -> float:
@@ -253,22 +262,19 @@ def compare(case: Case, quick: bool) -> dict[str, Any]:
     ours = lambda: jaxcvx.solve(problem, kind(tol=case.tol))  # noqa: E731
     compiling, solution = seconds_of(ours)
 
+    names = [name for name in case.peers if installed(name)]
     peer_beta = beta
-    if per_output:  # pyscnn has a group for each cell and output: another program, at the same share of its beta_max
+    optimum = None
+    if names and per_output:  # pyscnn has a group for each cell and output: another program, the same share of beta_max
         peer_beta = case.fraction * np.linalg.norm(pull, axis=1).max()
         parts = [jaxcvx.make_problem(X, Y[:, k], peer_beta, arrangements=cells) for k in range(Y.shape[1])]
         optimum = sum(float(jaxcvx.solve(p, kind(tol=1e-8)).objective) for p in parts)
-    else:
+    elif names:
         optimum = float(jaxcvx.solve(problem, kind(tol=1e-10)).objective)
     peers = []
-    for name in case.peers:
-        if name == "pyscnn" and not PYSCNN.exists():
-            continue
+    for name in names:
         peer = Peer(name, case, X, Y, gates, peer_beta)
-        try:
-            able = peer.prepare(optimum)
-        except ImportError:
-            continue
+        able = peer.prepare(optimum)
         print(f"  {name}: {'' if able else 'did not get there; '}{peer.found}", file=sys.stderr, flush=True)
         peers.append((peer, able))
     times: dict[str, list[float]] = {"jaxcvx": []}
@@ -287,6 +293,7 @@ def compare(case: Case, quick: bool) -> dict[str, Any]:
             "seconds": times["jaxcvx"],
             "median": mine,
             "compile": compiling - mine,
+            "objective": float(solution.objective),
             "program_gap": float(solution.program_gap),
             "steps": int(solution.num_steps),
             "status": jaxcvx.Status(int(solution.status)).name,

@@ -148,6 +148,15 @@ def test_a_peer_that_does_not_end_is_reported_as_such(
     assert "no answer" in capsys.readouterr().out
 
 
+def test_peers_that_are_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert peers.installed("CLARABEL") and peers.installed("pyscnn") == peers.PYSCNN.exists()
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    with jax.enable_x64(True):
+        result = peers.compare(peers.Case("tiny", "gated", tiny_data, 0.1, 1e-6, ("CLARABEL", "celer"), 1), quick=True)
+    assert result["peers"] == {} and result["jaxcvx"]["program_gap"] <= 1e-6
+    peers.show({"cases": [result]})
+
+
 def test_the_judge_of_peers() -> None:
     X, Y, gates = tiny_data()
     masks = (gates @ X.T) >= 0
