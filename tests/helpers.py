@@ -145,15 +145,21 @@ def cone_optimum(
     loss: str = "squared",
     grouping: str = "shared",
     skip: bool = False,
+    positions: int = 1,
 ) -> float:
-    """Optimum of the cone-constrained program by CVXPY and Clarabel, written from its definition."""
-    blocks, constraints, F = [], [], 0
+    """Optimum of the cone-constrained program by CVXPY and Clarabel, written from its definition.
+
+    ``positions``: rows of Z per sample, each with output weights of its own.
+    """
+    blocks, constraints, F, c = [], [], 0, _outputs(loss, Y)
     for gate in np.asarray(masks, float):
         for sign in (1, -1):
-            B = cp.Variable((Z.shape[1], _outputs(loss, Y)))
+            B = cp.Variable((Z.shape[1], positions * c))
             blocks.append(B)
             constraints.append(((2 * gate - 1)[:, None] * Z) @ B >= 0)
-            F = F + sign * (gate[:, None] * Z) @ B
+            for k in range(positions):
+                active = (gate[:, None] * Z)[k::positions]
+                F = F + sign * active @ B[:, k * c : (k + 1) * c]
     if skip:
         S = cp.Variable((Z.shape[1], _outputs(loss, Y)))
         blocks.append(S)

@@ -11,14 +11,15 @@ constraint ``sum_i R_i = 0`` as well, and ||u|| leaves the bias out: then every 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxcvx.networks.network import Network, hidden_norms
 from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.projections import project_cone
+from jaxcvx.operators.projections import ActiveRows, lifted_by, no_active_rows, project_cone
 from jaxcvx.operators.prox import group_norms
 from jaxcvx.operators.rounding import careful_sum, gamma, masked_sums_error
 from jaxcvx.problems.relu import Problem
@@ -26,6 +27,8 @@ from jaxcvx.problems.relu import Problem
 Scalar = Float[Array, ""]
 
 _MAX_PROJECTION_WORK = 2e7
+_CHUNK = 16  # cells projected at a time
+_NO_WINNER = 0.99  # share of the largest length so far at which a projection is cut short
 
 
 def feasible_residual(problem: Problem, R: Float[Array, "n c"]) -> Float[Array, "n c"]:
@@ -106,43 +109,113 @@ def skip_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Scalar:
     return jnp.linalg.norm(operator.readout.price(operator.Z, R)) if operator.linear else zero
 
 
-def _max_over_cells(bounds: Float[Array, P], exact: Callable[[Array], Array], chunk: int = 64) -> Scalar:
-    """``max_i exact(i)`` given upper bounds on each: cells in falling order of bound, until none can win."""
-    order = jnp.argsort(-bounds)
-    num = bounds.shape[0]
-    chunk = min(chunk, num)
-    padded = jnp.pad(order, (0, (-num) % chunk), constant_values=0).reshape(-1, chunk)
+def _max_over_cells(
+    bounds: Float[Array, P],
+    exact: Callable[[Array, Array, Any], tuple[Array, Any]],
+    notes: Any = None,
+    first: Bool[Array, P] | None = None,
+) -> tuple[Scalar, Any]:
+    """``max_i exact(i)`` given upper bounds on each: cells in falling order of bound, until none can win.
 
-    def better(carry):
-        k, best = carry
-        return (k < padded.shape[0]) & (bounds[padded[jnp.minimum(k, padded.shape[0] - 1), 0]] > best)
+    Args:
+      bounds: on each cell's value.
+      exact: of some cells, the largest value so far and the notes: their values and new notes.
+      notes: what is handed on from chunk to chunk.
+      first: cells to begin with, which may make the others unnecessary.
+    """
+    num = bounds.shape[0]
+    order = jnp.argsort(-bounds if first is None else jnp.where(first, -jnp.inf, -bounds))
+    chunk = min(_CHUNK, num)
+    padded = jnp.pad(order, (0, (-num) % chunk), mode="edge").reshape(-1, chunk)
+    left = jax.lax.cummax(jnp.max(bounds[padded], axis=1), reverse=True)
 
     def visit(carry):
-        k, best = carry
-        return k + 1, jnp.maximum(best, jnp.max(exact(padded[k])))
+        k, best, notes = carry
+        values, notes = exact(padded[k], best, notes)
+        return k + 1, jnp.maximum(best, jnp.max(values)), notes
 
-    return jax.lax.while_loop(better, visit, (0, jnp.zeros((), bounds.dtype)))[1]
+    def unfinished(carry):
+        k, best, _ = carry
+        return (k < len(left)) & ~(left[jnp.minimum(k, len(left) - 1)] <= best)  # NaN is no reason to stop
+
+    return jax.lax.while_loop(unfinished, visit, (0, jnp.zeros((), bounds.dtype), notes))[1:]
 
 
-def cone_column_norms(
-    operator: CellOperator, G: Float[Array, "q p c"], cells: Array
-) -> tuple[Float[Array, "q c"], Float[Array, "q c"]]:
-    """Norms of the projections of +G and -G, column by column, on the cones of ``cells``, rounded up.
+class ConeSearch(NamedTuple):
+    """What :func:`search_cones` has found."""
 
-    A projection is G + A^T l with multipliers l >= 0, and any such point is no shorter; rounding is charged for each
-    term of that sum, as thin cones have large multipliers that cancel.
+    norm: Scalar
+    rows: ActiveRows  # (cells, 2 q, ...) of each column's projections, +G before -G: a start for a similar residual
+
+
+def _lengths(point: Array, target: Array, rows: ActiveRows) -> Array:
+    """Lengths of points (p, k), rounded up.
+
+    Rounding is charged for each term of target + A^T l, as thin cones have large multipliers that cancel.
     """
-    signs = 2 * operator.masks[cells].astype(G.dtype) - 1
-    rounding = gamma(4 * G.shape[1] + 32, G.dtype)
+    terms = jnp.linalg.norm(target, axis=0) + jnp.sum(jnp.where(rows.used, rows.value, 0.0), axis=-1)
+    return jnp.linalg.norm(point, axis=0) + gamma(4 * target.shape[0] + 32, target.dtype) * terms
 
-    def one(signs, target):
-        point, active = project_cone(operator.Z, signs, target)
-        terms = jnp.linalg.norm(target) + jnp.sum(jnp.where(active.used, active.value, 0.0))
-        return jnp.linalg.norm(point) + rounding * terms
 
-    both = jnp.concatenate([G, -G], axis=2)
-    norms = jax.vmap(jax.vmap(one, in_axes=(None, 1)))(signs, both)
-    return norms[:, : G.shape[2]], norms[:, G.shape[2] :]
+def _project_columns(
+    operator: CellOperator, targets: Float[Array, "q p k"], cells: Array, rows: ActiveRows, enough: Array | None
+) -> tuple[Float[Array, "q k"], ActiveRows]:
+    """Lengths of the projections of columns on the cones of ``cells``, rounded up, and their active rows.
+
+    A projection is G + A^T l with multipliers l >= 0, and any such point is no shorter.
+    """
+
+    def one(signs, target, rows):
+        return project_cone(operator.Z, signs, target, warm=rows, enough=enough)
+
+    signs = 2 * operator.masks[cells].astype(targets.dtype) - 1
+    points, rows = jax.vmap(jax.vmap(one, in_axes=(None, 1, 0), out_axes=(1, 0)))(signs, targets, rows)
+    return jax.vmap(_lengths)(points, targets, rows), rows
+
+
+def _no_rows(targets: Float[Array, "q p k"]) -> ActiveRows:
+    q, p, k = targets.shape
+    return jax.tree.map(lambda a: jnp.broadcast_to(a, (q, k, *a.shape)), no_active_rows(p, targets.dtype))
+
+
+def search_cones(
+    operator: CellOperator,
+    R: Float[Array, "n c"],
+    grouping: str = "shared",
+    *,
+    rows: ActiveRows | None = None,
+    first: Bool[Array, P] | None = None,
+) -> ConeSearch:
+    """``cone_dual_norm``, from the active rows of a similar residual, beginning with the cells ``first``.
+
+    A cell is projected no further than to where it cannot be the largest.
+    """
+    G = operator.adjoint(R)
+    cells, q = G[: operator.num_cells], G.shape[2]
+    both = jnp.concatenate([cells, -cells], axis=2)
+    signs = 2 * operator.masks[: operator.num_cells].astype(G.dtype) - 1
+    alone = grouping == "per-output" or q == 1  # a column's length is a group's
+
+    def largest(lengths):
+        sides = lengths.reshape(-1, 2, q)
+        return jnp.max(sides if alone else jnp.linalg.norm(sides, axis=2, keepdims=True), axis=(1, 2))
+
+    def exact(index, best, rows):
+        some = jax.tree.map(lambda a: a[index], rows)
+        lengths, found = _project_columns(operator, both[index], index, some, _NO_WINNER * best if alone else None)
+        return largest(lengths), jax.tree.map(lambda old, new: old.at[index].set(new), rows, found)
+
+    if rows is None:
+        rows, lifted = _no_rows(both), both
+    else:
+        args = (signs, both, rows)
+        lifted = jax.lax.map(lambda one: lifted_by(operator.Z, *one), args, batch_size=_CHUNK)
+    bounds = largest(jax.vmap(_lengths)(lifted, both, rows))
+    best, rows = _max_over_cells(bounds, exact, rows, first)
+    if operator.linear:
+        last = jnp.linalg.norm(G[-1]) if grouping == "shared" else jnp.max(jnp.linalg.norm(G[-1], axis=0))
+        best = jnp.maximum(best, last)
+    return ConeSearch(best, rows)
 
 
 def cone_dual_norm(operator: CellOperator, R: Float[Array, "n c"], grouping: str = "shared") -> Scalar:
@@ -150,21 +223,7 @@ def cone_dual_norm(operator: CellOperator, R: Float[Array, "n c"], grouping: str
 
     For q > 1 columns the groups are Frobenius ("shared") or columns ("per-output").
     """
-    G = operator.adjoint(R)
-    cells = G[: operator.num_cells]
-    size = group_norms(cells) if grouping == "shared" else jnp.max(jnp.linalg.norm(cells, axis=1), axis=1)
-
-    def exact(index):
-        plus, minus = cone_column_norms(operator, cells[index], index)
-        if grouping == "shared":
-            plus, minus = (jnp.linalg.norm(a, axis=1, keepdims=True) for a in (plus, minus))
-        return jnp.max(jnp.maximum(plus, minus), axis=1)
-
-    best = _max_over_cells(size, exact)
-    if not operator.linear:
-        return best
-    last = jnp.linalg.norm(G[-1]) if grouping == "shared" else jnp.max(jnp.linalg.norm(G[-1], axis=0))
-    return jnp.maximum(best, last)
+    return search_cones(operator, R, grouping).norm
 
 
 def relaxed_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Scalar:
@@ -188,11 +247,13 @@ def relaxed_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Scalar:
     if cells.shape[0] * operator.Z.size * columns > _MAX_PROJECTION_WORK:
         return jnp.maximum(jnp.max(spectral), skip_dual_norm(operator, R))
 
-    def exact(index):
-        plus, minus = cone_column_norms(operator, cells[index], index)
-        return jnp.minimum(spectral[index], jnp.linalg.norm(jnp.maximum(plus, minus), axis=1))
+    def exact(index, best, _):
+        both = jnp.concatenate([cells[index], -cells[index]], axis=2)
+        lengths, _ = _project_columns(operator, both, index, _no_rows(both), None)
+        sides = jnp.max(lengths.reshape(-1, 2, columns), axis=1)
+        return jnp.minimum(spectral[index], jnp.linalg.norm(sides, axis=1)), None
 
-    return jnp.maximum(_max_over_cells(spectral, exact), skip_dual_norm(operator, R))
+    return jnp.maximum(_max_over_cells(spectral, exact)[0], skip_dual_norm(operator, R))
 
 
 def atom_dual_norm(network: Network, problem: Problem, R: Float[Array, "n c"]) -> Scalar:

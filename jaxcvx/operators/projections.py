@@ -49,6 +49,7 @@ def project_cone(
     *,
     warm: ActiveRows | None = None,
     max_steps: int | None = None,
+    enough: Array | float | None = None,
 ) -> tuple[Float[Array, p], ActiveRows]:
     """Projection of ``target`` on the cone of all u with ``signs[k] * (rows[k] @ u) >= 0``.
 
@@ -62,9 +63,11 @@ def project_cone(
       shift: optional (n,) coefficients of the extra dimension.
       warm: active rows of a similar projection, a start that saves most of the work.
       max_steps: cap on iterations; default 20 p + 100.
+      enough: stop where the point is no longer than this, which bounds the projection's length.
 
     Returns:
-      The projection, equal to ``target + A^T lambda`` with lambda >= 0 to rounding, and its active rows.
+      The projection, equal to ``target + A^T lambda`` with lambda >= 0 to rounding, and its active rows; such a point
+      that is longer than the projection where the iteration was cut short.
     """
     rows, signs, target = jnp.asarray(rows), jnp.asarray(signs), jnp.asarray(target)
     shift = None if shift is None else jnp.asarray(shift)
@@ -125,16 +128,33 @@ def project_cone(
             step=state.step + 1,
         )
 
-    warm = no_active_rows(p, dtype) if warm is None else warm
-    start = _Iteration(
-        *warm,
-        point=target,
-        fresh=~jnp.any(warm.used),
+    start = no_active_rows(p, dtype) if warm is None else warm
+    value = jnp.where(start.used & (scale > 0), start.value, 0.0)
+    begin = _Iteration(
+        start.index,
+        value,
+        start.used,
+        point=target if warm is None else target + gather(start.index).T @ value,
+        fresh=~jnp.any(start.used),
         done=scale == 0,
         step=jnp.asarray(0),
     )
-    end = jax.lax.while_loop(lambda s: ~s.done & (s.step < max_steps), body, start)
+
+    def unfinished(state: _Iteration) -> Array:
+        more = ~state.done & (state.step < max_steps)
+        return more if enough is None else more & (jnp.linalg.norm(state.point) > enough)
+
+    end = jax.lax.while_loop(unfinished, body, begin)
     return end.point, ActiveRows(end.index, end.value, end.used)
+
+
+def lifted_by(
+    rows: Float[Array, "n p"], signs: Float[Array, n], targets: Float[Array, "p k"], active: ActiveRows
+) -> Float[Array, "p k"]:
+    """``target + A^T lambda`` for each column of ``targets`` and its own multipliers, a batch of k active rows."""
+    size = jnp.linalg.norm(rows, axis=1)
+    unit = signs[:, None] * rows * jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 0.0)[:, None]
+    return targets + jnp.einsum("ks,ksp->pk", jnp.where(active.used, active.value, 0.0), unit[active.index])
 
 
 def project_cells(
@@ -170,3 +190,14 @@ def face_projector(
         unit @ unit.T + jnp.diag(jnp.where(keep[:, 0], 0.0, 1.0)) + 4 * jnp.finfo(rows.dtype).eps * jnp.eye(p)
     )
     return jnp.eye(p, dtype=rows.dtype) - unit.T @ jnp.linalg.solve(gram, unit)
+
+
+def face_basis(rows: Float[Array, "n p"], signs: Float[Array, n], active: ActiveRows) -> Float[Array, "p p"]:
+    """Orthonormal rows that span the face that the active rows hold: as many as it has dimensions, the others zero."""
+    chosen = signs[active.index, None] * rows[active.index]
+    square = jnp.sum(chosen**2, axis=1, keepdims=True)
+    keep = active.used & (square[:, 0] > 0)
+    unit = jnp.where(keep[:, None], chosen / jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    # Of the full QR of the active rows, followed by zeros, the last columns of Q are orthogonal to all rows.
+    Q = jnp.linalg.qr(unit[jnp.argsort(~keep, stable=True)].T)[0]
+    return jnp.where(jnp.arange(rows.shape[1])[:, None] >= jnp.sum(keep), Q.T, 0.0)

@@ -54,6 +54,13 @@ class Readout:
         blocks = A.reshape(-1, K, K, A.shape[1] // K)
         return self.weight * jnp.einsum("nkkc->nc", blocks)
 
+    def lower_column(self, A: Float[Array, "rows k"], position: Array) -> Float[Array, "n k"]:
+        """Predictions of one output, from each of k activations by an output weight of 1 (at its ``position``)."""
+        if self.kind != "flatten":
+            return self.lower(A)
+        blocks = A.reshape(-1, self.positions, A.shape[1])
+        return self.weight * jnp.take_along_axis(blocks, position[None, None], axis=1)[:, 0]
+
     def lift(self, R: Float[Array, "n c"]) -> Float[Array, "rows q"]:
         """Adjoint of ``lower``."""
         if self.kind == "plain":

@@ -19,16 +19,16 @@ from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import (
     atom_dual_norm,
-    cone_dual_norm,
     proved_bound,
     relaxed_dual_norm,
     scaled_bound,
+    search_cones,
 )
 from jaxcvx.diff.implicit import Optimality
 from jaxcvx.networks.network import Network
 from jaxcvx.networks.recovery import network_from_cone
 from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.projections import ActiveRows, face_projector, no_active_rows, project_cone
+from jaxcvx.operators.projections import ActiveRows, face_projector, lifted_by, no_active_rows, project_cone
 from jaxcvx.operators.prox import shrink_groups
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts
@@ -88,17 +88,17 @@ class ConeProgram(NamedTuple):
 
         For any multipliers l >= 0 of a block's constraints A the projection of v is no longer than v + A^T l. Where
         that is no longer than the threshold for the multipliers of ``warm``, it is returned as it is. Most groups of
-        a solution are zero, so few projections are left, which are made in chunks.
+        a solution are zero, so few projections are left, which are made in chunks, and no further than to where a
+        group of one column is short enough.
         """
         Z = self.operator.Z
-        size = jnp.linalg.norm(Z, axis=1)
-        unit = Z * jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 0.0)[:, None]
-        weight = jnp.where(warm.used, warm.value, 0.0)
-        sign = jax.vmap(lambda signs, index: signs[index])(self.signs, warm.index)
-        lifted = Q + jnp.einsum("qck,qckp->qpc", weight * sign, unit[warm.index])
+        lifted = jax.vmap(lifted_by, in_axes=(None, 0, 0, 0))(Z, self.signs, Q, warm)
         long = jnp.any(self.norms(lifted) > threshold * (1 - 16 * jnp.finfo(Q.dtype).eps), axis=(1, 2))
         order = jnp.pad(jnp.argsort(~long, stable=True), (0, _CHUNK), constant_values=Q.shape[0])
-        cell = jax.vmap(lambda s, v, w: project_cone(Z, s, v, warm=w), in_axes=(None, 1, 0), out_axes=(1, 0))
+        enough = None if self.shared and Q.shape[2] > 1 else threshold
+        cell = jax.vmap(
+            lambda s, v, w: project_cone(Z, s, v, warm=w, enough=enough), in_axes=(None, 1, 0), out_axes=(1, 0)
+        )
 
         def chunk(carry):
             start, points, rows = carry
@@ -193,9 +193,11 @@ def evaluate_cone(problem: Problem, outcome: Outcome, grouping: str) -> Parts:
     if outcome.dual is not None:
         residuals.append(problem.loss.project_dual(outcome.dual, problem.Y))
     own, lower = [], []
-    operator = program.operator.carefully()
+    operator, grouping = program.operator.carefully(), "shared" if program.shared else "per-output"
+    live = jnp.any((V != 0) | (W != 0), axis=(1, 2))[: operator.num_cells]  # where the norm is beta at a solution
+    rows = None
     for R in residuals:
-        norm = cone_dual_norm(operator, R, "shared" if program.shared else "per-output")
+        norm, rows = search_cones(operator, R, grouping, rows=rows, first=live)
         own.append(scaled_bound(problem, R, norm))
         cells = norm if problem.num_columns == 1 else relaxed_dual_norm(operator, R)
         lower.append(proved_bound(problem, R, jnp.maximum(cells, atom_dual_norm(network, problem, R))))

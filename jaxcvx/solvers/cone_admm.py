@@ -229,7 +229,7 @@ class ConeADMM(Solver):
 
     def check(self, problem: Problem, state: _State) -> _State:
         program, loss, Y = cone_program(problem, self.grouping), problem.loss, problem.Y
-        Q, rows = program.project(state.group, state.rows)
+        Q, rows = program.project_above(state.group, state.rows, jnp.zeros((), Y.dtype))
         objective = program.objective(problem, Q)
         # Any non-negative multipliers bound the dual norm: those of the slack copies are free.
         multipliers = jnp.where(

@@ -19,14 +19,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound
-from jaxcvx.operators.projections import ActiveRows, face_projector
+from jaxcvx.operators.projections import ActiveRows, face_basis
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.cone import ConeProgram, Stack, cone_program, evaluate_cone, stack, unstack, zero_pair
 from jaxcvx.solvers.lasso_newton import largest_penalty
 from jaxcvx.solvers.newton_system import conjugate_gradients, float32_inverse
 
-_CHUNK = 8  # active groups summed up at a time
+_BLOCKS = 16  # active groups whose faces are found at a time
+_LINES = 128  # columns by which H is summed up
 
 
 class _State(NamedTuple):
@@ -44,6 +45,77 @@ class _State(NamedTuple):
     bound: Array
 
 
+def _derivative(program: ConeProgram, q: Stack, rows: ActiveRows, threshold: Array) -> tuple[Array, Stack]:
+    """Faces and lines of the generalised derivative at q; only active groups have any, and these are few."""
+    norms, (blocks, p, c) = program.norms(q), q.shape
+    on = norms > threshold
+    safe = jnp.where(on, norms, 1.0)
+    first = jnp.broadcast_to(jnp.where(on, 1 - threshold / safe, 0.0), (blocks, 1, c))[:, 0]
+    lines = q * jnp.where(on, jnp.sqrt(threshold / safe) / safe, 0.0)
+    live = jnp.any(on, axis=(1, 2))
+    order = jnp.pad(jnp.argsort(~live, stable=True), (0, _BLOCKS), constant_values=blocks)
+    basis = jax.vmap(jax.vmap(face_basis, in_axes=(None, None, 0)), in_axes=(None, 0, 0))
+
+    def chunk(carry):
+        start, faces = carry
+        index = jax.lax.dynamic_slice_in_dim(order, start, _BLOCKS)
+        found = basis(program.operator.Z, program.signs[index], jax.tree.map(lambda a: a[index], rows))
+        return start + _BLOCKS, faces.at[index].set(found, mode="drop")
+
+    begin = (jnp.zeros((), jnp.int32), jnp.zeros((blocks, c, p, p), q.dtype))
+    faces = jax.lax.while_loop(lambda carry: carry[0] < jnp.sum(live), chunk, begin)[1]
+    return jnp.sqrt(first)[:, :, None, None] * faces, lines
+
+
+def _sum_up(program: ConeProgram, faces: Float[Array, "q c p p"], lines: Stack, samples: int) -> Float[Array, "m m"]:
+    """``B J B^T`` in float32, m = samples x outputs.
+
+    Faces of thin cones have few dimensions, so of all rows of ``faces`` few are not zero: these are collected.
+    """
+    operator, (blocks, c, p, _) = program.operator, faces.shape
+    readout, outputs = operator.readout, operator.readout.outputs(c)
+    Z, masks = operator.Z.astype(jnp.float32), operator.masks
+    # A line lies in one column where there is one, or where columns are groups; it is one more row then.
+    several = program.shared and c > 1
+    rows = faces if several else jnp.concatenate([faces, jnp.moveaxis(lines, 2, 1)[:, :, None]], axis=2)
+    rows = rows.reshape(blocks, -1, outputs, rows.shape[2], p)  # (block, position, output, row, p)
+    rows = jnp.moveaxis(rows, 2, 0).reshape(outputs, -1, p)
+    used = jnp.any(rows != 0, axis=2)
+    each, last = rows.shape[1] // blocks, rows.shape[1]
+    order = jnp.pad(jnp.argsort(~used, axis=1, stable=True), ((0, 0), (0, _LINES)), constant_values=last)
+    per_position = each // (c // outputs)
+
+    def images(rows, index):
+        """B of the rows chosen by ``index``, as columns (samples, _LINES)."""
+        index = jnp.minimum(index, last - 1)
+        activation = masks[index // each % (blocks // 2)].T * (Z @ rows[index].astype(jnp.float32).T)
+        return readout.lower_column(activation, index % each // per_position)
+
+    def add(carry):
+        start, same = carry
+        index = jax.lax.dynamic_slice_in_dim(order, start, _LINES, axis=1)
+        columns = jnp.where((index < last)[:, None], jax.vmap(images)(rows, index), 0.0)
+        return start + _LINES, same + columns @ jnp.swapaxes(columns, 1, 2)
+
+    zero = jnp.zeros((), jnp.int32)
+    same = jnp.zeros((outputs, samples, samples), jnp.float32)
+    same = jax.lax.while_loop(lambda carry: carry[0] < jnp.max(jnp.sum(used, axis=1)), add, (zero, same))[1]
+    if outputs == 1:
+        H = same[0]
+    else:
+        H = jnp.einsum("cnm,ce->ncme", same, jnp.eye(outputs, dtype=same.dtype))
+        H = H.reshape(samples * outputs, samples * outputs)
+    if several:
+
+        def image(block):
+            lowered = readout.lower(masks[block % (blocks // 2)][:, None] * (Z @ lines[block].astype(jnp.float32)))
+            return lowered.reshape(-1)
+
+        L = jax.lax.map(image, jnp.arange(blocks), batch_size=_BLOCKS)
+        H = H + L.T @ L
+    return H
+
+
 def _direction(
     program: ConeProgram,
     q: Stack,
@@ -55,58 +127,15 @@ def _direction(
 ) -> Float[Array, "n c"]:
     """``-H^{-1} g`` for the generalised Hessian ``H = I + sigma B J B^T`` at projections q, roughly or as options say.
 
-    Only active groups have a part in H. They are few, so H is summed up over them in float32, chunk by chunk in a loop
-    whose length is their number, and preconditions conjugate gradients on H.
+    H is summed up in float32 and preconditions conjugate gradients on H.
     """
-    operator, norms, half = program.operator, program.norms(q), q.shape[0] // 2
-    safe = jnp.where(norms > threshold, norms, 1.0)
-    first = jnp.where(norms > threshold, 1 - threshold / safe, 0.0)  # (2P, 1, g)
-    lines = q * jnp.where(norms > threshold, jnp.sqrt(threshold / safe) / safe, 0.0)
-    live = jnp.any(norms > threshold, axis=(1, 2))
-    order = jnp.argsort(~live, stable=True)
-    blocks, p, c = q.shape
-    samples = g.shape[0]
-    face = jax.vmap(jax.vmap(face_projector, in_axes=(None, None, 0)), in_axes=(None, 0, 0))
-
-    def image(block, W):
-        """``B_i W`` for the p x k matrices W of one block, in float32."""
-        mask = operator.masks[block % half].astype(jnp.float32)
-        return operator.readout.lower(mask[:, None] * (Z @ W.astype(jnp.float32)))
-
-    def chunk(carry):
-        start, faces, H = carry
-        index = jax.lax.dynamic_slice(order, (start,), (_CHUNK,))
-        used = live[index] & (jnp.arange(_CHUNK) + start < blocks)
-        projector = face(operator.Z, program.signs[index], jax.tree.map(lambda a: a[index], rows))
-        projector = jnp.where(used[:, None, None, None], projector, 0.0)
-        scaled = projector * jnp.sqrt(jnp.broadcast_to(first[index], (_CHUNK, 1, c)))[:, 0, :, None, None]
-        spread = jax.vmap(image)(index, jnp.moveaxis(scaled, 1, 2).reshape(_CHUNK, p, c * p))
-        columns = jnp.moveaxis(spread.reshape(_CHUNK, samples, c, p), 2, 0)
-        columns = jnp.moveaxis(columns, 2, 1).reshape(c, samples, _CHUNK * p)
-        along = jnp.where(used[:, None, None], lines[index], 0.0)
-        along = jnp.moveaxis(jax.vmap(image)(index, along), 0, 2)  # (n, c, chunk)
-        if program.shared or c == 1:
-            tangent = along.reshape(samples * c, _CHUNK)
-            H = H + tangent @ tangent.T
-        else:  # a group is one column
-            columns = jnp.concatenate([columns, jnp.moveaxis(along, 1, 0)], axis=2)
-        same = columns @ jnp.swapaxes(columns, 1, 2)  # (c, n, n)
-        if c == 1:
-            H = H + same[0]
-        else:
-            eye = jnp.eye(c, dtype=H.dtype)
-            H = H + jnp.einsum("cnm,ce->ncme", same, eye).reshape(H.shape)
-        return start + _CHUNK, faces.at[index].set(projector), H
-
-    Z = operator.Z.astype(jnp.float32)
-    order = jnp.pad(order, (0, _CHUNK), mode="edge")  # repeats at the end are not used
-    size = samples * c
-    begin = (jnp.zeros((), jnp.int32), jnp.zeros((blocks, c, p, p), q.dtype), jnp.zeros((size, size), jnp.float32))
-    _, faces, H = jax.lax.while_loop(lambda carry: carry[0] < jnp.sum(live), chunk, begin)
+    faces, lines = _derivative(program, q, rows, threshold)
+    H = _sum_up(program, faces, lines, g.shape[0])
 
     def hessian(x):
         T = program.adjoint(x)
-        J = first * jnp.einsum("qcpr,qrc->qpc", faces, T) + lines * program.inner(lines, T)
+        inside = jnp.einsum("qcrp,qpc->qcr", faces, T)
+        J = jnp.einsum("qcrp,qcr->qpc", faces, inside) + lines * program.inner(lines, T)
         return x + sigma * program.forward(J)
 
     return -conjugate_gradients(hessian, float32_inverse(sigma.astype(jnp.float32) * H), g, **accuracy)

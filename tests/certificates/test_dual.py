@@ -79,6 +79,42 @@ def test_norms_of_many_cells_are_those_of_each(seed):
     assert float(relaxed_norm(operator, R)) == pytest.approx(np.minimum(decoupled, spectral).max(), rel=1e-9)
 
 
+@pytest.mark.parametrize("c", [1, 2])
+@pytest.mark.parametrize("grouping", ["shared", "per-output"])
+def test_a_search_finds_the_same_from_anywhere(c, grouping):
+    search = jax.jit(dual.search_cones, static_argnames="grouping")
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        X, R = gaussian_data(seed, 25, 5, c)  # thin cones, most of them cut short
+        operator = make_problem(X, R, 0.1, arrangements=distinct_cells(seed, X, 50)).operator
+        G = np.einsum("qn,np,nc->qpc", np.asarray(operator.masks, float), X, R)
+        sides = np.array(
+            [
+                [[in_cone(X, 2 * mask - 1, sign * g) for g in block.T] for sign in (1, -1)]
+                for mask, block in zip(np.asarray(operator.masks, float), G, strict=True)
+            ]
+        )
+        exact = sides.max() if grouping == "per-output" else np.linalg.norm(sides, axis=2).max()
+        cold = search(operator, jnp.asarray(R), grouping)
+        near = search(operator, jnp.asarray(R + 1e-3 * rng.standard_normal(R.shape)), grouping)
+        far = search(operator, jnp.asarray(rng.standard_normal(R.shape)), grouping)
+        first = jnp.asarray(rng.random(50) < 0.1)
+        for found in (
+            cold,
+            search(operator, jnp.asarray(R), grouping, first=first),
+            *(search(operator, jnp.asarray(R), grouping, rows=other.rows) for other in (cold, near, far)),
+        ):
+            assert float(found.norm) == pytest.approx(exact, rel=1e-9) and float(found.norm) >= exact * (1 - 1e-13)
+
+
+def test_norms_of_numbers_that_are_none_are_none():
+    X, R = gaussian_data(0, 12, 3, 1)
+    operator = make_problem(X, R, 0.1, arrangements=distinct_cells(0, X, 40)).operator
+    for broken in (np.nan, np.inf):
+        spoilt = jnp.asarray(R).at[3].set(broken)
+        assert np.isnan(cone_norm(operator, spoilt)) or np.isinf(cone_norm(operator, spoilt))
+
+
 @settings(max_examples=25)
 @given(seeds)
 def test_relaxed_norms_are_never_too_small(seed):

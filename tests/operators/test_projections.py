@@ -15,8 +15,10 @@ from scipy.optimize import nnls
 
 from jaxcvx.operators.projections import (
     ActiveRows,
+    face_basis,
     face_projector,
     least_norm_shift,
+    lifted_by,
     no_active_rows,
     project_cells,
     project_cone,
@@ -28,8 +30,8 @@ kinds = st.sampled_from(["gaussian", "grid", "duplicates", "zero rows", "scaled"
 
 
 @functools.partial(jax.jit, static_argnames="max_steps")
-def project(rows, signs, target, warm=None, max_steps=None):
-    return project_cone(rows, signs, target, warm=warm, max_steps=max_steps)
+def project(rows, signs, target, warm=None, max_steps=None, enough=None):
+    return project_cone(rows, signs, target, warm=warm, max_steps=max_steps, enough=enough)
 
 
 def cone(kind: str, seed: int):
@@ -121,6 +123,23 @@ def test_warm_starts_cut_short_still_bound_from_above(kind, seed):
         assert np.all(active.value >= 0)
 
 
+@settings(max_examples=100, deadline=None)
+@given(kinds, seeds, st.floats(0, 1.2))
+def test_iterations_that_have_come_far_enough_stop_at_a_bound(kind, seed, share):
+    rows, signs, target = cone(kind, seed)
+    size, best = np.linalg.norm(target), np.linalg.norm(reference(rows, signs, target))
+    for warm in (None, project(rows, signs, -target)[1]):
+        point, active = project(rows, signs, target, warm, enough=share * size)
+        length = np.linalg.norm(point)
+        assert best - 1e-9 * size <= length <= max(share * size, best + 1e-9 * size)
+        assert np.all(active.value >= 0)
+        np.testing.assert_allclose(point, rebuilt(rows, signs, target, active), atol=1e-12 * size)
+        stacked = jax.tree.map(lambda a: a[None], active)
+        np.testing.assert_allclose(lifted_by(rows, signs, target[:, None], stacked)[:, 0], point, atol=1e-12 * size)
+    if share > 1.01:
+        np.testing.assert_array_equal(project(rows, signs, target, enough=share * size)[0], target)
+
+
 def test_points_inside_and_in_the_polar():
     rows, signs = np.eye(P)[np.arange(N) % P], np.ones(N)
     inside = np.array([1.0, 2.0, 0.0, 3.0])
@@ -183,6 +202,18 @@ def test_face_projector_is_the_derivative(seed):
     assert round(np.trace(F)) == P - int(np.sum(active.used))
     moved = project(rows, signs, target * (1 + 1e-3))[0]  # the same face: cones are invariant to scaling
     np.testing.assert_allclose(moved, F @ target * (1 + 1e-3), atol=1e-9 * np.linalg.norm(target))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["gaussian", "zero rows", "scaled", "rank 2"]), seeds)
+def test_face_basis_spans_what_the_projector_projects_on(kind, seed):
+    rows, signs, target = cone(kind, seed)
+    _, active = project(rows, signs, target)
+    basis = np.asarray(jax.jit(face_basis)(rows, signs, active))
+    np.testing.assert_allclose(basis.T @ basis, face_projector(rows, signs, active), atol=1e-9)
+    used = int(np.sum(active.used))
+    assert not np.any(basis[:used])
+    np.testing.assert_allclose(basis[used:] @ basis[used:].T, np.eye(P - used), atol=1e-12)
 
 
 def test_face_projector_without_active_rows_is_the_identity():

@@ -32,6 +32,17 @@ def test_lower_is_what_the_docstring_says(readout):
 
 
 @EACH
+def test_one_column_goes_to_one_output(readout):
+    rng, q = np.random.default_rng(3), readout.columns(C)
+    activations = jnp.asarray(rng.standard_normal((rows_of(readout), q)))
+    found = readout.lower_column(activations, jnp.arange(q) // C)
+    for column in range(q):
+        alone = readout.lower(jnp.zeros_like(activations).at[:, column].set(activations[:, column]))
+        np.testing.assert_allclose(found[:, column], alone[:, column % C], atol=1e-14)
+        assert not np.any(np.delete(np.asarray(alone), column % C, axis=1))
+
+
+@EACH
 def test_lift_is_the_adjoint(readout):
     rng = np.random.default_rng(1)
     A = jnp.asarray(rng.standard_normal((rows_of(readout), readout.columns(C))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from jaxcvx import (
     ConeADMM,
+    ConvFlatten,
     ConvPool,
     Dense,
     InvalidInputError,
@@ -85,6 +88,19 @@ def test_hard_data(name):
             assert slack >= -1e-12 * float(jnp.abs(block).max())
         assert solution.upper_bound == pytest.approx(solution.objective, rel=1e-6)
         assert solution.lower_bound <= solution.upper_bound
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("c", "grouping"), [(1, "shared"), (2, "shared"), (2, "per-output")])
+def test_convolutions_with_weights_for_each_position(c, grouping):
+    rng, features = np.random.default_rng(0), ConvFlatten((3,))
+    X, Y = rng.standard_normal((12, 6)), rng.standard_normal((12, c))
+    cells = sample_arrangements(jax.random.key(0), X, 6, features=features)
+    problem = make_problem(X, Y, 0.3, features=features, arrangements=cells)
+    solution = solve(problem, dataclasses.replace(SOLVER, grouping=grouping))
+    assert solution.status == Status.CONVERGED and solution.program_gap <= 1e-8
+    optimum = cone_optimum(np.asarray(problem.rows), cells.masks, Y, 0.3, grouping=grouping, positions=4)
+    assert float(solution.objective) == pytest.approx(optimum, rel=1e-6)
 
 
 def test_the_cone_optimum_is_above_the_gated_one():

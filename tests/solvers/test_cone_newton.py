@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcvx import Status, make_problem, solve
+from jaxcvx import ConvFlatten, ConvPool, Dense, Status, make_problem, sample_arrangements, solve
+from jaxcvx.solvers import cone_newton
 from jaxcvx.solvers.cone import cone_program
 from jaxcvx.solvers.cone_newton import ConeNewton, _direction
 from tests.helpers import cone_optimum, distinct_cells, gaussian_data
@@ -18,14 +19,26 @@ def problem_of(c: int = 1):
     return make_problem(X, Y, 0.5, arrangements=distinct_cells(0, X, 6))
 
 
+FEATURES = {"dense": Dense(), "pool": ConvPool((2,)), "flatten": ConvFlatten((2,))}
+
+
+def rows_problem(c: int, features: str):
+    """As ``problem_of``, with the rows of a convolution."""
+    X, Y = gaussian_data(0, 12, 4, c)
+    cells = sample_arrangements(jax.random.key(0), X, 6, features=FEATURES[features])
+    return make_problem(X, Y, 0.5, arrangements=cells, features=FEATURES[features])
+
+
+@pytest.mark.parametrize("features", FEATURES)
 @pytest.mark.parametrize(("c", "grouping"), [(1, "shared"), (2, "shared"), (2, "per-output")])
-def test_direction_is_newtons_of_the_dual_gradient(c, grouping):
+def test_direction_is_newtons_of_the_dual_gradient(c, grouping, features):
     """The derivative of the gradient along the direction is minus the gradient."""
-    problem = problem_of(c)
+    problem = rows_problem(c, features) if features != "dense" else problem_of(c)
     program, sigma = cone_program(problem, grouping), jnp.asarray(0.7)
     threshold = sigma * problem.beta
     rng = np.random.default_rng(1)
-    R, Q = jnp.asarray(rng.standard_normal((12, c))), jnp.asarray(0.3 * rng.standard_normal((12, 2, c)))
+    shape = (2 * problem.operator.num_blocks, problem.rows.shape[1], problem.num_columns)
+    R, Q = jnp.asarray(rng.standard_normal((12, c))), jnp.asarray(0.3 * rng.standard_normal(shape))
 
     @jax.jit
     def at(R):
@@ -43,6 +56,30 @@ def test_direction_is_newtons_of_the_dual_gradient(c, grouping):
     np.testing.assert_allclose(slope(exact), -g, rtol=1e-6, atol=1e-6)
     rough = _direction(program, q, rows, threshold, sigma, g)
     assert float(jnp.linalg.norm(slope(rough) + g)) <= 1.001e-3 * float(jnp.linalg.norm(g))
+
+
+@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize(("c", "grouping"), [(1, "shared"), (2, "shared"), (2, "per-output")])
+def test_the_preconditioners_matrix_is_the_hessians(c, grouping, features, monkeypatch):
+    """Conjugate gradients would hide what is missing of it. More lines than are summed up at a time."""
+    monkeypatch.setattr(cone_newton, "_LINES", 3)
+    problem = rows_problem(c, features) if features != "dense" else problem_of(c)
+    program = cone_program(problem, grouping)
+    rng = np.random.default_rng(2)
+    shape = (2 * problem.operator.num_blocks, problem.rows.shape[1], problem.num_columns)
+    q, rows = program.project(jnp.asarray(rng.standard_normal(shape)), program.no_rows(jnp.zeros(shape)))
+    threshold = jnp.median(program.norms(q))
+    faces, lines = cone_newton._derivative(program, q, rows, threshold)
+
+    def hessian(x):
+        T = program.adjoint(x.reshape(12, c))
+        J = jnp.einsum("qcrp,qcrs,qsc->qpc", faces, faces, T) + lines * program.inner(lines, T)
+        return program.forward(J).reshape(-1)
+
+    expected = jax.vmap(hessian)(jnp.eye(12 * c))
+    assert np.linalg.matrix_rank(expected) > 3
+    found = cone_newton._sum_up(program, faces, lines, 12)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
 def test_projections_that_do_not_matter_are_bounded():
