@@ -12,11 +12,12 @@ projection, so it is feasible to rounding; the multipliers of the projections bo
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.operators.projections import ActiveRows, face_basis
@@ -26,8 +27,8 @@ from jaxcvx.solvers.cone import ConeProgram, Stack, cone_program, evaluate_cone,
 from jaxcvx.solvers.lasso_newton import largest_penalty
 from jaxcvx.solvers.newton_system import conjugate_gradients, float32_inverse
 
-_BLOCKS = 16  # active groups whose faces are found at a time
-_LINES = 128  # columns by which H is summed up
+_BLOCKS = 16  # active groups at a time
+_ROWS = 128  # rows of their faces at a time
 
 
 class _State(NamedTuple):
@@ -45,25 +46,37 @@ class _State(NamedTuple):
     bound: Array
 
 
+def _fold(flags: Bool[Array, "... m"], size: int, body: Callable[[Any, Array], Any], value: Any) -> Any:
+    """``value = body(value, indices)`` over the places that ``flags`` marks, ``size`` at a time; too high: none."""
+    count, last = jnp.max(jnp.sum(flags, axis=-1)), flags.shape[-1]
+    order = jnp.argsort(~flags, axis=-1, stable=True)
+    order = jnp.pad(order, [(0, 0)] * (flags.ndim - 1) + [(0, size)], constant_values=last)
+
+    def step(carry):
+        start, value = carry
+        return start + size, body(value, jax.lax.dynamic_slice_in_dim(order, start, size, axis=-1))
+
+    return jax.lax.while_loop(lambda carry: carry[0] < count, step, (jnp.zeros((), jnp.int32), value))[1]
+
+
 def _derivative(program: ConeProgram, q: Stack, rows: ActiveRows, threshold: Array) -> tuple[Array, Stack]:
-    """Faces and lines of the generalised derivative at q; only active groups have any, and these are few."""
+    """The generalised derivative J of the prox at projections q, of active groups only: faces (q c p p) and lines.
+
+    In a column, J is ``faces^T faces`` with rows that span the face, times the root of 1 - t/||q||; a group adds
+    ``line line^T``.
+    """
     norms, (blocks, p, c) = program.norms(q), q.shape
     on = norms > threshold
     safe = jnp.where(on, norms, 1.0)
     first = jnp.broadcast_to(jnp.where(on, 1 - threshold / safe, 0.0), (blocks, 1, c))[:, 0]
     lines = q * jnp.where(on, jnp.sqrt(threshold / safe) / safe, 0.0)
-    live = jnp.any(on, axis=(1, 2))
-    order = jnp.pad(jnp.argsort(~live, stable=True), (0, _BLOCKS), constant_values=blocks)
     basis = jax.vmap(jax.vmap(face_basis, in_axes=(None, None, 0)), in_axes=(None, 0, 0))
 
-    def chunk(carry):
-        start, faces = carry
-        index = jax.lax.dynamic_slice_in_dim(order, start, _BLOCKS)
+    def some(faces, index):
         found = basis(program.operator.Z, program.signs[index], jax.tree.map(lambda a: a[index], rows))
-        return start + _BLOCKS, faces.at[index].set(found, mode="drop")
+        return faces.at[index].set(found, mode="drop")
 
-    begin = (jnp.zeros((), jnp.int32), jnp.zeros((blocks, c, p, p), q.dtype))
-    faces = jax.lax.while_loop(lambda carry: carry[0] < jnp.sum(live), chunk, begin)[1]
+    faces = _fold(jnp.any(on, axis=(1, 2)), _BLOCKS, some, jnp.zeros((blocks, c, p, p), q.dtype))
     return jnp.sqrt(first)[:, :, None, None] * faces, lines
 
 
@@ -76,44 +89,36 @@ def _sum_up(program: ConeProgram, faces: Float[Array, "q c p p"], lines: Stack, 
     readout, outputs = operator.readout, operator.readout.outputs(c)
     Z, masks = operator.Z.astype(jnp.float32), operator.masks
     # A line lies in one column where there is one, or where columns are groups; it is one more row then.
-    several = program.shared and c > 1
-    rows = faces if several else jnp.concatenate([faces, jnp.moveaxis(lines, 2, 1)[:, :, None]], axis=2)
-    rows = rows.reshape(blocks, -1, outputs, rows.shape[2], p)  # (block, position, output, row, p)
+    joint = program.shared and c > 1
+    rows = faces if joint else jnp.concatenate([faces, jnp.moveaxis(lines, 2, 1)[:, :, None]], axis=2)
+    per_column = rows.shape[2]
+    rows = rows.reshape(blocks, -1, outputs, per_column, p)  # columns are (position, output)
     rows = jnp.moveaxis(rows, 2, 0).reshape(outputs, -1, p)
-    used = jnp.any(rows != 0, axis=2)
-    each, last = rows.shape[1] // blocks, rows.shape[1]
-    order = jnp.pad(jnp.argsort(~used, axis=1, stable=True), ((0, 0), (0, _LINES)), constant_values=last)
-    per_position = each // (c // outputs)
+    per_block = rows.shape[1] // blocks
 
     def images(rows, index):
-        """B of the rows chosen by ``index``, as columns (samples, _LINES)."""
-        index = jnp.minimum(index, last - 1)
-        activation = masks[index // each % (blocks // 2)].T * (Z @ rows[index].astype(jnp.float32).T)
-        return readout.lower_column(activation, index % each // per_position)
+        """B of the rows chosen by ``index``, as columns (samples, _ROWS)."""
+        activation = masks[index // per_block % (blocks // 2)].T * (Z @ rows[index].astype(jnp.float32).T)
+        columns = readout.lower_column(activation, index % per_block // per_column)
+        return jnp.where(index < rows.shape[0], columns, 0.0)
 
-    def add(carry):
-        start, same = carry
-        index = jax.lax.dynamic_slice_in_dim(order, start, _LINES, axis=1)
-        columns = jnp.where((index < last)[:, None], jax.vmap(images)(rows, index), 0.0)
-        return start + _LINES, same + columns @ jnp.swapaxes(columns, 1, 2)
+    def add_rows(same, index):
+        columns = jax.vmap(images)(rows, index)
+        return same + columns @ jnp.swapaxes(columns, 1, 2)
 
-    zero = jnp.zeros((), jnp.int32)
+    def add_lines(H, index):
+        gates = masks[index % (blocks // 2), :, None]
+        image = jax.vmap(readout.lower)(gates * (Z @ lines[index].astype(jnp.float32)))
+        image = jnp.where(index[:, None] < blocks, image.reshape(len(index), -1), 0.0)
+        return H + image.T @ image
+
     same = jnp.zeros((outputs, samples, samples), jnp.float32)
-    same = jax.lax.while_loop(lambda carry: carry[0] < jnp.max(jnp.sum(used, axis=1)), add, (zero, same))[1]
-    if outputs == 1:
-        H = same[0]
-    else:
+    same = _fold(jnp.any(rows != 0, axis=2), _ROWS, add_rows, same)
+    H = same[0]
+    if outputs > 1:
         H = jnp.einsum("cnm,ce->ncme", same, jnp.eye(outputs, dtype=same.dtype))
         H = H.reshape(samples * outputs, samples * outputs)
-    if several:
-
-        def image(block):
-            lowered = readout.lower(masks[block % (blocks // 2)][:, None] * (Z @ lines[block].astype(jnp.float32)))
-            return lowered.reshape(-1)
-
-        L = jax.lax.map(image, jnp.arange(blocks), batch_size=_BLOCKS)
-        H = H + L.T @ L
-    return H
+    return _fold(jnp.any(lines != 0, axis=(1, 2)), _BLOCKS, add_lines, H) if joint else H
 
 
 def _direction(

@@ -20,6 +20,8 @@ def problem_of(c: int = 1):
 
 
 FEATURES = {"dense": Dense(), "pool": ConvPool((2,)), "flatten": ConvFlatten((2,))}
+CASES = [(2, "shared", "flatten"), (2, "per-output", "pool"), (1, "shared", "dense"), (1, "shared", "flatten")]
+CASES += [(2, "shared", "dense"), (2, "per-output", "dense"), (2, "per-output", "flatten"), (2, "shared", "pool")]
 
 
 def rows_problem(c: int, features: str):
@@ -29,8 +31,7 @@ def rows_problem(c: int, features: str):
     return make_problem(X, Y, 0.5, arrangements=cells, features=FEATURES[features])
 
 
-@pytest.mark.parametrize("features", FEATURES)
-@pytest.mark.parametrize(("c", "grouping"), [(1, "shared"), (2, "shared"), (2, "per-output")])
+@pytest.mark.parametrize(("c", "grouping", "features"), CASES)
 def test_direction_is_newtons_of_the_dual_gradient(c, grouping, features):
     """The derivative of the gradient along the direction is minus the gradient."""
     problem = rows_problem(c, features) if features != "dense" else problem_of(c)
@@ -58,11 +59,11 @@ def test_direction_is_newtons_of_the_dual_gradient(c, grouping, features):
     assert float(jnp.linalg.norm(slope(rough) + g)) <= 1.001e-3 * float(jnp.linalg.norm(g))
 
 
-@pytest.mark.parametrize("features", FEATURES)
-@pytest.mark.parametrize(("c", "grouping"), [(1, "shared"), (2, "shared"), (2, "per-output")])
+@pytest.mark.parametrize(("c", "grouping", "features"), CASES)
 def test_the_preconditioners_matrix_is_the_hessians(c, grouping, features, monkeypatch):
-    """Conjugate gradients would hide what is missing of it. More lines than are summed up at a time."""
-    monkeypatch.setattr(cone_newton, "_LINES", 3)
+    """Conjugate gradients would hide what is missing of it. More rows and groups than are summed up at a time."""
+    monkeypatch.setattr(cone_newton, "_ROWS", 3)
+    monkeypatch.setattr(cone_newton, "_BLOCKS", 2)
     problem = rows_problem(c, features) if features != "dense" else problem_of(c)
     program = cone_program(problem, grouping)
     rng = np.random.default_rng(2)
