@@ -217,7 +217,8 @@ class ConeNewton(Solver):
         gradient = jnp.linalg.norm(R - Y + program.forward(Q))
         dual_norm = jnp.max(program.norms(q - state.multiplier)) / sigma
 
-        solved = gradient <= state.target
+        # Where a Newton step gains less than rounding there is nothing left to solve.
+        solved = (gradient <= state.target) | (enough & (-slope <= 16 * eps * jnp.abs(here)))
         largest = largest_penalty(program.operator)
         kept = jnp.where(enough, sigma, 0.1 * sigma)  # a failed line search means that sigma is too large
         return state._replace(
