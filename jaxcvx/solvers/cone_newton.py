@@ -217,8 +217,9 @@ class ConeNewton(Solver):
         gradient = jnp.linalg.norm(R - Y + program.forward(Q))
         dual_norm = jnp.max(program.norms(q - state.multiplier)) / sigma
 
-        # Where a Newton step gains less than rounding there is nothing left to solve.
-        solved = (gradient <= state.target) | (enough & (-slope <= 16 * eps * jnp.abs(here)))
+        # At the end of rounding the potential does not tell steps apart and the gradient falls no more.
+        ended = enough & (-slope <= 16 * eps * jnp.abs(here)) & (gradient >= 0.5 * jnp.linalg.norm(g))
+        solved = (gradient <= state.target) | ended
         largest = largest_penalty(program.operator)
         kept = jnp.where(enough, sigma, 0.1 * sigma)  # a failed line search means that sigma is too large
         return state._replace(
