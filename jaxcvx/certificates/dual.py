@@ -175,7 +175,7 @@ def _project_columns(
 
 def _no_rows(targets: Float[Array, "q p k"]) -> ActiveRows:
     q, p, k = targets.shape
-    return jax.tree.map(lambda a: jnp.broadcast_to(a, (q, k, *a.shape)), no_active_rows(p, targets.dtype))
+    return no_active_rows(p, targets.dtype, (q, k))
 
 
 def search_cones(

@@ -36,9 +36,10 @@ class _Iteration(NamedTuple):
     step: Array
 
 
-def no_active_rows(p: int, dtype: Any) -> ActiveRows:
-    """Start of the iteration without any guess."""
-    return ActiveRows(jnp.zeros(p, jnp.int32), jnp.zeros(p, dtype), jnp.zeros(p, bool))
+def no_active_rows(p: int, dtype: Any, batch: tuple[int, ...] = ()) -> ActiveRows:
+    """Start of the iteration without any guess, for a batch of projections."""
+    shape = (*batch, p)
+    return ActiveRows(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, dtype), jnp.zeros(shape, bool))
 
 
 def project_cone(
@@ -152,9 +153,8 @@ def lifted_by(
     rows: Float[Array, "n p"], signs: Float[Array, n], targets: Float[Array, "p k"], active: ActiveRows
 ) -> Float[Array, "p k"]:
     """``target + A^T lambda`` for each column of ``targets`` and its own multipliers, a batch of k active rows."""
-    size = jnp.linalg.norm(rows, axis=1)
-    unit = signs[:, None] * rows * jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 0.0)[:, None]
-    return targets + jnp.einsum("ks,ksp->pk", jnp.where(active.used, active.value, 0.0), unit[active.index])
+    values = jnp.where(active.used, active.value, 0.0)
+    return targets + jnp.einsum("ks,ksp->pk", values, _unit_rows(rows, signs, active))
 
 
 def project_cells(
@@ -177,27 +177,33 @@ def least_norm_shift(
     return point[:-1] / jnp.where(point[-1] > 0, point[-1], jnp.inf)
 
 
+def _unit_rows(
+    rows: Float[Array, "n p"], signs: Float[Array, n], active: ActiveRows
+) -> Float[Array, "*k p p"]:
+    """The constraints' normals in the slots, of unit norm; zero where there is none."""
+    chosen = signs[active.index, None] * rows[active.index]
+    square = jnp.sum(chosen**2, axis=-1, keepdims=True)
+    keep = active.used[..., None] & (square > 0)
+    return jnp.where(keep, chosen / jnp.sqrt(jnp.where(keep, square, 1.0)), 0.0)
+
+
 def face_projector(
     rows: Float[Array, "n p"], signs: Float[Array, n], active: ActiveRows
 ) -> Float[Array, "p p"]:
-    """Orthogonal projector on the span of the face that the active rows hold: a derivative of the projection."""
-    chosen = signs[active.index, None] * rows[active.index]
-    square = jnp.sum(chosen**2, axis=1, keepdims=True)
-    keep = active.used[:, None] & (square > 0)
-    unit = jnp.where(keep, chosen / jnp.sqrt(jnp.where(keep, square, 1.0)), 0.0)
-    p = rows.shape[1]
-    gram = (
-        unit @ unit.T + jnp.diag(jnp.where(keep[:, 0], 0.0, 1.0)) + 4 * jnp.finfo(rows.dtype).eps * jnp.eye(p)
-    )
+    """Orthogonal projector on the span of the face that the active rows hold: a derivative of the projection.
+
+    Has derivatives with respect to the rows.
+    """
+    unit, p = _unit_rows(rows, signs, active), rows.shape[1]
+    empty = jnp.all(unit == 0, axis=1)
+    gram = unit @ unit.T + jnp.diag(jnp.where(empty, 1.0, 0.0)) + 4 * jnp.finfo(rows.dtype).eps * jnp.eye(p)
     return jnp.eye(p, dtype=rows.dtype) - unit.T @ jnp.linalg.solve(gram, unit)
 
 
 def face_basis(rows: Float[Array, "n p"], signs: Float[Array, n], active: ActiveRows) -> Float[Array, "p p"]:
     """Orthonormal rows that span the face that the active rows hold: as many as it has dimensions, the others zero."""
-    chosen = signs[active.index, None] * rows[active.index]
-    square = jnp.sum(chosen**2, axis=1, keepdims=True)
-    keep = active.used & (square[:, 0] > 0)
-    unit = jnp.where(keep[:, None], chosen / jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    unit = _unit_rows(rows, signs, active)
+    empty = jnp.all(unit == 0, axis=1)
     # Of the full QR of the active rows, followed by zeros, the last columns of Q are orthogonal to all rows.
-    Q = jnp.linalg.qr(unit[jnp.argsort(~keep, stable=True)].T)[0]
-    return jnp.where(jnp.arange(rows.shape[1])[:, None] >= jnp.sum(keep), Q.T, 0.0)
+    Q = jnp.linalg.qr(unit[jnp.argsort(empty, stable=True)].T)[0]
+    return jnp.where(jnp.arange(len(empty))[:, None] >= jnp.sum(~empty), Q.T, 0.0)

@@ -27,6 +27,7 @@ from jaxcvx.certificates.dual import (
 from jaxcvx.diff.implicit import Optimality
 from jaxcvx.networks.network import Network
 from jaxcvx.networks.recovery import network_from_cone
+from jaxcvx.operators.fold import fold_marked
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.projections import ActiveRows, face_projector, lifted_by, no_active_rows, project_cone
 from jaxcvx.operators.prox import shrink_groups
@@ -94,27 +95,21 @@ class ConeProgram(NamedTuple):
         Z = self.operator.Z
         lifted = jax.vmap(lifted_by, in_axes=(None, 0, 0, 0))(Z, self.signs, Q, warm)
         long = jnp.any(self.norms(lifted) > threshold * (1 - 16 * jnp.finfo(Q.dtype).eps), axis=(1, 2))
-        order = jnp.pad(jnp.argsort(~long, stable=True), (0, _CHUNK), constant_values=Q.shape[0])
         enough = None if self.shared and Q.shape[2] > 1 else threshold
         cell = jax.vmap(
             lambda s, v, w: project_cone(Z, s, v, warm=w, enough=enough), in_axes=(None, 1, 0), out_axes=(1, 0)
         )
 
-        def chunk(carry):
-            start, points, rows = carry
-            index = jax.lax.dynamic_slice(order, (start,), (_CHUNK,))
-            some, found = jax.vmap(cell)(self.signs[index], Q[index], jax.tree.map(lambda a: a[index], rows))
-            target = jnp.where((index < Q.shape[0]) & long[jnp.minimum(index, Q.shape[0] - 1)], index, Q.shape[0])
-            put = lambda old, new: old.at[target].set(new, mode="drop")  # noqa: E731
-            return start + _CHUNK, put(points, some), jax.tree.map(put, rows, found)
+        def some(carry, index):
+            found = jax.vmap(cell)(self.signs[index], Q[index], jax.tree.map(lambda a: a[index], carry[1]))
+            return jax.tree.map(lambda old, new: old.at[index].set(new, mode="drop"), carry, found)
 
-        begin = (jnp.zeros((), jnp.int32), lifted, warm)
-        return jax.lax.while_loop(lambda carry: carry[0] < jnp.sum(long), chunk, begin)[1:]
+        return fold_marked(long, _CHUNK, some, (lifted, warm))
 
     def no_rows(self, Q: Stack) -> ActiveRows:
         """Cold start for ``project``."""
         q, p, c = Q.shape
-        return jax.tree.map(lambda a: jnp.broadcast_to(a, (q, c, *a.shape)), no_active_rows(p, Q.dtype))
+        return no_active_rows(p, Q.dtype, (q, c))
 
     def objective(self, problem: Problem, Q: Stack) -> Float[Array, ""]:
         """Value of the program at Q."""

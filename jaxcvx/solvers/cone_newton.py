@@ -12,14 +12,14 @@ projection, so it is feasible to rounding; the multipliers of the projections bo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound
+from jaxcvx.operators.fold import fold_marked
 from jaxcvx.operators.projections import ActiveRows, face_basis
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
@@ -46,19 +46,6 @@ class _State(NamedTuple):
     bound: Array
 
 
-def _fold(flags: Bool[Array, "... m"], size: int, body: Callable[[Any, Array], Any], value: Any) -> Any:
-    """``value = body(value, indices)`` over the places that ``flags`` marks, ``size`` at a time; too high: none."""
-    count, last = jnp.max(jnp.sum(flags, axis=-1)), flags.shape[-1]
-    order = jnp.argsort(~flags, axis=-1, stable=True)
-    order = jnp.pad(order, [(0, 0)] * (flags.ndim - 1) + [(0, size)], constant_values=last)
-
-    def step(carry):
-        start, value = carry
-        return start + size, body(value, jax.lax.dynamic_slice_in_dim(order, start, size, axis=-1))
-
-    return jax.lax.while_loop(lambda carry: carry[0] < count, step, (jnp.zeros((), jnp.int32), value))[1]
-
-
 def _derivative(program: ConeProgram, q: Stack, rows: ActiveRows, threshold: Array) -> tuple[Array, Stack]:
     """The generalised derivative J of the prox at projections q, of active groups only: faces (q c p p) and lines.
 
@@ -76,7 +63,7 @@ def _derivative(program: ConeProgram, q: Stack, rows: ActiveRows, threshold: Arr
         found = basis(program.operator.Z, program.signs[index], jax.tree.map(lambda a: a[index], rows))
         return faces.at[index].set(found, mode="drop")
 
-    faces = _fold(jnp.any(on, axis=(1, 2)), _BLOCKS, some, jnp.zeros((blocks, c, p, p), q.dtype))
+    faces = fold_marked(jnp.any(on, axis=(1, 2)), _BLOCKS, some, jnp.zeros((blocks, c, p, p), q.dtype))
     return jnp.sqrt(first)[:, :, None, None] * faces, lines
 
 
@@ -113,12 +100,12 @@ def _sum_up(program: ConeProgram, faces: Float[Array, "q c p p"], lines: Stack, 
         return H + image.T @ image
 
     same = jnp.zeros((outputs, samples, samples), jnp.float32)
-    same = _fold(jnp.any(rows != 0, axis=2), _ROWS, add_rows, same)
+    same = fold_marked(jnp.any(rows != 0, axis=2), _ROWS, add_rows, same)
     H = same[0]
     if outputs > 1:
         H = jnp.einsum("cnm,ce->ncme", same, jnp.eye(outputs, dtype=same.dtype))
         H = H.reshape(samples * outputs, samples * outputs)
-    return _fold(jnp.any(lines != 0, axis=(1, 2)), _BLOCKS, add_lines, H) if joint else H
+    return fold_marked(jnp.any(lines != 0, axis=(1, 2)), _BLOCKS, add_lines, H) if joint else H
 
 
 def _direction(

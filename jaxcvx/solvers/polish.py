@@ -71,7 +71,7 @@ def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> 
 
     linear = LinearMap(forward, adjoint)
     first = (network.hidden * size[:, None])[:, :, None]
-    rows = jax.vmap(lambda _: no_active_rows(Z.shape[1], Z.dtype))(size)
+    rows = no_active_rows(Z.shape[1], Z.dtype, size.shape)
     guess = 0.05 * (loss.curvature or 1.0) * readout.gain * jnp.sum(Z**2)
 
     def block(_, state):

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcvx import ConvFlatten, ConvPool, Dense, Status, make_problem, sample_arrangements, solve
+from jaxcvx import ConeADMM, ConvFlatten, ConvPool, Dense, Status, make_problem, sample_arrangements, solve
 from jaxcvx.solvers import cone_newton
 from jaxcvx.solvers.cone import cone_program
 from jaxcvx.solvers.cone_newton import ConeNewton, _direction
 from tests.helpers import cone_optimum, distinct_cells, gaussian_data
+from tests.solvers.test_proximal_gradient import hard_data
+from tests.solvers.test_proximal_gradient import problem_of as hard_problem
 
 
 def problem_of(c: int = 1):
@@ -83,11 +85,12 @@ def test_the_preconditioners_matrix_is_the_hessians(c, grouping, features, monke
     np.testing.assert_allclose(found, expected, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
-def test_projections_that_do_not_matter_are_bounded():
-    problem = problem_of(2)
+@pytest.mark.parametrize("c", [1, 2])
+def test_projections_that_do_not_matter_are_bounded(c):
+    problem = problem_of(c)
     program = cone_program(problem, "shared")
     rng = np.random.default_rng(1)
-    Q = jnp.asarray(rng.standard_normal((12, 2, 2)))
+    Q = jnp.asarray(rng.standard_normal((12, 2, c)))
     exact, rows = program.project(Q, program.no_rows(Q))
     norms = program.norms(exact)
     for threshold in (0.0, float(jnp.median(norms)), 10.0):
@@ -96,6 +99,13 @@ def test_projections_that_do_not_matter_are_bounded():
             shrunk = program.shrink(points, jnp.asarray(threshold))
             np.testing.assert_allclose(shrunk, program.shrink(exact, jnp.asarray(threshold)), atol=1e-12)
             assert bool(jnp.all(program.norms(points) >= norms - 1e-12))
+
+
+def test_subproblems_end_at_rounding():
+    """Targets of 1e5 beside others of 1, and hardly any penalty: no step reaches what is asked of the gradient."""
+    X, Y, cells = hard_data("outlier target")
+    solution = solve(hard_problem(X, Y, 1e-4, cells=cells), ConeADMM(tol=1e-8))
+    assert solution.status == Status.CONVERGED and solution.program_gap <= 1e-8
 
 
 @pytest.mark.parametrize(("c", "grouping"), [(1, "shared"), (2, "per-output")])
