@@ -107,6 +107,43 @@ def test_a_search_finds_the_same_from_anywhere(c, grouping):
             assert float(found.norm) == pytest.approx(exact, rel=1e-9) and float(found.norm) >= exact * (1 - 1e-13)
 
 
+def test_a_search_ends_only_where_no_cell_is_left_that_could_win():
+    """The cells to begin with fill two chunks, the second of which holds nothing, and the winner comes last of all."""
+    bounds, truth = np.linspace(2.0, 9.0, 60), np.full(60, 0.1)
+    truth[[3, 40, 0]] = 1.5, 3.0, 2.0
+    first = np.zeros(60, bool)
+    first[[3, *range(4, 35)]] = True
+    bounds[4:35], bounds[0] = 1.0, 3.5
+
+    def exact(index, best, seen):
+        return jnp.asarray(truth)[index], seen.at[index].set(True)
+
+    best, seen = dual._max_over_cells(jnp.asarray(bounds), exact, jnp.zeros(60, bool), jnp.asarray(first))
+    assert float(best) == 3.0
+    assert np.all(seen | (bounds <= 3.0))
+    alone, _ = dual._max_over_cells(jnp.asarray(bounds), exact, jnp.zeros(60, bool))
+    assert float(alone) == 3.0
+
+
+@pytest.mark.float32
+def test_lengths_are_rounded_up():
+    """In float32, of a point that is a sum of large terms that cancel, against the same sum in float64."""
+    below = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        Z = (rng.standard_normal((60, 6)) * [1, 1, 1, 1, 1, 1e-2]).astype(np.float32)
+        signs = np.where(Z @ rng.standard_normal(6) >= 0, 1, -1).astype(np.float32)
+        target = rng.standard_normal(6).astype(np.float32)
+        point, rows = jax.jit(dual.project_cone)(Z, signs, target)
+        index, value = np.asarray(rows.index), np.where(rows.used, rows.value, 0).astype(float)
+        normals = signs[index, None] * Z[index].astype(float)
+        true = np.linalg.norm(target.astype(float) + (normals / np.linalg.norm(normals, axis=1)[:, None]).T @ value)
+        batch = jax.tree.map(lambda a: a[None], rows)
+        assert float(dual._lengths(point[:, None], jnp.asarray(target)[:, None], batch)[0]) >= true
+        below += float(jnp.linalg.norm(point)) < true
+    assert below > 5  # what is computed without is too short as often as not
+
+
 def test_norms_of_numbers_that_are_none_are_none():
     X, R = gaussian_data(0, 12, 3, 1)
     operator = make_problem(X, R, 0.1, arrangements=distinct_cells(0, X, 40)).operator

@@ -146,6 +146,8 @@ def test_points_inside_and_in_the_polar():
     np.testing.assert_array_equal(project(rows, signs, inside)[0], inside)
     np.testing.assert_allclose(project(rows, signs, -inside)[0], 0, atol=1e-15)
     np.testing.assert_array_equal(project(rows, signs, np.zeros(P))[0], 0)
+    _, warm = project(rows, signs, -inside)
+    np.testing.assert_array_equal(project(rows, signs, np.zeros(P), warm)[0], 0)
     np.testing.assert_array_equal(
         project(0 * rows, signs, -inside)[0], -inside
     )  # zero rows constrain nothing
