@@ -113,7 +113,7 @@ def run(
       share: of the entries that are observed.
     """
     import jaxcvx
-    from jaxcvx.problems.low_rank_descent import conjugate_descent
+    from jaxcvx.transforms.scaled_descent import conjugate_descent
 
     d1, d2, r = size
     *truth, rows, cols, values = planted(d1, d2, r, share)

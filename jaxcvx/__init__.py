@@ -1,5 +1,6 @@
 """jaxcvx: two-layer ReLU networks trained to certified global optimality."""
 
+from jaxcvx import _methods as _methods
 from jaxcvx import errors as errors
 from jaxcvx.analysis.closed_forms import rank_one_solution, whitened_solution
 from jaxcvx.analysis.extreme_points import bias_intervals, residual_neurons, vertex_network

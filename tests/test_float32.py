@@ -86,6 +86,7 @@ def test_gated_program(c):
         assert 0 <= solution.program_gap <= 1e-4
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("c", [1, 3])
 def test_cone_program(c):
     for seed in range(3):

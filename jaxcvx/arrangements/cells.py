@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,6 @@ from jaxtyping import Array, Bool, Float
 
 from jaxcvx.errors import InvalidTypeError, invalid, wrong_type
 from jaxcvx.operators.features import Features, resolve_features
-
-if TYPE_CHECKING:
-    from jaxcvx.networks.network import Network
 
 _CHUNK = 1 << 22  # entries of a temporary (cells x rows) block
 
@@ -47,6 +44,18 @@ class Arrangements:
 
     def __len__(self) -> int:
         return self.num_cells
+
+
+class HasNeurons(Protocol):
+    """A network, as far as its cells depend on it."""
+
+    @property
+    def hidden(self) -> Any:
+        """(m, p) hidden weights, one row per neuron."""
+
+    @property
+    def features(self) -> Any:
+        """How inputs become the rows that hidden weights multiply."""
 
 
 class HostRows(NamedTuple):
@@ -176,7 +185,7 @@ def count_cells(rows: Float[Array, "N p"]) -> tuple[int, int]:
     return max_num_cells(len(host), rank), rank
 
 
-def arrangements_of(network: Network, X: Any) -> Arrangements:
+def arrangements_of(network: HasNeurons, X: Any) -> Arrangements:
     """Cells in which the neurons of ``network`` lie: masks ``1[Z u_j >= 0]`` with Z = features.matrix(X).
 
     Neurons with zero weights are dropped and equal cells merged (first neuron kept), so the number of cells

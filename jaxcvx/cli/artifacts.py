@@ -12,6 +12,8 @@ import numpy as np
 from jaxcvx.checkpoint import replacing
 from jaxcvx.cli.model import save_model
 from jaxcvx.cli.pipeline import Result
+from jaxcvx.plots.convergence import plot_convergence
+from jaxcvx.plots.regions import plot_regions
 
 
 def write_text(path: str, text: str) -> None:
@@ -29,8 +31,6 @@ def write_artifacts(folder: str, report: dict[str, Any], result: Result) -> list
     paths = {name: os.path.join(folder, name) for name in ("model.npz", "report.json", "convergence.png")}
     save_model(paths["model.npz"], result.network, result.split.prep, {"width": result.network.width})
     write_text(paths["report.json"], json.dumps(report, indent=2) + "\n")
-    from jaxcvx.plots.convergence import plot_convergence
-
     assert result.solution.history is not None
     plot_convergence(
         paths["convergence.png"],
@@ -47,8 +47,6 @@ def write_artifacts(folder: str, report: dict[str, Any], result: Result) -> list
 
 
 def _regions(path: str, report: dict[str, Any], result: Result) -> str:
-    from jaxcvx.plots.regions import plot_regions
-
     network, prep, split = result.network, result.split.prep, result.split
     hidden = np.asarray(network.hidden)
     strength = np.linalg.norm(hidden, axis=1) * np.linalg.norm(np.asarray(network.output), axis=1)

@@ -15,8 +15,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from jaxcvx.datasets import DATASET_NAMES
-from jaxcvx.errors import FileFormatError, JaxcvxError, invalid
+import jax
+
+from jaxcvx.cli.apply import certify_file, predict_file, write_predictions
+from jaxcvx.cli.artifacts import write_artifacts
+from jaxcvx.cli.pipeline import Settings, train
+from jaxcvx.cli.report import SCOPES, build_report, finite, print_report
+from jaxcvx.cli.tabular import Schema, read_training_csv
+from jaxcvx.datasets import DATASET_NAMES, load_dataset
+from jaxcvx.errors import FileFormatError, JaxcvxError, invalid, require_extra
 
 _CHECKOUT = (
     "needs a checkout of the source: git clone the repository, install it there, and call it in its root"
@@ -66,8 +73,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(args: argparse.Namespace) -> Any:
-    from jaxcvx.cli.pipeline import Settings
-
     beta: float | str = args.beta
     if beta != "auto":
         try:
@@ -89,9 +94,6 @@ def _settings(args: argparse.Namespace) -> Any:
 
 
 def _load(args: argparse.Namespace) -> Any:
-    from jaxcvx.cli.tabular import Schema, read_training_csv
-    from jaxcvx.datasets import load_dataset
-
     if args.data in DATASET_NAMES:
         data = load_dataset(args.data)
         return data, Schema.numeric(data.feature_names, "target")
@@ -108,8 +110,6 @@ def _progress(show: bool) -> Iterator[Callable[[str, float], None]]:
     if not show:
         yield lambda stage, done: None
         return
-    from jaxcvx.errors import require_extra
-
     module: Any = require_extra("rich.progress", "cli")
     console = require_extra("rich.console", "cli").Console(stderr=True)  # type: ignore[attr-defined]
     bar = module.Progress(console=console, transient=True)
@@ -128,10 +128,6 @@ def _checkpoint(folder: str) -> str:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from jaxcvx.cli.artifacts import write_artifacts
-    from jaxcvx.cli.pipeline import train
-    from jaxcvx.cli.report import build_report, print_report
-
     settings = _settings(args)
     data, schema = _load(args)
     try:
@@ -153,8 +149,6 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from jaxcvx.cli.apply import predict_file, write_predictions
-
     values = predict_file(args.model, args.file)
     if args.json:
         print(json.dumps({"prediction": values}))
@@ -164,9 +158,6 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _certify(args: argparse.Namespace) -> int:
-    from jaxcvx.cli.apply import certify_file
-    from jaxcvx.cli.report import SCOPES, finite
-
     numbers = certify_file(args.model, args.file, args.method)
     if args.json:
         print(json.dumps(finite(numbers), indent=2))
@@ -196,8 +187,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "experiment": lambda a: _from_checkout("experiments", a),
     }
     try:
-        import jax
-
         with jax.enable_x64(True):
             return handlers[args.command](args)
     except JaxcvxError as err:

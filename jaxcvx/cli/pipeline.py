@@ -14,6 +14,7 @@ import numpy as np
 from jaxcvx.arrangements.cells import Arrangements, arrangements_of, count_cells, merge_arrangements
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.arrangements.sample import sample_arrangements
+from jaxcvx.certificates.beta import beta_max
 from jaxcvx.certificates.certificate import (
     Certificate,
     bound_scope,
@@ -170,7 +171,7 @@ def choose_beta(
     held = np.arange(n) % 4 == 0
     Y = prep.targets(split.y)
     problem = make_problem(split.X[~held], Y[~held], 1.0, loss=prep.loss, features=FEATURES)
-    top = problem.beta_max("network")
+    top = beta_max(problem, "network")
     solver = GradientDescent(width=settings.width, max_steps=400, schedule="cosine", check_every=50)
     betas = jnp.asarray(PATH) * top
     nets = jax.vmap(lambda b: solve(problem.replace(beta=b), solver, key=key).network)(betas)
@@ -265,7 +266,7 @@ def train(
     keys = jax.random.split(jax.random.key(settings.seed), 5)
     Y = split.prep.targets(split.y)
     problem = make_problem(split.X, Y, 1.0, loss=split.prep.loss, features=FEATURES)
-    top = float(problem.beta_max("network"))
+    top = float(beta_max(problem, "network"))
     validation: list[tuple[float, float]] = []
     if settings.beta == "auto":
         fraction, validation = choose_beta(split, settings, keys[0], report)

@@ -15,7 +15,9 @@ from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
 from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.operators.features import Dense, Features
 from jaxcvx.operators.precision import with_full_precision
+from jaxcvx.problems.base import as_beta, as_real_matrix, as_targets
 from jaxcvx.problems.loss import Loss
+from jaxcvx.problems.losses import resolve_loss
 from jaxcvx.problems.relu import Problem
 
 
@@ -219,8 +221,6 @@ def checked_network(network: object) -> Network:
     Raises:
       InvalidInputError, InvalidTypeError: naming the field.
     """
-    from jaxcvx.problems.base import as_real_matrix
-
     if not isinstance(network, Network):
         raise wrong_type("network", network, "jaxcvx.Network")
     if not isinstance(network.features, Features):
@@ -244,9 +244,6 @@ def checked_network(network: object) -> Network:
 
 def problem_for(network: Network, X: object, Y: object, beta: object, loss: str | Loss) -> Problem:
     """Validated problem with the network's features, whose targets fit the network's outputs."""
-    from jaxcvx.problems.base import as_beta, as_real_matrix, as_targets
-    from jaxcvx.problems.losses import resolve_loss
-
     network = checked_network(network)
     resolved = resolve_loss(loss)
     X = as_real_matrix("X", X, network.features.ndims)

@@ -15,14 +15,18 @@ import subprocess
 import sys
 from typing import Any
 
+import jax
+import numpy as np
+
+import jaxcvx
+from jaxcvx import parallel
+
 DEVICES = 2  # per process
 SAMPLES, WIDTH, OUTPUTS, CELLS, BETA = 45, 4, 2, 13, 5.0  # samples and cells that the devices don't divide
 
 
 def data() -> tuple[Any, Any, Any]:
     """The whole problem, the same on all processes; in practice each loads its own rows."""
-    import numpy as np
-
     rng = np.random.default_rng(0)
     X = rng.standard_normal((SAMPLES, WIDTH))
     Y = np.maximum(X @ rng.standard_normal((WIDTH, 3)), 0) @ rng.standard_normal((3, OUTPUTS))
@@ -31,23 +35,13 @@ def data() -> tuple[Any, Any, Any]:
 
 def solve_together(process: int, processes: int, coordinator: str) -> dict[str, Any]:
     """What one process does."""
-    import jax
-
-    import jaxcvx
-
-    jaxcvx.parallel.initialize(coordinator, processes, process)
+    parallel.initialize(coordinator, processes, process)
     with jax.enable_x64(True):
         return _compare(process, processes)
 
 
 def _compare(process: int, processes: int) -> dict[str, Any]:
     """This process's rows solved together with those of the others, and all rows on one device."""
-    import jax
-    import numpy as np
-
-    import jaxcvx
-    from jaxcvx import parallel
-
     X, Y, gates = data()
     mine = np.array_split(np.arange(SAMPLES), processes)[process]  # unequal shares: rows are added
     mesh = parallel.make_mesh(cells=DEVICES)  # samples over processes, cells over the devices of each

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxcvx.errors import invalid, require_extra
 from jaxcvx.plots.figure import BLUE, FAINT, GREEN, INK, VERMILLION, label, new_figure, save_png, style
-
-if TYPE_CHECKING:
-    from jaxcvx.solvers.base import History
+from jaxcvx.solvers.base import History
 
 _ZOOM = 30.0  # on a log axis nothing further than this factor from the final value is shown
 

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxcvx.errors import InvalidTypeError, invalid, shown, wrong_type
 from jaxcvx.operators.observation import Observation, Whole
 from jaxcvx.problems.smooth import SmoothProblem
+from jaxcvx.transforms.scaled_descent import conjugate_descent, constant_descent
 
 Factors = Any  # U, or (U, V)
 _OVERSAMPLING, _POWER_STEPS = 5, 5
@@ -217,8 +218,6 @@ class LowRankProblem(SmoothProblem):
 
     def default_optimizer(self, batch_size: int | None = None) -> Any:
         """Conjugate scaled gradients with exact steps; constant steps for mini-batches and for constraints."""
-        from jaxcvx.problems.low_rank_descent import conjugate_descent, constant_descent
-
         if batch_size is None and self.row_bounds is None:
             return conjugate_descent(self, self.shrinkage)
         return constant_descent(self, batch_size)

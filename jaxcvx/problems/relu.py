@@ -10,7 +10,7 @@ with Z = features.matrix(X), ``lower`` the readout (the identity for dense netwo
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -55,17 +55,13 @@ class Problem:
             changes["beta"] = jnp.asarray(changes["beta"], self.X.dtype)
         return dataclasses.replace(self, **changes)
 
-    def beta_max(self, program: str | None = None) -> Float[Array, ""]:
-        """Smallest beta whose solution is zero; see :func:`jaxcvx.beta_max`."""
-        from jaxcvx.certificates.beta import beta_max
+    if TYPE_CHECKING:  # bound in jaxcvx/_methods.py, as the functions behind them lie in higher layers
 
-        return beta_max(self, program)
+        def beta_max(self, program: str | None = None) -> Float[Array, ""]:
+            """Smallest beta whose solution is zero; see :func:`jaxcvx.beta_max`."""
 
-    def memory_estimate(self, solver: Any) -> int:
-        """Bytes that a solve takes at its peak; see :func:`jaxcvx.memory_estimate`."""
-        from jaxcvx.solvers.driver import memory_estimate
-
-        return memory_estimate(self, solver)
+        def memory_estimate(self, solver: Any) -> int:
+            """Bytes that a solve takes at its peak; see :func:`jaxcvx.memory_estimate`."""
 
     @property
     def dtype(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -38,11 +38,10 @@ class SmoothProblem(abc.ABC):
         """True if the data are finite."""
         return all_finite(self)
 
-    def memory_estimate(self, solver: Any) -> int:
-        """Bytes that a solve takes at its peak; see :func:`jaxcvx.memory_estimate`."""
-        from jaxcvx.solvers.driver import memory_estimate
+    if TYPE_CHECKING:  # bound in jaxcvx/_methods.py, as the function behind it lies in a higher layer
 
-        return memory_estimate(self, solver)
+        def memory_estimate(self, solver: Any) -> int:
+            """Bytes that a solve takes at its peak; see :func:`jaxcvx.memory_estimate`."""
 
     def sampled_objective(self, params: Any, key: PRNGKeyArray, batch_size: int) -> Float[Array, ""]:
         """An unbiased estimate of ``objective`` from ``batch_size`` samples."""

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 
 from jaxcvx.errors import invalid
 from jaxcvx.problems.low_rank import Factors, LowRankProblem, register_validated
-from jaxcvx.problems.low_rank_descent import conjugate_descent, largest_singular_value
 from jaxcvx.solvers.base import Outcome, Parts, Solver
 from jaxcvx.solvers.smooth import tree_norm
+from jaxcvx.transforms.scaled_descent import conjugate_descent, largest_singular_value
 
 
 class Multipliers(NamedTuple):

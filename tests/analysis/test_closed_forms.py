@@ -34,6 +34,7 @@ def rank_one_data(seed: int, c: int, sign: float = 0.0) -> tuple[np.ndarray, np.
     return left @ rng.standard_normal((1, 4)), rng.standard_normal((9, c))
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("beta", [0.0, 0.3, 3.0])
 def test_rank_one_is_the_cone_programs_optimum(beta):
     for seed in range(5):
@@ -45,6 +46,7 @@ def test_rank_one_is_the_cone_programs_optimum(beta):
         assert network_value(*weights, X, Y, beta) == pytest.approx(float(value), rel=1e-12)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("c", "sign"), [(1, 0.0), (3, 0.0), (2, 1.0), (2, -1.0)])
 def test_adam_comes_down_to_rank_one(c, sign):
     X, Y = rank_one_data(7, c, sign)
@@ -100,6 +102,7 @@ def check_closed_form(problem, X, Y, beta, loss):
     return network, float(value)
 
 
+@pytest.mark.routine("loss0-1.5")
 @pytest.mark.parametrize("beta", [0.3, 1.5, 100.0])
 @pytest.mark.parametrize("loss", [Squared(), Hinge(), Interpolation(1e3)])
 def test_whitened_formulas_are_what_the_solvers_find(loss, beta):

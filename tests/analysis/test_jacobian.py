@@ -17,6 +17,7 @@ def _params():
     return {"W": jnp.asarray(np.random.default_rng(0).standard_normal((7, 5)) / 5), "s": jnp.asarray(1.5)}
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("method", ["auto", "gram", "lanczos"])
 def test_against_the_svd(method):
     J = jax.jacobian(lambda p: jnp.concatenate(jax.tree.leaves(_f(p))))(_params())

@@ -18,6 +18,7 @@ def sensing(m=200, n=8, rank=2):
     return jaxcvx.MatrixSensing(A, np.einsum("mij,ij->m", A, U @ U.T), rank), U, m
 
 
+@pytest.mark.long
 def test_smallest_eigenvalue_is_that_of_the_dense_hessian():
     problem, U, _ = sensing()
     point = jnp.asarray(U + 0.3)

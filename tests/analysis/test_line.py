@@ -28,6 +28,7 @@ def mixture(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     return (mu + 0.25 * rng.standard_normal(n))[:, None], np.where(np.isin(mu, (-2, 1)), -1.0, 1.0)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(
     ("a", "y", "value"),
     [
@@ -67,6 +68,7 @@ def test_neurons_have_their_kinks_at_samples():
         line_neurons(rng.standard_normal((5, 2)))
 
 
+@pytest.mark.long
 def test_classifier_is_the_linear_programs_and_the_cutting_planes():
     X, y = mixture(0, 40)
     beta = 0.1

@@ -32,6 +32,7 @@ def _by_loops(features: PatchFeatures, images: np.ndarray) -> np.ndarray:
     return np.stack(out).reshape(len(images), -1)
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("channels, stride, pool", [(1, 1, 2), (2, 2, 1), (1, 1, 3)])
 def test_features_equal_loops(channels, stride, pool):
     images = _images(shape=(7, 6, channels))

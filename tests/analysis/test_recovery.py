@@ -46,6 +46,7 @@ def test_dual_certificate_is_what_it_says():
     np.testing.assert_allclose(np.linalg.svd(A, compute_uv=False)[-1], certificate.injectivity, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_no_certificate_where_something_smaller_fits():
     """An unobserved row is free, so that X is not unique; a wrong matrix has a smaller one beside it."""
     rows, cols, _ = completion(200)

@@ -23,6 +23,7 @@ def test_factors_of_a_network():
     assert float(factors.fit) == pytest.approx(np.linalg.norm(predictions - Y))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("c", [1, 2])
 def test_spike_free_data(c):
     X, Y = gaussian_data(2, 6, 10, c)
@@ -39,6 +40,7 @@ def test_spike_free_data(c):
         assert best * (1 - 1e-6) <= value <= best * 1.1
 
 
+@pytest.mark.long
 def test_rank_one_data_of_one_sign():
     rng = np.random.default_rng(0)
     X, Y = np.abs(rng.standard_normal((6, 1))) @ rng.standard_normal((1, 3)), rng.standard_normal((6, 1))

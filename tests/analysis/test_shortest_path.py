@@ -52,6 +52,7 @@ def test_misfit_and_potential_with_a_map():
     assert not bool(report.bounds["monotone"].holds) and not bool(report.holds)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("name", [name for name in CASES if name != "low rank, n = dr/8"])
 def test_every_bound_holds_along_gradient_descent(name):
     report = case(name).report

@@ -47,6 +47,7 @@ def test_known_cases():
     assert is_spike_free(np.zeros((2, 3)))
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("seed", range(3))
 def test_inverse_m_matrices_are_spike_free(seed):
     X = inverse_m_matrix(seed, 5)
@@ -91,6 +92,7 @@ def test_bad_arguments_are_refused():
         jax.jit(is_spike_free)(np.ones((2, 3)))
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("shape", [(5, 8), (5, 5), (8, 3), (6, 1)])
 def test_witnesses_can_be_checked_by_least_squares(shape):
     X, _ = gaussian_data(7, *shape)
@@ -105,6 +107,7 @@ def test_witnesses_can_be_checked_by_least_squares(shape):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", ["squared", "hinge", "logistic"])
 def test_two_neurons_solve_spike_free_data(loss):
     X = inverse_m_matrix(0, 5)

@@ -55,6 +55,7 @@ def test_merge_is_the_union_in_order_of_first_occurrence(a, b):
     np.testing.assert_array_equal(merged.gates[:, 0], codes_of(merged))  # gates travel with their masks
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("a", "b"), [(True, False), (False, True), (True, True), (False, False)])
 def test_merge_is_complete_if_either_is(a, b):
     assert merge_arrangements(make([1], complete=a), make([2], complete=b)).complete == (a or b)
@@ -95,6 +96,7 @@ def test_dedupe_sees_a_difference_in_any_single_bit():
         assert len(dedupe_masks(masks)) == width + 1
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("n", "r"), [(1, 1), (5, 2), (14, 4), (10, 10), (7, 12), (200, 3)])
 def test_counting_formula(n, r):
     assert max_num_cells(n, r) == 2 * sum(math.comb(n - 1, k) for k in range(r))

@@ -85,6 +85,7 @@ def feasible_patterns(Z: np.ndarray) -> set[bytes]:
     return found
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("rank", [1, 2, 3, 4])
 @pytest.mark.parametrize("extra", [0, 2])
 def test_count_is_the_formula_in_general_position(rank, extra):
@@ -96,6 +97,7 @@ def test_count_is_the_formula_in_general_position(rank, extra):
             check_cells(cells, X)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("n", "d"), [(1, 3), (4, 9), (7, 7), (5, 4), (9, 6)])
 def test_high_rank_and_fewer_rows_than_columns(n, d):
     with jax.enable_x64(True):
@@ -105,6 +107,7 @@ def test_high_rank_and_fewer_rows_than_columns(n, d):
         check_cells(cells, X)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("n", "d"), [(200, 3), (2000, 2), (40, 4)])
 def test_large_instances(n, d):
     X = gaussian(0, n, d)
@@ -113,6 +116,7 @@ def test_large_instances(n, d):
     check_cells(cells, X, slack=0)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("n", "d", "bias"), [(10, 2, False), (12, 3, False), (9, 4, False), (9, 2, True)])
 def test_random_directions_find_nothing_new(n, d, bias):
     X = gaussian(n, n, d)
@@ -143,6 +147,7 @@ DEGENERATE = {
 }
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_data_against_linear_programs(name):
     Z = np.asarray(DEGENERATE[name], float)
@@ -152,6 +157,7 @@ def test_degenerate_data_against_linear_programs(name):
     assert as_set(cells.masks) == feasible_patterns(Z)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(
     "Z",
     [
@@ -243,6 +249,7 @@ def test_nearly_parallel_rows_are_kept_apart_in_float64():
         check_cells(cells, X)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("seed", range(5))
 def test_float64_cells_thinner_than_float32_keep_their_gates_inside(seed):
     X = gaussian(seed, 6, 3)
@@ -260,6 +267,7 @@ def test_float32_data_far_from_the_origin():
     check_cells(cells, X.astype(float))
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize("rank", [2, 3, 4])
 def test_float32_input(x64, rank):

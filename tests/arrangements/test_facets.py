@@ -55,6 +55,7 @@ def as_sets(index: np.ndarray) -> list[set[int]]:
     return [set(row[row >= 0].tolist()) for row in np.asarray(index)]
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("kind", ["plane", "space", "four", "duplicates", "rank 2 of 4", "grid", "scaled"])
 def test_facets_are_those_of_linear_programs(kind):
     X = rows_of(kind)
@@ -114,6 +115,7 @@ def test_a_gate_on_a_boundary_keeps_that_row():
     assert k in as_sets(facet_index(X, cells.masks[:1], touching[None]))[0]
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("kind", ["plane", "space", "duplicates", "rank 2 of 4"])
 def test_widths(kind):
     X = rows_of(kind)

@@ -32,6 +32,7 @@ def test_the_basis_is_the_best_of_its_rank():
     assert features.stride == (2, 2) and isinstance(features, ConvFlatten)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", [ConvPool, ConvFlatten])
 def test_cells_depend_on_rows_and_rank_only(channels, kind):

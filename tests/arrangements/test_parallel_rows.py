@@ -17,6 +17,7 @@ def rows_with_copies(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return sign[:, None] * base[source] + 1e-14 * rng.standard_normal((60, 4)), sign * (source + 1)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("oriented", [False, True])
 def test_groups(seed, oriented):
@@ -38,6 +39,7 @@ def test_rows_apart_by_more_than_the_tolerance_stay_apart():
     assert len(merge_parallel_rows(unit, 1e-9, oriented=True).first) == 3
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("seed", range(10))
 def test_rounding_does_not_hide_copies(seed):
     rng = np.random.default_rng(seed)

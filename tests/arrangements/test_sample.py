@@ -30,6 +30,7 @@ def as_set(masks) -> set[bytes]:
     return {row.tobytes() for row in np.asarray(masks)}
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(

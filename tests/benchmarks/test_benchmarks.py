@@ -125,6 +125,7 @@ def tiny_data() -> Any:
     return instance.X, instance.y[:, None], instance.gates
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("kind", ["gated", "relu"])
 def test_peers(kind: str) -> None:
     with jax.enable_x64(True):

@@ -31,6 +31,7 @@ def case(loss: str, c: int = 1, features: Dense = Dense()):
     return problem, Z, Y, at_zero
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("features", [Dense(), Dense(bias=True, skip=True)])
 def test_gated_threshold_by_clarabel(loss, features):
@@ -45,6 +46,7 @@ def test_gated_threshold_by_clarabel(loss, features):
     assert below < at_zero * (1 - 1e-7)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("loss", ["squared", "logistic", "huber", "hinge"])
 @pytest.mark.parametrize("features", [Dense(), Dense(bias=True, skip=True)])
 def test_network_threshold_by_clarabel(loss, features):

@@ -11,6 +11,7 @@ from jaxcvx import Arrangements
 from jaxcvx.certificates.certificate import bound_scope, double_precision, make_certificate, to_double
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(
     ("given", "upper", "lower", "gap"),
     [

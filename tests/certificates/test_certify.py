@@ -67,6 +67,7 @@ def random_network(seed: int, d: int = 2, c: int = 1) -> Network:
     return Network(jnp.asarray(size * hidden), jnp.asarray(output))
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("loss", ["squared", "logistic", "huber", "hinge"])
 @settings(max_examples=40)
 @given(seed=seeds)
@@ -136,6 +137,7 @@ def test_sampled_cells_are_joined_by_the_networks_own():
         assert made.lower <= optimum * (1 + 1e-7) and optimum <= made.upper * (1 + 1e-7)
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("loss", ["squared", "softmax"])
 def test_several_outputs_exactly_and_by_a_relaxation(loss):
     X, raw = gaussian_data(1, 8, 2, 3)

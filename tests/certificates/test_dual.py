@@ -79,6 +79,7 @@ def test_norms_of_many_cells_are_those_of_each(seed):
     assert float(relaxed_norm(operator, R)) == pytest.approx(np.minimum(decoupled, spectral).max(), rel=1e-9)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("c", [1, 2])
 @pytest.mark.parametrize("grouping", ["shared", "per-output"])
 def test_a_search_finds_the_same_from_anywhere(c, grouping):
@@ -210,6 +211,7 @@ def gated_case(loss: str):
     return OPTIMA[loss]
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 @settings(max_examples=40)
 @given(seed=seeds, log_size=st.floats(-3, 3))

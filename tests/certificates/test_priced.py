@@ -13,6 +13,7 @@ from jaxcvx.certificates.pricers import choose_pricer
 from tests.helpers import adam_objectives, gaussian_data
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("method", ["exact", "multistart", "branch"])
 def test_bounds_by_each_pricer(method):
     X, Y = gaussian_data(3, 8, 2, 2)
@@ -35,6 +36,7 @@ def test_bounds_by_each_pricer(method):
         assert made.scope in ("global", "relaxation") and 0 <= made.lower <= made.heuristic_bound * (1 + 1e-6)
 
 
+@pytest.mark.long
 def test_a_skip_connection_that_the_network_does_not_use_still_counts():
     # Linear targets: a skip connection fits them at a penalty that no neurons match.
     rng = np.random.default_rng(1)

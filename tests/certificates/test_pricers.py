@@ -42,6 +42,7 @@ def test_what_cannot_be_chosen_is_refused():
         choose_pricer(problem_of(60, 8), "exact", 8)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("c", [1, 3])
 def test_all_agree_in_the_plane(c):
     problem = problem_of(20, 2, c)

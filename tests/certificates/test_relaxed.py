@@ -42,6 +42,7 @@ def brute_force(Z: np.ndarray, R: np.ndarray) -> float:
     return float(np.linalg.norm(neurons_in_the_plane(Z).T @ R, axis=1).max())
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("c", [1, 3])
 @pytest.mark.parametrize("max_steps", [25, 400])
 def test_never_below_the_maximum_in_the_plane(c, max_steps):

@@ -111,6 +111,7 @@ def test_certify_bounds_the_models_objective(classified, capsys):
     assert numbers["scope"] == "global" and numbers["rows"] == 40
 
 
+@pytest.mark.long
 def test_regression_predicts_in_the_targets_units(regressed, capsys):
     path, out, y = regressed
     report = json.loads((out / "report.json").read_text())

@@ -132,6 +132,7 @@ def gradients_of(problems):
     return jax.jit(jax.vmap(jax.grad(value, has_aux=True)))(data(batch), batch)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("loss", OUTPUTS)
 def test_gradients_agree_with_finite_differences(loss):
     problems = [problem_of(seed, loss) for seed in (1, 2)]
@@ -143,6 +144,7 @@ def test_gradients_agree_with_finite_differences(loss):
         check_against_differences(problem, params, jax.tree.map(lambda a, i=i: a[i], gradients))
 
 
+@pytest.mark.routine(2)
 @pytest.mark.long
 @pytest.mark.parametrize("loss", OUTPUTS)
 def test_gradients_of_many_problems(loss):
@@ -200,6 +202,7 @@ def test_conjugate_gradients_give_the_same(monkeypatch):
     assert iterative == pytest.approx(dense, rel=1e-8)
 
 
+@pytest.mark.long
 def test_jaxopt_agrees():
     problem, W = solved_exactly(2, "logistic")
     _, dY, dbeta = directions(problem)
@@ -257,6 +260,7 @@ def test_zero_solutions_and_repeated_cells():
     assert_close(predictions(twice, both), predictions(problem, W), 1e-6)
 
 
+@pytest.mark.long
 def test_bias_and_skip_connection():
     problem, W = solved_exactly(3, "logistic", features=Dense(bias=True, skip=True))
     change, h = directions(problem), 1e-5
@@ -287,6 +291,7 @@ def test_cone_program():
     assert_close(slope, (up[1] - down[1]) / (2 * h))
 
 
+@pytest.mark.routine("NuclearProximalGradient-squared", "ConeADMM-hinge")
 @pytest.mark.parametrize(
     "solver,loss",
     [(CopositiveADMM(), "squared"), (NuclearProximalGradient(), "squared"), (ConeADMM(), "hinge")],

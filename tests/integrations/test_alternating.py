@@ -99,6 +99,7 @@ def test_a_diverged_round_is_undone():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.long
 def test_with_a_relu_head():
     # A solver whose cells may leave out the head's own: monotone mode refuses what is worse.
     x, y = (a.astype(np.float64) for a in images(12))

@@ -24,6 +24,7 @@ def some_network(p, q, seed=2):
     return Network(rng.standard_normal((5, p)), rng.standard_normal((5, q)), None, jaxcvx.Dense())
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("loss", ["squared", "logistic", "softmax"])
 def test_objective_is_the_callers(loss):
     """At any network: the scaled, padded, merged problem's value times ``unit`` is the weighted objective."""
@@ -70,6 +71,7 @@ def test_constant_zero_data_have_a_normal_form():
     assert fitting.beta_max(training) == 0
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 1000, 1500, 4097, 60_000])
 def test_buckets_hold_and_waste_little(size):
     padded = fitting.bucket(size, 256)
@@ -82,6 +84,7 @@ def test_there_are_few_buckets():
     assert len({fitting.bucket(size, 1) for size in range(2**16, 2**17)}) <= 9
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_beta_max_is_the_enumerated_one(outputs):
     data, targets = gaussian_data(5, 12, 2, outputs)

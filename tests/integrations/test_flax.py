@@ -23,6 +23,7 @@ def _network(bias=False, skip=False, c=2, dtype=jnp.float64):
     return jaxcvx.Network(hidden, output, S, features)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("skip", [False, True])
 def test_there_and_back(bias, skip):

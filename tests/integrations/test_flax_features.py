@@ -38,6 +38,7 @@ def test_features_come_in_batches_from_a_frozen_copy():
     np.testing.assert_array_equal(jaxcvx.flax.extract_features(lambda x: x[:, :2], X, batch_size=4), X[:, :2])
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("n, batch_size, shapes", [(11, 4, [4, 4, 3]), (3, 8, [3]), (8, 4, [4, 4])])
 def test_callables_see_the_batches_as_they_are(n, batch_size, shapes):
     X, seen = gaussian_data(0, n, 3)[0], []
@@ -57,6 +58,7 @@ def test_numbers_that_are_not_finite_are_refused_by_one_of_the_two():
         jaxcvx.flax.extract_features(lambda x: x * np.nan, X)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("value", [0, 2.0, True, "3"])
 def test_counts(value):
     check_count("size", np.int64(2))

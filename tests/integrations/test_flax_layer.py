@@ -52,6 +52,7 @@ def perturbed(model, size, direction):
     return nnx.merge(graph, jax.tree.map(lambda a, t: a + size * t, params, direction), rest)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("objective", [value, held_out])
 @pytest.mark.parametrize("loss", OUTPUTS)
 def test_gradients_agree_with_finite_differences(objective, loss):

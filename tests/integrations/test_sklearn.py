@@ -78,6 +78,7 @@ def test_regression_is_certified(outputs):
     assert model.beta_ == 0.3 and model.n_features_in_ == 2 and model.n_iter_ == 300
 
 
+@pytest.mark.long
 def test_solver_gives_the_global_optimum_in_the_callers_units():
     X, Y = gaussian_data(1, 12, 2)
     X, Y = 50 * X, 7 * Y
@@ -104,6 +105,7 @@ def test_relative_beta_counts_from_the_smallest_whose_solution_is_zero(outputs):
     assert np.abs(some.predict(X)).max() > 1e-2
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("loss", ["squared", "logistic", "softmax"])
 def test_integer_weights_are_repetitions(loss):
     X, Y = gaussian_data(3, 20, 2)

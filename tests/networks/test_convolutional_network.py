@@ -52,6 +52,7 @@ def read(features, activations: np.ndarray, output: np.ndarray) -> np.ndarray:
     return sum(activations[:, k] @ output[:, k * C : (k + 1) * C] for k in range(K))
 
 
+@pytest.mark.routine(2)
 @EACH
 def test_against_an_explicit_convolution(features):
     network = network_of(features)
@@ -65,6 +66,7 @@ def test_against_an_explicit_convolution(features):
     np.testing.assert_allclose(jax.jit(lambda net, X: net(X))(network, X), expected, atol=1e-12)
 
 
+@pytest.mark.routine(2)
 @EACH
 def test_objective_zero_network_and_merging(features):
     network = network_of(features)

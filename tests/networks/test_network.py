@@ -154,6 +154,7 @@ def test_widening_and_the_zero_network():
     assert zero_network(make_problem(X, Y, 0.1)).skip is None
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("loss", ["squared", "huber", "logistic", "hinge", "softmax"])
 def test_training_objective_is_the_formula(loss):
     network = random_network(3)

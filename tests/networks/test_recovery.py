@@ -63,6 +63,7 @@ def cone_value(problem, V, W) -> float:
     return float(0.5 * np.sum((F - np.asarray(problem.Y)) ** 2) + BETA * penalty)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("features", FEATURES)
 @pytest.mark.parametrize("c", [1, 3])
 def test_network_of_a_cone_point_has_its_objective(features, c):
@@ -76,6 +77,7 @@ def test_network_of_a_cone_point_has_its_objective(features, c):
         assert network.features == features and (network.skip is not None) == features.skip
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("features", FEATURES)
 @pytest.mark.parametrize("c", [1, 3])
 def test_cone_point_of_a_network_is_feasible_and_predicts_the_same(features, c):
@@ -122,6 +124,7 @@ def test_decomposition_of_a_point_inside_is_itself():
             np.testing.assert_allclose(w if side > 0 else u, 0, atol=1e-12)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("features", FEATURES)
 @pytest.mark.parametrize("c", [1, 3])
 def test_gated_networks_become_relu_networks_with_the_same_predictions(features, c):

@@ -22,6 +22,7 @@ def test_value_is_the_training_objective():
     assert float(smooth().objective(params)) == float(jaxcvx.training_objective(params, X, Y, 0.3))
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("features", ["dense", jaxcvx.Dense(bias=True, skip=True), jaxcvx.FreeBias()])
 def test_gradient_against_differences(features):
     problem = smooth(features=features)

@@ -11,6 +11,7 @@ from jaxcvx.networks.network import balanced_penalty
 from jaxcvx.networks.width import reduce_width
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("n", "c", "width"), [(4, 1, 40), (3, 2, 30), (5, 2, 12)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_same_function_fewer_neurons(n, c, width, seed):

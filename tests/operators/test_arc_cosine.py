@@ -27,6 +27,7 @@ def test_is_half_the_product_of_norms_less_the_mean_product_of_relus():
     assert abs(float(kernel_deficit(u, v)) - expected) < 4 * product.std() / 1000
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("seed", range(3))
 def test_value_gradient_and_hessian_at_generic_points(seed):
     u, v = _pair(seed)

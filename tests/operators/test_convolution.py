@@ -73,6 +73,7 @@ def test_bad_arguments(arguments, match):
         ConvPool(**arguments)
 
 
+@pytest.mark.routine(2)
 @BOTH
 @pytest.mark.parametrize(
     ("features", "shape", "match"),

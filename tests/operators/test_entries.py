@@ -34,6 +34,7 @@ def observed(request):
     return (rows, cols, observe(rows, cols) if request.param == "traced" else observe(rows, cols, SHAPE))
 
 
+@pytest.mark.routine(2)
 def test_entries_and_products(observed):
     (rows, cols, entries), (L, R, _P, _Q) = observed, factors()
     np.testing.assert_allclose(entries.collect(entries.apply(L, R)), (L @ R.T)[rows, cols])
@@ -48,6 +49,7 @@ def test_entries_and_products(observed):
         np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.routine(2)
 def test_line(observed):
     (rows, cols, entries), (L, R, P, Q) = observed, factors()
     z, a, b = (entries.collect(x) for x in entries.line(L, R, P, Q))
@@ -56,6 +58,7 @@ def test_line(observed):
         np.testing.assert_allclose(z + t * (a + t * b), expected, atol=1e-12)
 
 
+@pytest.mark.routine(2)
 def test_derivatives_of_first_and_second_order(observed):
     (rows, cols, entries), (L, R, P, Q) = observed, factors()
 
@@ -72,6 +75,7 @@ def test_derivatives_of_first_and_second_order(observed):
         np.testing.assert_allclose(x, y, atol=1e-12)
 
 
+@pytest.mark.routine(2)
 def test_only_some_places(observed):
     (rows, cols, entries), (L, R, _, _) = observed, factors()
     kept = np.arange(len(rows)) % 3 > 0

@@ -10,6 +10,7 @@ import pytest
 from jaxcvx.operators.fold import fold_marked
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("size", [1, 3, 20])
 def test_every_marked_place_is_visited_once_and_no_other(size, share):

@@ -37,6 +37,7 @@ def form(request):
     return request.param
 
 
+@pytest.mark.routine(2)
 def test_values(form):
     A = FORMS[form]()
     assert A.shape == (D1, D2) and A.count == expected(form, X).size
@@ -44,6 +45,7 @@ def test_values(form):
     np.testing.assert_allclose(A.apply(L, R), expected(form, L @ R.T))
 
 
+@pytest.mark.routine(2)
 def test_adjoint(form):
     A = FORMS[form]()
     z = np.random.default_rng(1).standard_normal(expected(form, X).shape)
@@ -53,6 +55,7 @@ def test_adjoint(form):
     np.testing.assert_allclose(A.transposed_times(z, L), back.T @ L)
 
 
+@pytest.mark.routine(2)
 def test_a_line_of_factors(form):
     A = FORMS[form]()
     z, a, b = A.line(L, R, P, Q)
@@ -60,6 +63,7 @@ def test_a_line_of_factors(form):
         np.testing.assert_allclose(z + t * a + t**2 * b, expected(form, (L + t * P) @ (R + t * Q).T))
 
 
+@pytest.mark.routine(2)
 def test_mean_square(form):
     """The average of ``||A(X)||^2 / ||X||_F^2`` over all matrices; of functions it is estimated."""
     draws = np.random.default_rng(2).standard_normal((4000, D1, D2))

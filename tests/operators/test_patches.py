@@ -22,6 +22,7 @@ CASES = [
 EACH = pytest.mark.parametrize(("space", "filter_shape", "stride", "padding"), CASES)
 
 
+@pytest.mark.routine(2)
 @EACH
 def test_against_xla_convolution(space, filter_shape, stride, padding):
     rng = np.random.default_rng(0)
@@ -36,6 +37,7 @@ def test_against_xla_convolution(space, filter_shape, stride, padding):
     assert expected.shape[1:-1] == output_positions(space, filter_shape, stride, padding)
 
 
+@pytest.mark.routine(2)
 @EACH
 def test_numpy_and_jax_agree_bit_for_bit(space, filter_shape, stride, padding):
     X = np.random.default_rng(1).standard_normal((3, *space, 2)).astype(np.float32)

@@ -21,6 +21,7 @@ def products(function, *args):
     return len(re.findall(r"\bdot_general\[", text)), text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)")
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("solver", [jaxcvx.ProximalGradient(), jaxcvx.ConeADMM(), jaxcvx.NuclearProximalGradient()])
 def test_every_product_of_a_solve(monkeypatch, solver):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

@@ -20,6 +20,7 @@ def exact_price(X: np.ndarray, R: np.ndarray) -> float:
     return float(price_exact(table, jnp.asarray(X), cells.masks, jnp.asarray(R)).values[0])
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("seed", range(3))
 def test_whitened_rows(seed):
     X, R = gaussian_data(seed, 4, 6)

@@ -49,6 +49,7 @@ def best_of_all_projections(X, r, masks):
     return best
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("n", "d", "c"), [(7, 3, 2), (6, 3, 5), (6, 4, 3)])
 def test_maximum_is_that_of_all_flats(n, d, c):
     X, R = gaussian_data(n + d, n, d, c)
@@ -56,6 +57,7 @@ def test_maximum_is_that_of_all_flats(n, d, c):
     np.testing.assert_allclose(result.values[0], best_of_all_flats(X, R), rtol=1e-9)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("n", "d"), [(12, 1), (15, 2), (12, 3), (9, 4), (8, 5)])
 def test_one_output_is_a_projection(n, d):
     X, R = gaussian_data(n, n, d)
@@ -72,6 +74,7 @@ def test_plane_against_every_angle(c):
     assert grid <= float(result.upper) and float(result.values[0]) <= grid * (1 + 1e-7)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("n", "d"), [(9, 2), (9, 3), (8, 4), (7, 5)])
 def test_number_of_faces_in_general_position(n, d):
     X, _ = gaussian_data(d, n, d)
@@ -93,6 +96,7 @@ def degenerate(kind: str) -> np.ndarray:
     return rng.standard_normal((9, 2)) @ rng.standard_normal((2, 5))
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("kind", ["grid", "zero and parallel rows", "rank 2 of 5"])
 def test_degenerate_rows(kind):
     X = degenerate(kind)

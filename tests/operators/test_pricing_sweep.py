@@ -29,6 +29,7 @@ def ones(X: np.ndarray) -> np.ndarray:
     return np.concatenate([X, np.ones((len(X), 1))], axis=1)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("d", "q"), [(1, 1), (3, 1), (2, 3)])
 def test_line_finds_the_best_of_all_kinks(d, q):
     for seed in range(5):
@@ -47,6 +48,7 @@ def test_line_finds_the_best_of_all_kinks(d, q):
         np.testing.assert_allclose(np.where(priced.values > 0, own, 0), priced.values, rtol=1e-12)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("p", "q"), [(2, 1), (2, 3), (4, 1)])
 def test_plane_finds_the_best_angle(p, q):
     for seed in range(5):
@@ -78,6 +80,7 @@ def test_rank_one_rows_have_two_neurons():
     )
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("d", "q"), [(1, 1), (2, 1), (2, 2), (3, 1)])
 def test_faces_with_free_biases_are_the_faces_seen_from_every_sample(d, q):
     X, R = gaussian_data(d, 7, d)[0], centred(d + 10, 7, q)

@@ -172,6 +172,7 @@ def test_projecting_all_columns_of_all_cells():
             )
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("seed", range(6))
 def test_least_norm_shift_against_a_quadratic_program(seed):
     rng = np.random.default_rng(seed)

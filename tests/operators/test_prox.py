@@ -61,6 +61,7 @@ def test_shrinking_at_the_edges():
     assert np.isfinite(gradient)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 2.0])
 def test_shrinking_in_cones_against_a_cone_program(threshold):
     rng = np.random.default_rng(0)
@@ -83,6 +84,7 @@ def test_float32_is_kept():
     assert shrink(W, jnp.float32(0.1)).dtype == group_norms(W).dtype == jnp.float32
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("shape", [(5, 3, 2), (5, 2, 3), (5, 3, 3), (5, 3, 1)], ids=str)
 def test_singular_value_shrinking_is_the_prox(shape):
     """W - V is threshold times a subgradient of the nuclear norm: spectral norm <= threshold, inner product ||V||_*."""
@@ -97,6 +99,7 @@ def test_singular_value_shrinking_is_the_prox(shape):
         np.testing.assert_allclose(V, shrink_groups(W, 0.8), atol=1e-12)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("shape", [(5, 3, 2), (5, 2, 3), (5, 3, 3)], ids=str)
 def test_derivative_of_singular_value_shrinking(shape):
     rng = np.random.default_rng(1)

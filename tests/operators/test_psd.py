@@ -37,6 +37,7 @@ def test_derivative_against_differences():
     np.testing.assert_allclose(tangent, difference, atol=1e-8)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("scale,expected", [(1.0, 1.0), (-1.0, 0.0), (0.0, 0.0)])
 def test_derivative_at_repeated_eigenvalues(scale, expected):
     E = jnp.asarray(stack_of_matrices()[0])

@@ -18,6 +18,7 @@ def rows_of(readout: Readout) -> int:
     return N * readout.positions
 
 
+@pytest.mark.routine(2)
 @EACH
 def test_lower_is_what_the_docstring_says(readout):
     A = np.random.default_rng(0).standard_normal((rows_of(readout), readout.columns(C)))
@@ -31,6 +32,7 @@ def test_lower_is_what_the_docstring_says(readout):
     assert readout.outputs(readout.columns(C)) == C
 
 
+@pytest.mark.routine(2)
 @EACH
 def test_one_column_goes_to_one_output(readout):
     rng, q = np.random.default_rng(3), readout.columns(C)
@@ -42,6 +44,7 @@ def test_one_column_goes_to_one_output(readout):
         assert not np.any(np.delete(np.asarray(alone), column % C, axis=1))
 
 
+@pytest.mark.routine(2)
 @EACH
 def test_lift_is_the_adjoint(readout):
     rng = np.random.default_rng(1)
@@ -50,6 +53,7 @@ def test_lift_is_the_adjoint(readout):
     assert float(jnp.sum(readout.lower(A) * R)) == pytest.approx(float(jnp.sum(A * readout.lift(R))))
 
 
+@pytest.mark.routine(2)
 @EACH
 def test_operator_adjoint_and_gram(readout):
     rng = np.random.default_rng(2)
@@ -76,6 +80,7 @@ def test_operator_adjoint_and_gram(readout):
     np.testing.assert_allclose(operator.each_block(W)[:, 2], only, atol=1e-12)
 
 
+@pytest.mark.routine(2)
 @EACH
 def test_apply_and_price_are_lower_and_lift_with_activations(readout):
     rng = np.random.default_rng(3)
@@ -86,6 +91,7 @@ def test_apply_and_price_are_lower_and_lift_with_activations(readout):
     np.testing.assert_allclose(readout.price(H, R), H.T @ readout.lift(R), atol=1e-13)
 
 
+@pytest.mark.routine(2)
 @EACH
 def test_gain(readout):
     rng = np.random.default_rng(4)

@@ -48,6 +48,7 @@ def check_cone(solution: Solution, problem: Problem, optimum: float, rel: float 
         assert slack.min() >= -1e-12 * np.abs(block).max() * np.abs(Z).max()
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("c", [1, 3])
 @pytest.mark.parametrize("shape", [SMALL, MIDDLE, LARGE])
 def test_gated_program(shape, c):
@@ -59,6 +60,7 @@ def test_gated_program(shape, c):
         assert solution.params.shape == (shape[2], shape[1], c)
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("shape", [SMALL, MIDDLE, LARGE])
 def test_cone_program_with_one_output(shape):
     for seed in FOUR:
@@ -70,6 +72,7 @@ def test_cone_program_with_one_output(shape):
         assert optimum * (1 - 1e-6) <= solution.lower_bound <= optimum * (1 + 1e-7)
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("grouping", ["shared", "per-output"])
 @pytest.mark.parametrize("shape", [SMALL, (30, 4, 10)])
 def test_cone_program_with_three_outputs(shape, grouping):
@@ -88,6 +91,7 @@ def test_cone_program_with_three_outputs(shape, grouping):
         assert solution.params[0].shape == solution.params[1].shape == (shape[2], shape[1], 3)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("loss", ["logistic", "huber", "softmax"])
 def test_gated_program_of_other_losses(loss):
     for seed in range(3):
@@ -97,6 +101,7 @@ def test_gated_program_of_other_losses(loss):
         check_gated(solution, problem, gated_optimum(np.asarray(problem.X), masks, Y, beta, loss=loss))
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("loss", ["logistic", "huber", "hinge", "softmax"])
 def test_cone_program_of_other_losses(loss):
     for seed in range(2):
@@ -109,6 +114,7 @@ def test_cone_program_of_other_losses(loss):
             assert solution.lower_bound <= optimum * (1 + 1e-7)
 
 
+@pytest.mark.long
 def test_bias_and_skip_connection():
     features = Dense(bias=True, skip=True)
     for seed in range(2):

@@ -18,6 +18,7 @@ from tests.helpers import distinct_cells, gaussian_data, targets_for
 pytestmark = pytest.mark.oracle
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("threshold", [1e-3, 0.5, 2.0, 10.0])
 def test_prox(threshold):
     W = jnp.asarray(np.random.default_rng(0).standard_normal((8, 3, 2)))
@@ -30,6 +31,7 @@ def test_our_prox_has_a_gradient_at_zero_blocks():
     assert bool(jnp.isfinite(gradient).all()) and bool((gradient[1] == 0).all())
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("loss", "c"), [("squared", 1), ("squared", 3), ("logistic", 1)])
 def test_gated_program(loss, c):
     n, d, num = 20, 3, 12

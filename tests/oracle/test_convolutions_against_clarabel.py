@@ -54,6 +54,7 @@ def problem_of(features, beta: float, num: int = 12) -> jaxcvx.Problem:
     return jaxcvx.make_problem(X, y, beta, features=features, arrangements=some)
 
 
+@pytest.mark.long
 @EACH
 def test_gated_program(features):
     problem = problem_of(features, 0.1)
@@ -66,6 +67,7 @@ def test_gated_program(features):
     np.testing.assert_allclose(network(X), problem.operator.forward(solution.params), atol=1e-8)
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize(
     ("features", "grouping"), [(POOL, "shared"), (FLATTEN, "shared"), (FLATTEN, "per-output")]
 )
@@ -93,6 +95,7 @@ def trained(problem: jaxcvx.Problem) -> np.ndarray:
     return np.asarray(_train(problem.replace(arrangements=None), jax.random.split(jax.random.key(0), 6)))
 
 
+@pytest.mark.long
 def test_the_global_optimum_of_a_pooled_network():
     beta = 0.03
     cells = jaxcvx.enumerate_arrangements(X, features=POOL)
@@ -109,6 +112,7 @@ def test_the_global_optimum_of_a_pooled_network():
     assert float(solution.upper_bound) == pytest.approx(value, rel=1e-12)
 
 
+@pytest.mark.long
 def test_one_output_weight_per_position_is_bounded_exactly_and_by_a_relaxation():
     beta = 0.1
     cells = jaxcvx.enumerate_arrangements(X, features=FLATTEN)
@@ -127,6 +131,7 @@ def test_one_output_weight_per_position_is_bounded_exactly_and_by_a_relaxation()
     assert exact.scope == "global" and exact.lower == pytest.approx(float(certificate.lower), rel=1e-12)
 
 
+@pytest.mark.long
 @EACH
 def test_bounds_without_cells(features):
     problem = jaxcvx.make_problem(X, y, 0.5, features=features)

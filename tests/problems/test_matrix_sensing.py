@@ -43,6 +43,7 @@ def test_sensing_recovers_from_the_factor_or_at_random():
         assert solution.params.shape == (10, 2) and error(problem, solution, truth) < 1e-5
 
 
+@pytest.mark.long
 def test_rectangular_and_matrix_free_sensing_agree():
     rng = np.random.default_rng(1)
     A, X = rng.standard_normal((90, 8, 6)), rng.standard_normal((8, 2)) @ rng.standard_normal((2, 6))

@@ -35,6 +35,7 @@ def _naive_objective(problem, params):
     )
 
 
+@pytest.mark.routine("0.3", "7.0")
 @pytest.mark.parametrize("length", [1.0, 0.3, 7.0])
 def test_loss_and_gradient_against_sampling(length):
     problem = _teacher()
@@ -211,6 +212,7 @@ def test_bad_data_are_a_status():
     assert solution.status == jaxcvx.Status.INVALID_INPUT
 
 
+@pytest.mark.long
 @pytest.mark.float32
 def test_float32_gradient_next_to_the_spurious_point():
     problem = TeacherCNN.random(jax.random.key(0), 5, 3, 1.0, jnp.float32)

@@ -42,6 +42,7 @@ def value(problem, W):
     return float(gated_objective(problem, W, problem.operator.forward(W)))
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("radial", [2.0, 1e6])
 @pytest.mark.parametrize("live", [3, P])
 @pytest.mark.parametrize("c", [1, 2])

@@ -43,6 +43,7 @@ def test_escapes_where_gradient_descent_is_trapped():
     assert trapped >= 0.6
 
 
+@pytest.mark.long
 @pytest.mark.float32
 def test_noise_has_to_be_annealed():
     forever, solutions = _rates(jaxcvx.AnnealedNoise(radius_decay=1.0), 1.0)
@@ -105,6 +106,7 @@ def test_returns_the_best_iterate_that_a_check_has_seen():
     np.testing.assert_allclose(jnp.linalg.norm(solution.params.w), 1, rtol=1e-12)
 
 
+@pytest.mark.long
 def test_minibatches_use_the_samples():
     problem, params = _teacher()
     solver = jaxcvx.AnnealedNoise(batch_size=64, max_steps=2000, epoch_length=100, check_every=500)
@@ -112,6 +114,7 @@ def test_minibatches_use_the_samples():
     assert solution.objective < 1e-4
 
 
+@pytest.mark.long
 def test_trains_relu_networks_better_than_adam():
     X, Y = spiral_data()
     problem = jaxcvx.make_problem(X, Y, 0.01)

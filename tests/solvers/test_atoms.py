@@ -30,6 +30,7 @@ def group_lasso(atoms, Y, beta):
     return problem.value
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(
     "beta,spread", [(1.0, 1.0), (0.1, 1e-3), (0.1, 1e-8), (0.01, 0.0)], ids=["far", "near", "nearer", "equal"]
 )

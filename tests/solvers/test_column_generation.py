@@ -56,6 +56,7 @@ REFERENCES = {
 }
 
 
+@pytest.mark.routine("spiral 60")
 @pytest.mark.parametrize("name", REFERENCES)
 def test_reference_optima(name):
     (X, Y), beta, value, digits = REFERENCES[name]
@@ -70,6 +71,7 @@ def test_reference_optima(name):
     assert solution.upper_bound == pytest.approx(own, rel=1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("d", [2, 3])
 def test_scalar_optimum_is_clarabels(d):
     X, Y = gaussian_data(d, 9, d)
@@ -80,6 +82,7 @@ def test_scalar_optimum_is_clarabels(d):
     assert solution.lower_bound <= optimum * (1 + 1e-7)
 
 
+@pytest.mark.long
 def test_cells_are_enumerated_where_they_are_few_and_bias_is_a_feature():
     X, Y = gaussian_data(5, 12, 1, 2)
     solution = solve(make_problem(X, Y, 0.2, features=Dense(bias=True)), TIGHT)
@@ -148,6 +151,7 @@ def test_the_key_decides(heuristic):
     assert again.heuristic_bound == solution.heuristic_bound
 
 
+@pytest.mark.long
 def test_networks_as_starts_never_come_back_worse(heuristic):
     problem, solver, _ = heuristic
     runs = [
@@ -160,6 +164,7 @@ def test_networks_as_starts_never_come_back_worse(heuristic):
     assert both.upper_bound <= max(run.upper_bound for run in runs)
 
 
+@pytest.mark.long
 def test_units_do_not_matter():
     X, Y = gaussian_data(9, 10, 2, 2)
     small = solve(make_problem(X, Y, 0.2), TIGHT)
@@ -178,6 +183,7 @@ def test_callbacks_time_and_rounds_stop(heuristic):
     assert timed.status == Status.MAX_STEPS and timed.num_steps == 0
 
 
+@pytest.mark.long
 @pytest.mark.float32
 def test_float32_ends_at_its_resolution():
     X, Y = (a.astype(np.float32) for a in spiral_instance(4))
@@ -228,6 +234,7 @@ def test_what_it_cannot_take_is_refused():
         jax.jit(lambda b: solve(make_problem(X, Y, b), ColumnGeneration()).objective)(0.1)
 
 
+@pytest.mark.long
 def test_multistart_goes_on_below_the_rounding_of_single_precision():
     """The loop moves neurons in float32; where that has nothing more to give, weights are fitted in float64."""
     X, Y = gaussian_data(5, 20, 3)

@@ -54,6 +54,7 @@ def global_case(name: str):
     return X, rng.standard_normal((10, 1)), 0.1, Dense()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["spiral", "gaussian", "line with bias", "rank two"])
 def test_complete_cells_give_the_global_optimum(name):
     X, Y, beta, features = global_case(name)
@@ -76,6 +77,7 @@ def test_complete_cells_give_the_global_optimum(name):
     assert certificate.upper == pytest.approx(solution.upper_bound, rel=1e-9)
 
 
+@pytest.mark.routine("zero rows", "duplicate rows", "badly scaled")
 @pytest.mark.parametrize("name", HARD)
 def test_hard_data(name):
     for fraction in (0.5, 1e-2, 1e-4):
@@ -90,6 +92,7 @@ def test_hard_data(name):
         assert solution.lower_bound <= solution.upper_bound
 
 
+@pytest.mark.routine(2)
 @pytest.mark.oracle
 @pytest.mark.parametrize(("c", "grouping"), [(1, "shared"), (2, "shared"), (2, "per-output")])
 def test_convolutions_with_weights_for_each_position(c, grouping):
@@ -198,6 +201,7 @@ def test_many_betas_in_one_program():
     assert batch.network.hidden.shape == (4, 2 * P, D)  # shapes are fixed: zero neurons stay
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("features", [Dense(), Dense(bias=True, skip=True), ConvPool((2, 2))])
 def test_the_coupling_is_diagonalised_from_its_small_side(features):
     """With more samples than weights: the same matrix, from vectors as many as weights."""

@@ -33,6 +33,7 @@ def rows_problem(c: int, features: str):
     return make_problem(X, Y, 0.5, arrangements=cells, features=FEATURES[features])
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("c", "grouping", "features"), CASES)
 def test_direction_is_newtons_of_the_dual_gradient(c, grouping, features):
     """The derivative of the gradient along the direction is minus the gradient."""
@@ -61,6 +62,7 @@ def test_direction_is_newtons_of_the_dual_gradient(c, grouping, features):
     assert float(jnp.linalg.norm(slope(rough) + g)) <= 1.001e-3 * float(jnp.linalg.norm(g))
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("c", "grouping", "features"), CASES)
 def test_the_preconditioners_matrix_is_the_hessians(c, grouping, features, monkeypatch):
     """Conjugate gradients would hide what is missing of it. More rows and groups than are summed up at a time."""
@@ -108,6 +110,7 @@ def test_subproblems_end_at_rounding():
     assert solution.status == Status.CONVERGED and solution.program_gap <= 1e-8
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize(("c", "grouping"), [(1, "shared"), (2, "per-output")])
 def test_alone_it_reaches_clarabels_optimum_at_a_feasible_point(c, grouping):
     problem = problem_of(c)

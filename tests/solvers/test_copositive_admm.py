@@ -40,6 +40,7 @@ def test_reference_value_of_the_spiral():
     assert solution.upper_bound == pytest.approx(value, rel=1e-12)
 
 
+@pytest.mark.routine("0.01-16.101395")
 @pytest.mark.parametrize("beta,optimum", [(0.1, 17.3710526), (0.01, 16.101395)])
 def test_certified_gap_on_sixty_points(beta, optimum):
     solution = solve(one_hot_spiral(20, beta), CopositiveADMM())
@@ -49,6 +50,7 @@ def test_certified_gap_on_sixty_points(beta, optimum):
     assert solution.upper_bound == pytest.approx(optimum, rel=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_strictly_below_training_with_many_facets():
     """Relaxed 1.7790006 < exact 1.7792828 (by column generation), and exact pricing closes most of what is between."""
@@ -69,6 +71,7 @@ def small(seed: int = 0, beta: float = 0.3):
     return make_problem(X, Y, beta, arrangements=enumerate_arrangements(X)), X, Y
 
 
+@pytest.mark.long
 def test_between_the_nuclear_norm_and_adam():
     for seed in range(3):
         problem, X, Y = small(seed)
@@ -142,6 +145,7 @@ def test_what_it_refuses():
         solve(problem, CopositiveADMM(relaxation=2.0))
 
 
+@pytest.mark.long
 @pytest.mark.float32
 def test_float32():
     X, Y = (a.astype(np.float32) for a in gaussian_data(0, 8, 2, 2))

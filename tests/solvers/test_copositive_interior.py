@@ -42,6 +42,7 @@ def instance(shape: str, seed: int):
     return dataclasses.replace(problem, facets=padded, faces=None), X, Y
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("shape,seeds", [("plane", range(4)), ("space", range(3)), ("wide", range(3))])
 def test_against_clarabel(shape, seeds):
     for seed in seeds:

@@ -18,6 +18,7 @@ def prepared(seed: int = 0, n: int = 7, d: int = 3, c: int = 2):
     return with_facets(make_problem(X, Y, 0.3, arrangements=enumerate_arrangements(X)))
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_cholesky_factors_what_it_is_given(rank):
     rng = np.random.default_rng(rank)

@@ -31,6 +31,7 @@ def optimum(problem, cuts, loss: str, free: bool) -> float:
 CASES = [("squared", 1, False), ("squared", 2, True), ("logistic", 1, True), ("hinge", 1, False)]
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("loss", "c", "free"), CASES)
 def test_master_program_is_clarabels(loss, c, free):
     problem, cuts = setting(loss, c, free)

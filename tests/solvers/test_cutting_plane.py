@@ -64,6 +64,7 @@ def linear_program(x: np.ndarray, y: np.ndarray) -> float:
     return float(linprog(cost, A_eq=columns, b_eq=y, bounds=(0, None), method="highs").fun)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("name", SPLINES)
 def test_interpolation_on_a_line(name):
     x, y, rounds, neurons, value = SPLINES[name]
@@ -115,6 +116,7 @@ def test_a_line_in_several_dimensions_is_one_feature():
     assert several.scope == "global" and several.gap <= 1e-8
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(
     ("loss", "features"),
     [

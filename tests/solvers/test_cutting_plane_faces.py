@@ -20,11 +20,13 @@ from jaxcvx import (
 from tests.helpers import gaussian_data, network_value
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1])
 def test_agrees_with_the_other_global_solvers(seed):
     agreement(seed)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(30))
 def test_agrees_with_the_other_global_solvers_often(seed):
@@ -52,6 +54,7 @@ def agreement(seed: int) -> None:
     assert value == pytest.approx(float(cuts.upper_bound), rel=1e-12)
 
 
+@pytest.mark.long
 def test_free_biases_in_the_plane_by_faces():
     X, Y = gaussian_data(11, 9, 2)
     problem = make_problem(X, Y, 0.2, features=FreeBias())
@@ -67,6 +70,7 @@ def test_free_biases_in_the_plane_by_faces():
     assert estimate.heuristic_bound == pytest.approx(float(solution.lower_bound), rel=1e-4)
 
 
+@pytest.mark.long
 def test_several_outputs():
     x, Y = gaussian_data(4, 10, 1, 2)
     for features in (FreeBias(), Dense(bias=True)):

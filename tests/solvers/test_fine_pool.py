@@ -61,6 +61,7 @@ def test_prices_and_bound_are_the_definitions():
     assert len(news) and all(np.isclose(larger.directions, u).all(axis=1).any() for u in news)
 
 
+@pytest.mark.long
 @pytest.mark.float32
 def test_column_generation_in_float32_mode_goes_on_in_float64():
     X, Y = gaussian_data(5, 20, 3)

@@ -60,6 +60,7 @@ def test_the_iterate_is_a_network_within_the_radius(planted, classic):
     assert classic.scope == "global" and classic.lower_bound <= 7.014526 <= classic.upper_bound
 
 
+@pytest.mark.long
 def test_line_search_and_the_radius_of_a_network():
     X, Y = gaussian_data(0, 8, 2, 2)
     problem = make_problem(X, Y, 0.3)

@@ -55,6 +55,7 @@ def test_blocks_of_a_network_collect_its_neurons_by_cell():
     np.testing.assert_allclose(W, expected, atol=1e-12)
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("c", [1, 2])
 def test_inverse_hessian_is_the_inverse(c):
     """Against the dense Hessian of the objective on the live blocks; dead ones pass as they are."""

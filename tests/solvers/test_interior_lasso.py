@@ -24,6 +24,7 @@ def lasso_data(seed: int, n: int, m: int, name: str) -> tuple[np.ndarray, np.nda
     return A, targets_for(name, rng.standard_normal((n, 1)))
 
 
+@pytest.mark.routine("shape0-True-huber")
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize(("shape", "free"), [((12, 20), True), ((20, 8), False)])
 def test_optimum_is_clarabels(name, shape, free):

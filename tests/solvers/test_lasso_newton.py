@@ -40,6 +40,7 @@ def run(params, steps: int):
     return states
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("scale", [0.0, 1.0, 100.0])
 def test_converges_from_any_start(scale):
     start = jnp.asarray(scale * np.random.default_rng(1).standard_normal((20, 1)))

@@ -68,6 +68,7 @@ def test_what_does_not_fit_is_refused_with_advice(monkeypatch):
     assert jaxcvx.solve(problem, solver).converged
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(
     "solver",
     [

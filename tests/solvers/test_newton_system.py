@@ -47,6 +47,7 @@ def test_without_a_factorisation_it_is_the_identity():
         np.testing.assert_array_equal(float32_inverse(jnp.asarray(broken, jnp.float32))(jnp.asarray(g)), g)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("condition", [1.0, 1e4, 1e7])
 def test_residual_and_number_of_steps(condition):
     K, g = system(condition)

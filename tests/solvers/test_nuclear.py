@@ -36,6 +36,7 @@ def one_hot_spiral(num_per_arm: int, beta: float):
     return make_problem(X, np.eye(3)[arm], beta, arrangements=enumerate_arrangements(X))
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("loss", ["squared", "huber", "logistic", "softmax"])
 def test_against_clarabel(loss):
     problem, X, targets = sampled(loss)
@@ -71,6 +72,7 @@ def test_between_frobenius_groups_and_the_network():
     assert nuclear.upper_bound == pytest.approx(value, rel=1e-12)
 
 
+@pytest.mark.long
 def test_one_output_makes_the_two_norms_equal():
     X, Y = gaussian_data(3, N, D)
     problem = make_problem(X, Y, 0.5, arrangements=distinct_cells(0, X, P))

@@ -25,6 +25,7 @@ def data(outputs, seed=0, n=30, d=4):
     return X, Y + 0.3 * rng.standard_normal((n, outputs))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("outputs", "count"), [(1, 12), (3, 8)])
 def test_improves_or_keeps_adam_networks(outputs, count):
     X, Y = data(outputs)
@@ -38,6 +39,7 @@ def test_improves_or_keeps_adam_networks(outputs, count):
     assert improved > 0  # it is not the identity
 
 
+@pytest.mark.long
 def test_unbalanced_network_is_at_least_balanced():
     X, Y = data(1)
     rng = np.random.default_rng(5)
@@ -48,6 +50,7 @@ def test_unbalanced_network_is_at_least_balanced():
     assert float(jaxcvx.training_objective(jaxcvx.polish(net, X, Y, 0.5), X, Y, 0.5)) <= before
 
 
+@pytest.mark.long
 def test_polish_with_one_output_is_optimal_on_the_networks_cells():
     X, Y = data(1)
     net = adam_networks(jaxcvx.make_problem(X, Y, 0.5), 1)[0]
@@ -59,6 +62,7 @@ def test_polish_with_one_output_is_optimal_on_the_networks_cells():
     np.testing.assert_allclose(value, float(solution.upper_bound), rtol=1e-7)
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("loss", ["logistic", "hinge"])
 def test_other_losses_never_worse(loss):
     X, Y = data(1)
@@ -76,6 +80,7 @@ def test_zero_network_survives():
     assert float(jaxcvx.training_objective(polished, X, Y, 0.5)) <= 0.5 * np.sum(Y**2) + 1e-9
 
 
+@pytest.mark.long
 def test_improve_hidden_keeps_neurons_in_their_cells():
     X, Y = data(3)
     problem = jaxcvx.make_problem(X, Y, 0.5)

@@ -38,6 +38,7 @@ def setting(name: str, width: int = 6):
     return problem, network, pool_of(network)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("name", FEATURES)
 def test_a_pool_is_its_network(name):
     problem, network, pool = setting(name)
@@ -59,6 +60,7 @@ def test_neurons_that_gradients_have_worn_away_free_their_slots():
     np.testing.assert_allclose(pool.weights, [[5.0], [0], [0.5]], rtol=1e-6)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("name", FEATURES)
 def test_reweighting_is_the_group_lasso(name):
     problem, _, pool = setting(name)

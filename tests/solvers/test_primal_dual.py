@@ -31,6 +31,7 @@ def bound_solutions():
         return [jaxcvx.solve(problem, jaxcvx.PrimalDual(balance=0.0), key=key) for key in keys]
 
 
+@pytest.mark.long
 def test_slack_bounds_have_zero_multipliers_and_the_matrix_is_recovered():
     problem = completion()
     solution = jaxcvx.solve(problem, jaxcvx.PrimalDual(), key=jax.random.key(0))

@@ -109,12 +109,14 @@ def test_history_ends_where_the_solution_is(solved):
     assert np.max(history.bound) <= solution.objective * (1 + 1e-12)
 
 
+@pytest.mark.routine(1)
 def test_gated_network_has_the_same_predictions(solved):
     problem, solution = solved
     network = gated_to_relu(problem, solution.params)
     np.testing.assert_allclose(network(problem.X), problem.operator.forward(solution.params), atol=1e-8)
 
 
+@pytest.mark.long
 def test_both_phases_agree():
     problem = problem_of(*gaussian_data(0, N, D), 0.1)
     plain = solve(problem, ProximalGradient(tol=1e-8, phases="accelerated"))
@@ -122,6 +124,7 @@ def test_both_phases_agree():
     assert plain.objective == pytest.approx(solve(problem, SOLVER).objective, rel=2e-8)
 
 
+@pytest.mark.routine("huber")
 @pytest.mark.parametrize("loss", ["logistic", "huber"])
 def test_tight_tolerances_for_other_smooth_losses(loss):
     X, raw = gaussian_data(3, N, D)
@@ -166,6 +169,9 @@ HARD = [
 ]
 
 
+@pytest.mark.routine(
+    "0.5-zero rows", "0.5-duplicate rows", "0.5-badly scaled", "0.01-badly scaled", "0.0001-badly scaled"
+)
 @pytest.mark.parametrize("name", HARD)
 @pytest.mark.parametrize("fraction", [0.5, 1e-2, 1e-4])
 def test_hard_data(name, fraction):

@@ -42,6 +42,7 @@ def test_hidden_directions_are_kept():
     np.testing.assert_allclose(cosine / np.linalg.norm(after[alive], axis=1), 1.0, atol=1e-12)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("loss", ["squared", "huber", "softmax", "hinge"])
 def test_never_worse_even_with_no_steps(loss):
     targets = {"softmax": np.arange(30) % 2, "hinge": np.sign(Y)}.get(loss, Y)

@@ -12,6 +12,7 @@ from jaxcvx.solvers.scaling import scaled_problem
 from tests.helpers import gaussian_data
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("x", "y"), [(1.0, 1.0), (1e5, 1e-3), (1e-120, 1e120), (3.0, 7.0)])
 def test_objective_and_network(x, y):
     X, Y = gaussian_data(0, 9, 3, 2)

@@ -47,6 +47,7 @@ def test_reference_instance():
     assert runs.min() == pytest.approx(7.8874087, rel=1e-6) and runs.min() >= solution.lower_bound
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("counts", "beta"), [((4, 4, 4), 0.5), ((2, 4, 6), 2.1), ((6, 6), 3.0)])
 def test_one_hot_with_equal_and_with_dropped_classes(counts, beta):
     Y = one_hot(*counts)
@@ -58,6 +59,7 @@ def test_one_hot_with_equal_and_with_dropped_classes(counts, beta):
     assert solution.network.width <= max(1, sum(np.sqrt(counts) > beta))
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("beta", [0.1, 1.0, 2.3, 50.0])
 def test_one_output_of_both_signs(beta):
     X, (_, y) = white(12, 20), gaussian_data(1, 12, 1)

@@ -32,6 +32,7 @@ def a_run(problem, params, status=Status.CONVERGED):
     return Run(Outcome(params, None), jnp.asarray(status, jnp.int32), jnp.asarray(7, jnp.int32), history)
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize("size", [0.0, 1.0, 3.0])
 def test_numbers_are_of_the_params_not_of_the_history(problem, size):
     optimum = solve(problem, SOLVER)

@@ -35,6 +35,7 @@ def used(params) -> int:
     return int(np.count_nonzero(np.any(np.asarray(params) != 0, axis=(1, 2))))
 
 
+@pytest.mark.routine(2)
 @pytest.mark.parametrize(("loss", "outputs"), [("squared", 1), ("squared", 3), ("logistic", 1)])
 def test_equals_all_cells_in_full_precision(loss, outputs):
     problem = problem_of(loss, outputs)
@@ -91,6 +92,7 @@ def test_a_warm_start_with_more_cells_than_fit_is_not_lost():
     assert done.num_steps <= cold.num_steps
 
 
+@pytest.mark.long
 def test_many_cells_in_one_program_and_in_float32():
     problem = problem_of("logistic")
     betas = problem.beta_max() * jnp.array([0.3, 0.1])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxcvx
-from jaxcvx.problems.low_rank_descent import (
+from jaxcvx.transforms.scaled_descent import (
     conjugate_descent,
     constant_descent,
     exact_step,
@@ -107,6 +107,7 @@ def test_largest_singular_value_of_everything_observed():
     assert float(largest_singular_value(nothing)) == 1
 
 
+@pytest.mark.long
 def test_conjugate_directions_beat_the_steepest_ones():
     """Few observations bend the objective; both take exact steps in the same metric."""
     rows, cols = ROWS[: 5 * DOF // 2], COLS[: 5 * DOF // 2]

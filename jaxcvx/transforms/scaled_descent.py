@@ -8,17 +8,59 @@ objective there is a function of one variable that costs three passes to set up,
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcvx.problems.low_rank import Factors, LowRankProblem
+Factors = Any  # U, or (U, V)
 
 _RIDGE = 1e-4  # relative, on Gram matrices
 _FADING = 0.85  # per step, of the shrinkage
 _NEWTON_STEPS, _SLOPE_LEFT = 20, 1e-4  # of the line search: evaluations, and what may remain of the slope
+
+
+class LineSearchable(Protocol):
+    """A problem over factors whose measurements are quadratic along a line; see ``jaxcvx.LowRankProblem``."""
+
+    @property
+    def rank(self) -> int:
+        """Number of columns of the factors."""
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether params are one factor."""
+
+    @property
+    def dtype(self) -> Any:
+        """Floating type of the data."""
+
+    @property
+    def curvature(self) -> Any:
+        """Mean curvature of the loss at X = 0 over all directions of unit norm."""
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Dimension of the set of matrices of this rank."""
+
+    def factors(self, params: Factors) -> tuple[Any, Any]:
+        """The pair (L, R) with X = L R^T."""
+
+    def spectral_params(self) -> Factors:
+        """Factors of the spectral estimate of X."""
+
+    def measure(self, params: Factors) -> dict[str, Array]:
+        """Everything the objective is made of."""
+
+    def line(self, params: Factors, direction: Factors) -> tuple[dict[str, Array], ...]:
+        """The coefficients z, a, b of ``measure(params + t direction) = z + t a + t^2 b``."""
+
+    def energy(self, measured: dict[str, Array]) -> Float[Array, ""]:
+        """The objective, from what was measured."""
+
+    def quartic(self, z: dict[str, Array], a: dict[str, Array], b: dict[str, Array]) -> list[Array] | None:
+        """Coefficients of ``energy(z + t a + t^2 b)`` as a polynomial in t, where it is one."""
 
 
 class _Conjugate(NamedTuple):
@@ -34,7 +76,7 @@ def _dot(a: Any, b: Any) -> Float[Array, ""]:
     return sum(jax.tree.leaves(products), start=jnp.zeros(()))
 
 
-def scale_gradient(problem: LowRankProblem, params: Factors, gradient: Factors) -> Factors:
+def scale_gradient(problem: LineSearchable, params: Factors, gradient: Factors) -> Factors:
     """The gradient times the inverse Gram matrix of the other factor, over the mean curvature."""
     L, R = problem.factors(params)
 
@@ -48,7 +90,7 @@ def scale_gradient(problem: LowRankProblem, params: Factors, gradient: Factors) 
     return solve(gradient[0], R), solve(gradient[1], L)
 
 
-def conjugate_descent(problem: LowRankProblem, shrinkage: float = 0.0) -> Any:
+def conjugate_descent(problem: LineSearchable, shrinkage: float = 0.0) -> Any:
     """Nonlinear conjugate gradients in the scaled metric with exact steps, as an optax transformation.
 
     Args:
@@ -85,7 +127,7 @@ def conjugate_descent(problem: LowRankProblem, shrinkage: float = 0.0) -> Any:
     return optax.GradientTransformation(init, update)
 
 
-def largest_singular_value(problem: LowRankProblem) -> Float[Array, ""]:
+def largest_singular_value(problem: LineSearchable) -> Float[Array, ""]:
     """Of the spectral estimate of X; 1 where that is zero."""
     columns = [jnp.max(jnp.sum(F**2, axis=0)) for F in problem.factors(problem.spectral_params())]
     size = jnp.sqrt(columns[0] * columns[1])
@@ -93,7 +135,7 @@ def largest_singular_value(problem: LowRankProblem) -> Float[Array, ""]:
 
 
 def exact_step(
-    problem: LowRankProblem, params: Factors, direction: Factors, weight: Float[Array, ""]
+    problem: LineSearchable, params: Factors, direction: Factors, weight: Float[Array, ""]
 ) -> Float[Array, ""]:
     """A local minimiser t > 0 of ``objective + weight/2 ||.||^2`` along ``params + t direction``."""
     start, slope, bend = problem.line(params, direction)
@@ -149,7 +191,7 @@ def _first_root(derivatives: Any, dtype: Any) -> Float[Array, ""]:
     return jnp.where(jnp.abs(end.slope) <= _SLOPE_LEFT * end.first_slope, end.t, end.low)
 
 
-def constant_descent(problem: LowRankProblem, batch_size: int | None) -> Any:
+def constant_descent(problem: LineSearchable, batch_size: int | None) -> Any:
     """Gradient steps of constant size: a quarter over curvature times largest singular value of X.
 
     With mini-batches of b observations that is multiplied by b / (b + degrees of freedom): a batch sees no
