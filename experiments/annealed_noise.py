@@ -17,7 +17,7 @@ import optax
 import jaxcvx
 from benchmarks.common import print_table
 from experiments.common import difference_interval, record, wilson
-from jaxcvx.operators.sphere import unit
+from jaxcvx.numerics.sphere import unit
 from jaxcvx.plots.figure import (
     BLACK,
     BLUE,

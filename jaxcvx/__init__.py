@@ -27,7 +27,6 @@ from jaxcvx.arrangements.sample import sample_arrangements
 from jaxcvx.certificates.beta import beta_max
 from jaxcvx.certificates.certificate import Certificate
 from jaxcvx.certificates.certify import certify
-from jaxcvx.checkpoint import load, save
 from jaxcvx.errors import (
     InvalidInputError,
     InvalidTypeError,
@@ -50,6 +49,7 @@ from jaxcvx.problems.softmax import SoftmaxCrossEntropy
 from jaxcvx.problems.teacher_cnn import TeacherCNN
 from jaxcvx.progress import Progress
 from jaxcvx.resume import Checkpoint
+from jaxcvx.serialisation import load, save
 from jaxcvx.solvers.annealed_noise import AnnealedNoise
 from jaxcvx.solvers.base import Solution, Status, StepInfo
 from jaxcvx.solvers.column_generation import ColumnGeneration

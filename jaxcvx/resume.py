@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcvx import checkpoint
+from jaxcvx import serialisation as checkpoint
 from jaxcvx.errors import FileFormatError, invalid
 from jaxcvx.solvers.base import AnySolver, Solution, StepInfo
 from jaxcvx.solvers.callbacks import Hook

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, balance
-from jaxcvx.operators.precision import with_full_precision
+from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.problems.losses import Hinge, Interpolation, Squared
 from jaxcvx.problems.relu import Problem
 

@@ -15,9 +15,9 @@ from jaxtyping import Array, Bool, Float
 
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network, balance
+from jaxcvx.numerics.validation import as_real_matrix
 from jaxcvx.operators.features import FreeBias
 from jaxcvx.operators.projections import least_norm_shift
-from jaxcvx.problems.base import as_real_matrix
 
 
 class ResidualNeurons(NamedTuple):

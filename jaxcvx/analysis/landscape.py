@@ -11,7 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxcvx.operators.precision import with_full_precision
+from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.problems.low_rank import LowRankProblem
 from jaxcvx.problems.matrix_sensing import MatrixSensing
 from jaxcvx.problems.smooth import SmoothProblem

@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcvx.certificates.certificate import double_precision, to_double
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network, prune
+from jaxcvx.numerics.precision import double_precision, to_double
+from jaxcvx.numerics.validation import as_real_matrix
 from jaxcvx.operators.features import FreeBias
 from jaxcvx.operators.pricing_sweep import rank_of, sort_line
-from jaxcvx.problems.base import as_real_matrix, make_problem
+from jaxcvx.problems.base import make_problem
 from jaxcvx.solvers.cuts import Cuts, cleaned, cuts_network, fit_cuts
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.errors import invalid, wrong_type
-from jaxcvx.operators.precision import with_full_precision
+from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Solution, Solver
 from jaxcvx.solvers.driver import solve

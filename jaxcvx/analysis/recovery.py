@@ -23,10 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.certificates.certificate import double_precision, to_double
 from jaxcvx.errors import InvalidTypeError
+from jaxcvx.numerics.precision import double_precision, to_double, with_full_precision
 from jaxcvx.operators.entries import Entries
-from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.problems.low_rank import LowRankProblem
 from jaxcvx.problems.matrix_sensing import SquaredProblem
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from jaxcvx.analysis.spike_free import positive_cell
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, balance, prune
-from jaxcvx.operators.precision import with_full_precision
+from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.cone_admm import ConeADMM

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxcvx.analysis.jacobian import jacobian_spectrum
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.numerics.fold import T
 
 
 class PathBound(NamedTuple):

@@ -24,10 +24,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.operators.precision import with_full_precision
+from jaxcvx.numerics.precision import with_full_precision
+from jaxcvx.numerics.validation import as_real_matrix
 from jaxcvx.operators.pricing_cone import distinct_rays, inverse_gram, spike_free, worst_pair
 from jaxcvx.operators.projections import least_norm_shift
-from jaxcvx.problems.base import as_real_matrix
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Solution
 from jaxcvx.solvers.cone_admm import ConeADMM

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import invalid
-from jaxcvx.operators.precision import with_full_precision
-from jaxcvx.problems.base import as_real_matrix
+from jaxcvx.numerics.precision import with_full_precision
+from jaxcvx.numerics.validation import as_real_matrix
 
 
 @jax.tree_util.register_dataclass

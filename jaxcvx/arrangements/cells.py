@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxcvx.errors import InvalidTypeError, invalid, wrong_type
+from jaxcvx.numerics.safe import unit_rows
+from jaxcvx.numerics.trees import is_traced
 from jaxcvx.operators.features import Features, resolve_features
 
 _CHUNK = 1 << 22  # entries of a temporary (cells x rows) block
@@ -70,11 +72,6 @@ class HostRows(NamedTuple):
     rows: np.ndarray
     dtype: np.dtype
     eps: float
-
-
-def is_traced(*values: Any) -> bool:
-    """Whether any of ``values`` is abstract, so that shapes cannot depend on it."""
-    return any(isinstance(v, jax.core.Tracer) for v in values)
 
 
 def host_rows(X: Any, features: Any = "dense") -> HostRows:
@@ -210,10 +207,7 @@ def arrangements_of(network: HasNeurons, X: Any) -> Arrangements:
         Z = network.features.matrix(X)
         _check_width(hidden, Z.shape[1])
         values = jnp.matmul(hidden, Z.T, precision=jax.lax.Precision.HIGHEST)
-        size = jnp.max(jnp.abs(hidden), axis=1, keepdims=True)
-        scaled = hidden / jnp.where(size > 0, size, 1)
-        square = jnp.sum(scaled**2, axis=1, keepdims=True)
-        return Arrangements(values >= 0, scaled / jnp.sqrt(jnp.where(square > 0, square, 1)))
+        return Arrangements(values >= 0, unit_rows(hidden))
     data = host_rows(X, network.features)
     try:
         own = np.asarray(hidden)
@@ -235,14 +229,6 @@ def arrangements_of(network: HasNeurons, X: Any) -> Arrangements:
 def _check_width(hidden: Any, width: int) -> None:
     if jnp.ndim(hidden) != 2 or hidden.shape[1] != width:
         raise invalid("network.hidden", f"shape {jnp.shape(hidden)}", f"(m, {width}) for this X and features")
-
-
-def unit_rows(A: np.ndarray) -> np.ndarray:
-    """Rows of A (m, p) scaled to norm 1 without overflow or underflow; zero rows stay zero."""
-    size = np.abs(A).max(axis=1, keepdims=True, initial=0.0)
-    A = A / np.where(size > 0, size, 1)
-    norm = np.sqrt((A**2).sum(axis=1, keepdims=True))
-    return A / np.where(norm > 0, norm, 1)
 
 
 def merge_arrangements(a: Arrangements, b: Arrangements) -> Arrangements:

@@ -24,9 +24,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.arrangements.cells import Arrangements, host_rows, mask_keys, max_num_cells, unit_rows
+from jaxcvx.arrangements.cells import Arrangements, host_rows, mask_keys, max_num_cells
 from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
 from jaxcvx.errors import JaxcvxError, TooManyArrangements, invalid
+from jaxcvx.numerics.safe import unit_rows
 from jaxcvx.operators.features import Features
 
 _EPS = float(np.finfo(np.float64).eps)

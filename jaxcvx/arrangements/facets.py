@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcvx.arrangements.cells import unit_rows
 from jaxcvx.arrangements.enumerate import _column_scales, _reduce_rank
 from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.numerics.safe import unit_rows
 
 _EPS = float(np.finfo(np.float64).eps)
 _MAX_HULL_RANK = 5

@@ -15,12 +15,12 @@ from jaxcvx.arrangements.cells import (
     dedupe_masks,
     host_masks,
     host_rows,
-    is_traced,
     max_num_cells,
-    unit_rows,
 )
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.keys import check_key
+from jaxcvx.numerics.safe import unit_rows
+from jaxcvx.numerics.trees import is_traced
+from jaxcvx.numerics.validation import check_key
 from jaxcvx.operators.features import Features, resolve_features
 
 METHODS = ("gaussian", "data", "conv")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.certificates.dual import (
     all_networks_dual_norm,
     cone_dual_norm,
@@ -15,7 +14,8 @@ from jaxcvx.certificates.dual import (
 )
 from jaxcvx.certificates.pricers import choose_pricer, sweep_pricer, sweeps
 from jaxcvx.errors import InvalidTypeError, invalid, wrong_type
-from jaxcvx.operators.precision import with_full_precision
+from jaxcvx.numerics.precision import with_full_precision
+from jaxcvx.numerics.trees import is_traced
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 

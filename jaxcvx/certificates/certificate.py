@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import Any
 
@@ -18,8 +17,6 @@ from jaxcvx.certificates.dual import all_networks_dual_norm, atom_dual_norm, bes
 from jaxcvx.certificates.relaxed import semidefinite_dual_norm
 from jaxcvx.networks.network import Network
 from jaxcvx.problems.relu import Problem
-
-_AUTO_MAX_CELLS = 20_000
 
 
 @jax.tree_util.register_dataclass
@@ -43,26 +40,6 @@ class Certificate:
     heuristic_bound: Any
     scope: str = dataclasses.field(default="none", metadata={"static": True})
     precision: str = dataclasses.field(default="float64", metadata={"static": True})
-
-
-@contextlib.contextmanager
-def double_precision():
-    """Float64 on the host for the block inside: bounds are not left to an accelerator's float32."""
-    if jnp.result_type(float) == jnp.float64 and jax.default_backend() == "cpu":
-        yield  # as it is already; entering the contexts again would compile everything anew
-        return
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        yield
-
-
-def to_double(tree: Any) -> Any:
-    """Copy of a pytree on the host with its floating leaves in float64; use inside double_precision."""
-
-    def convert(x):
-        host = np.asarray(x)
-        return jnp.asarray(host.astype(np.float64) if jnp.issubdtype(host.dtype, jnp.floating) else host)
-
-    return jax.tree.map(convert, tree)
 
 
 def bound_scope(arrangements: Arrangements | None, num_columns: int) -> str:

@@ -14,25 +14,18 @@ from jaxcvx.arrangements.cells import (
     Arrangements,
     arrangements_of,
     count_cells,
-    is_traced,
     merge_arrangements,
     validate_arrangements,
 )
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
-from jaxcvx.certificates.certificate import (
-    Certificate,
-    bound_scope,
-    double_precision,
-    make_certificate,
-    network_bound,
-    to_double,
-)
+from jaxcvx.certificates.certificate import Certificate, bound_scope, make_certificate, network_bound
 from jaxcvx.certificates.priced import certify_priced
 from jaxcvx.certificates.pricers import choose_pricer, sweeps
 from jaxcvx.certificates.relaxed import MAX_ORDER, relaxation_order
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, balance, checked_network, network_objective, padded, problem_for
-from jaxcvx.operators.precision import with_full_precision
+from jaxcvx.numerics.precision import double_precision, to_double, with_full_precision
+from jaxcvx.numerics.trees import is_traced
 from jaxcvx.problems.loss import Loss
 from jaxcvx.problems.relu import Problem
 

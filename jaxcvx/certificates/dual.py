@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxcvx.networks.network import Network, hidden_norms
+from jaxcvx.numerics.rounding import careful_sum, gamma, masked_sums_error
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.projections import ActiveRows, lifted_by, no_active_rows, project_cone
 from jaxcvx.operators.prox import group_norms
-from jaxcvx.operators.rounding import careful_sum, gamma, masked_sums_error
 from jaxcvx.problems.relu import Problem
 
 Scalar = Float[Array, ""]

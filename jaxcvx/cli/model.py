@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxcvx import checkpoint
+from jaxcvx import serialisation as checkpoint
 from jaxcvx.cli.tabular import Schema
 from jaxcvx.errors import FileFormatError
 from jaxcvx.networks.network import Network

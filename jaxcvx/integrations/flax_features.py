@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import InvalidTypeError, invalid, require_extra
-from jaxcvx.problems.base import as_real_matrix
+from jaxcvx.numerics.validation import as_real_matrix
 
 require_extra("flax", "flax")
 

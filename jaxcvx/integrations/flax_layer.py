@@ -11,7 +11,7 @@ is that of the objective at the solution, so backward passes need no linear solv
 training objective of backbone and head.
 
 ``layer.held_out_loss`` solves on one part of the batch and is the loss on the other: a bilevel objective. Its gradient
-includes the change of the solution, by implicit differentiation (:mod:`jaxcvx.diff.implicit`), at the price of one
+includes the change of the solution, by implicit differentiation (:mod:`jaxcvx.numerics.implicit`), at the price of one
 linear solve. It asks for features from which a head learned from few samples predicts the next ones (Bertinetto,
 Henriques, Torr and Vedaldi 2019; Lee, Maji, Ravichandran and Soatto 2019).
 
@@ -28,13 +28,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.arrangements.cells import Arrangements
-from jaxcvx.diff.implicit import differentiable_objective, differentiable_params
 from jaxcvx.errors import InvalidTypeError, invalid, require_extra
 from jaxcvx.integrations.flax_features import check_count
+from jaxcvx.numerics.implicit import differentiable_objective, differentiable_params
+from jaxcvx.numerics.validation import as_beta, as_real_matrix
 from jaxcvx.operators.features import Dense
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.prox import group_norms
-from jaxcvx.problems.base import as_beta, as_real_matrix, as_targets, make_problem
+from jaxcvx.problems.base import as_targets, make_problem
 from jaxcvx.problems.loss import Loss
 from jaxcvx.problems.losses import resolve_loss
 from jaxcvx.problems.relu import Problem

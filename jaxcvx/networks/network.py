@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
 from jaxcvx.errors import invalid, wrong_type
+from jaxcvx.numerics.precision import with_full_precision
+from jaxcvx.numerics.trees import is_traced
+from jaxcvx.numerics.validation import as_beta, as_real_matrix
 from jaxcvx.operators.features import Dense, Features
-from jaxcvx.operators.precision import with_full_precision
-from jaxcvx.problems.base import as_beta, as_real_matrix, as_targets
+from jaxcvx.problems.base import as_targets
 from jaxcvx.problems.loss import Loss
 from jaxcvx.problems.losses import resolve_loss
 from jaxcvx.problems.relu import Problem

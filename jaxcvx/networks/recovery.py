@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.networks.network import Network, balance, prune
+from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.operators.projections import least_norm_shift
 from jaxcvx.problems.relu import Problem
 

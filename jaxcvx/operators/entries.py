@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcvx.arrangements.cells import is_traced
+from jaxcvx.numerics.trees import is_traced
 from jaxcvx.operators.observation import Observation
 
 _BLOCK = 8  # slots that one fused loop takes

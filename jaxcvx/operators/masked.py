@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxcvx.numerics.rounding import masked_sums
 from jaxcvx.operators.readout import Readout
-from jaxcvx.operators.rounding import masked_sums
 
 
 def _split(a: Array, count: int) -> Array:
@@ -38,7 +38,7 @@ class CellOperator:
       readout: static; how N rows become n samples.
       max_bytes: static; what lies between the contractions of ``forward`` and ``adjoint`` takes at most so many
         bytes; None for no limit.
-      careful: static; whether ``adjoint`` bounds its rounding, see :func:`jaxcvx.operators.rounding.masked_sums`.
+      careful: static; whether ``adjoint`` bounds its rounding, see :func:`jaxcvx.numerics.rounding.masked_sums`.
     """
 
     Z: Float[Array, "N p"]

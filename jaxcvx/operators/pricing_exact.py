@@ -34,9 +34,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcvx.arrangements.cells import mask_keys, unit_rows
+from jaxcvx.arrangements.cells import mask_keys
 from jaxcvx.arrangements.facets import facet_index
 from jaxcvx.errors import TooManyArrangements
+from jaxcvx.numerics.safe import unit_rows
 from jaxcvx.operators.pricing import Priced, distinct, neuron_values
 
 _EPS = float(np.finfo(np.float64).eps)

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.numerics.trees import is_traced
 from jaxcvx.parallel.padding import padded_cells, padded_rows
 from jaxcvx.problems.relu import Problem
 

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcvx.certificates.certificate import double_precision, make_certificate
+from jaxcvx.certificates.certificate import make_certificate
 from jaxcvx.certificates.dual import proved_bound, scaled_bound
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, balance, balanced_penalty, hidden_norms, prune
+from jaxcvx.numerics.precision import double_precision, with_full_precision
+from jaxcvx.numerics.rounding import gamma
+from jaxcvx.numerics.validation import as_beta
 from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.precision import with_full_precision
 from jaxcvx.operators.prox import group_norms, shrink_groups
-from jaxcvx.operators.rounding import gamma
-from jaxcvx.problems.base import as_beta
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.atoms import fit_atoms
 from jaxcvx.solvers.base import History, Solution, Status, StepInfo, relative_gap

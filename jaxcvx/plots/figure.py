@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from jaxcvx.checkpoint import replacing
 from jaxcvx.errors import InvalidTypeError, require_extra
+from jaxcvx.serialisation import replacing
 
 # Okabe and Ito's palette, told apart by colour-blind readers.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"

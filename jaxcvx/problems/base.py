@@ -5,51 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.arrangements.cells import Arrangements, is_traced, validate_arrangements
-from jaxcvx.errors import InvalidTypeError, invalid, shown, wrong_type
+from jaxcvx.arrangements.cells import Arrangements, validate_arrangements
+from jaxcvx.errors import InvalidTypeError, invalid, wrong_type
+from jaxcvx.numerics.trees import is_traced
+from jaxcvx.numerics.validation import as_beta, as_real_matrix
 from jaxcvx.operators.features import Features, resolve_features
 from jaxcvx.problems.loss import Loss
 from jaxcvx.problems.losses import resolve_loss
 from jaxcvx.problems.relu import Problem
-
-
-def as_real_matrix(name: str, value: Any, ndim: int | tuple[int, ...] = 2) -> jax.Array:
-    """A finite real array of ``ndim`` axes (or one of several numbers of axes), floating.
-
-    Traced values are checked by shape and type only.
-
-    Raises:
-      InvalidTypeError: not numeric, complex, or not an array at all.
-      InvalidInputError: wrong number of axes, empty, or NaN/inf inside.
-    """
-    if not is_traced(value):
-        try:
-            value = value if isinstance(value, jax.Array) else np.asarray(value)
-        except (ValueError, TypeError) as err:
-            raise InvalidTypeError(f"{name}: got {type(value).__name__}, expected a real array.") from err
-    dtype = np.dtype(value.dtype)
-    if not (jnp.issubdtype(dtype, jnp.floating) or dtype.kind in "iub"):
-        raise InvalidTypeError(f"{name}: got dtype {dtype}, expected real numbers.")
-    allowed = (ndim,) if isinstance(ndim, int) else ndim
-    if value.ndim not in allowed:
-        raise invalid(name, f"shape {tuple(value.shape)}", f"{' or '.join(map(str, allowed))} axes")
-    if 0 in value.shape:
-        raise invalid(name, f"shape {tuple(value.shape)}", "at least one row and one column")
-    narrow = not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 4
-    target = jax.dtypes.canonicalize_dtype(jnp.result_type(float) if narrow else dtype)
-    if is_traced(value):
-        return value.astype(target)
-    host = np.asarray(value).astype(np.float64)
-    finite = np.isfinite(host)
-    if not finite.all():
-        where = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise invalid(name, f"{host[where]} at index {where}", "finite numbers only")
-    if np.abs(host).max() > float(jnp.finfo(target).max):
-        raise invalid(name, f"numbers beyond the range of {target}", "numbers that fit it")
-    return jnp.asarray(value, target)
 
 
 def as_targets(loss: Loss, Y: Any, num_samples: int, dtype: Any, num_classes: int | None = None) -> jax.Array:
@@ -110,22 +75,6 @@ def _one_hot(Y: jax.Array, host: np.ndarray | None, dtype: Any, num_classes: int
     if classes > 10 * len(labels) + 100:
         raise invalid("Y", f"label {labels.max()}", "labels 0..c-1 without such gaps")
     return jax.nn.one_hot(labels, max(classes, 2), dtype=dtype)
-
-
-def as_beta(beta: Any, dtype: Any) -> jax.Array:
-    """beta as a scalar array; must be finite and not negative (traced values pass)."""
-    if not is_traced(beta):
-        try:
-            number = float("x" if isinstance(beta, str | bytes) else beta)
-        except (TypeError, ValueError) as err:
-            raise InvalidTypeError(f"beta: got {shown(repr(beta))}, expected a non-negative number.") from err
-        if not 0 <= number <= float(jnp.finfo(dtype).max):
-            raise invalid("beta", number, f"a number >= 0 in the range of {np.dtype(dtype)}")
-    if jnp.shape(beta) != ():
-        raise invalid(
-            "beta", f"shape {jnp.shape(beta)}", "a scalar (use jax.vmap over problem.replace(beta=...))"
-        )
-    return jnp.asarray(beta, dtype)
 
 
 def make_problem(

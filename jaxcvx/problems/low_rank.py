@@ -18,33 +18,14 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxcvx.errors import InvalidTypeError, invalid, shown, wrong_type
+from jaxcvx.numerics.trees import register_validated
+from jaxcvx.numerics.validation import check_number
 from jaxcvx.operators.observation import Observation, Whole
 from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.transforms.scaled_descent import conjugate_descent, constant_descent
 
 Factors = Any  # U, or (U, V)
 _OVERSAMPLING, _POWER_STEPS = 5, 5
-
-
-def register_validated(cls: type) -> type:
-    """Register a frozen dataclass as a pytree that is put together again without its ``__init__``, which validates."""
-    static = [f.name for f in dataclasses.fields(cls) if f.metadata.get("static")]
-    data = [f.name for f in dataclasses.fields(cls) if f.name not in static]
-
-    def flatten(problem: Any) -> tuple[tuple, tuple]:
-        return tuple(getattr(problem, n) for n in data), tuple(getattr(problem, n) for n in static)
-
-    def flatten_with_keys(problem: Any) -> tuple[tuple, tuple]:
-        leaves, aux = flatten(problem)
-        return tuple((jax.tree_util.GetAttrKey(n), leaf) for n, leaf in zip(data, leaves, strict=True)), aux
-
-    def unflatten(aux: Any, leaves: Any) -> Any:
-        problem: Any = object.__new__(cls)
-        problem.__dict__.update(zip(static, aux, strict=True), **dict(zip(data, leaves, strict=True)))
-        return problem
-
-    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
-    return cls
 
 
 @dataclasses.dataclass(frozen=True, init=False, eq=False)
@@ -340,19 +321,6 @@ def as_shape(shape: Any) -> tuple[int, int]:
     if d1 < 1 or d2 < 1:
         raise invalid("shape", (d1, d2), "two positive integers")
     return d1, d2
-
-
-def check_number(name: str, value: Any, positive: bool = False, dtype: Any = float) -> None:
-    """Raise unless ``value`` is one number >= 0 (or > 0) that is finite in ``dtype``, or traced."""
-    if isinstance(value, jax.core.Tracer):
-        return
-    expected = "a positive number" if positive else "a number >= 0"
-    if np.ndim(value) or np.asarray(value).dtype.kind not in "fiub":
-        raise wrong_type(name, value, expected)
-    with np.errstate(over="ignore", under="ignore"):
-        number = float(np.asarray(value, dtype))
-    if not 0 <= number < float("inf") or (positive and number == 0):
-        raise invalid(name, value, expected)
 
 
 def as_row_bounds(bound: Any, dtype: Any) -> Float[Array, 2] | None:

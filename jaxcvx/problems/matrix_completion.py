@@ -10,18 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.numerics.trees import is_traced, register_validated
+from jaxcvx.numerics.validation import as_real_matrix, check_number
 from jaxcvx.operators.entries import Entries, observe_entries
-from jaxcvx.problems.base import as_real_matrix
-from jaxcvx.problems.low_rank import (
-    Factors,
-    LowRankProblem,
-    as_row_bounds,
-    as_shape,
-    check_number,
-    register_validated,
-)
+from jaxcvx.problems.low_rank import Factors, LowRankProblem, as_row_bounds, as_shape
 from jaxcvx.problems.matrix_sensing import SquaredProblem
 
 

@@ -9,17 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.numerics.trees import is_traced, register_validated
+from jaxcvx.numerics.validation import as_real_matrix
 from jaxcvx.operators.observation import Matrices, MatrixFree
-from jaxcvx.problems.base import as_real_matrix
-from jaxcvx.problems.low_rank import (
-    Factors,
-    LowRankProblem,
-    as_row_bounds,
-    as_shape,
-    register_validated,
-)
+from jaxcvx.problems.low_rank import Factors, LowRankProblem, as_row_bounds, as_shape
 
 
 @dataclasses.dataclass(frozen=True, init=False, eq=False)

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxcvx.arrangements.cells import Arrangements
+from jaxcvx.numerics.trees import all_finite
 from jaxcvx.operators.features import Dense, Features
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.readout import Readout
 from jaxcvx.problems.loss import Loss
 from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.smooth import all_finite
 
 
 @jax.tree_util.register_dataclass

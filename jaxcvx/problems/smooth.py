@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxcvx.errors import invalid
-from jaxcvx.operators import sphere as spheres
-from jaxcvx.operators.sphere import unit as unit
+from jaxcvx.numerics import sphere as spheres
+from jaxcvx.numerics.sphere import unit as unit
+from jaxcvx.numerics.trees import all_finite
 
 
 class SmoothProblem(abc.ABC):
@@ -82,9 +83,3 @@ class SmoothProblem(abc.ABC):
     def retract(self, params: Any) -> Any:
         """Back to the spheres and the constraints."""
         return self.project(spheres.retract(self.sphere(params), params))
-
-
-def all_finite(tree: Any) -> Bool[Array, ""]:
-    """True if every floating leaf is finite."""
-    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves])) if leaves else jnp.asarray(True)

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxcvx.errors import invalid
-from jaxcvx.operators.arc_cosine import angle, kernel_deficit, norm
-from jaxcvx.operators.noise import draw_noise
-from jaxcvx.operators.sphere import unit
+from jaxcvx.numerics.arc_cosine import angle, kernel_deficit, norm
+from jaxcvx.numerics.noise import draw_noise
+from jaxcvx.numerics.sphere import unit
 from jaxcvx.problems.smooth import SmoothProblem
 
 _PI = jnp.pi

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxcvx.errors import invalid
-from jaxcvx.operators.noise import check_noise, perturbed
+from jaxcvx.numerics.noise import check_noise, perturbed
+from jaxcvx.numerics.trees import tree_norm
 from jaxcvx.problems.smooth import SmoothProblem
-from jaxcvx.solvers.smooth import SmoothSolver, tree_norm
+from jaxcvx.solvers.smooth import SmoothSolver
 from jaxcvx.transforms import noise_annealed as paper
 from jaxcvx.transforms.schedules import check_radius, epochwise_geometric, radius_tree
 

@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxcvx.diff.implicit import Optimality
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network
+from jaxcvx.numerics.implicit import Optimality
 from jaxcvx.problems.relu import Problem
 
 Scalar = Any  # a jax scalar under jit, a numpy scalar outside

@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxcvx.arrangements.cells import is_traced
-from jaxcvx.certificates.certificate import Certificate, double_precision, to_double
+from jaxcvx.certificates.certificate import Certificate
 from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.certificates.priced import certify_priced
 from jaxcvx.certificates.pricers import Pricer, choose_pricer
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, prune
 from jaxcvx.networks.width import reduce_width
+from jaxcvx.numerics.precision import double_precision, to_double
+from jaxcvx.numerics.trees import is_traced
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Callback, HostSolver, Solution, Status, StepInfo

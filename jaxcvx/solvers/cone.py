@@ -24,10 +24,10 @@ from jaxcvx.certificates.dual import (
     scaled_bound,
     search_cones,
 )
-from jaxcvx.diff.implicit import Optimality
 from jaxcvx.networks.network import Network
 from jaxcvx.networks.recovery import network_from_cone
-from jaxcvx.operators.fold import fold_marked
+from jaxcvx.numerics.fold import fold_marked
+from jaxcvx.numerics.implicit import Optimality
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.projections import ActiveRows, face_projector, lifted_by, no_active_rows, project_cone
 from jaxcvx.operators.prox import shrink_groups

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound
-from jaxcvx.diff.implicit import Optimality
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network
+from jaxcvx.numerics.implicit import Optimality
 from jaxcvx.operators.projections import ActiveRows
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem

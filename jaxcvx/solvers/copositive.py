@@ -24,14 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcvx.arrangements.cells import is_traced
 from jaxcvx.arrangements.facets import facet_index
 from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.errors import InvalidTypeError, TooManyArrangements
+from jaxcvx.numerics.rounding import gamma
+from jaxcvx.numerics.trees import is_traced
 from jaxcvx.operators.pricing_exact import FaceTable, face_table, price_exact
 from jaxcvx.operators.projections import project_cone
 from jaxcvx.operators.psd import project_psd, symmetric
-from jaxcvx.operators.rounding import gamma
 from jaxcvx.problems.relu import Problem
 
 _MAX_FACES = 200_000  # of all cells, for exact pricing

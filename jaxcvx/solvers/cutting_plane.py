@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxcvx.arrangements.cells import is_traced
-from jaxcvx.certificates.certificate import double_precision, to_double
 from jaxcvx.certificates.dual import feasible_residual, scaled_bound
 from jaxcvx.certificates.priced import certify_priced
 from jaxcvx.certificates.pricers import ORACLES, choose_oracle
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, balance, hidden_norms, prune
+from jaxcvx.numerics.precision import double_precision, to_double
+from jaxcvx.numerics.trees import is_traced
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Callback, HostSolver, Solution, Status, StepInfo

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.arrangements.cells import is_traced
-from jaxcvx.certificates.certificate import double_precision
-from jaxcvx.diff.implicit import differentiable_objective, differentiable_params, refuse_derivatives
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.keys import check_key
-from jaxcvx.operators.precision import with_full_precision
+from jaxcvx.numerics.implicit import differentiable_objective, differentiable_params, refuse_derivatives
+from jaxcvx.numerics.memory import available_bytes, program_bytes, refuse_beyond, shapes_of, tree_bytes
+from jaxcvx.numerics.precision import double_precision, with_full_precision
+from jaxcvx.numerics.trees import is_traced
+from jaxcvx.numerics.validation import check_key
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.solvers.base import (
@@ -41,7 +41,6 @@ from jaxcvx.solvers.loop import (
     run_block,
     start_as_best,
 )
-from jaxcvx.solvers.memory import available_bytes, program_bytes, refuse_beyond, shapes_of, tree_bytes
 from jaxcvx.solvers.snapshot import Saved, Snapshot, restore
 from jaxcvx.solvers.summary import evaluate_jitted, summarise, summarise_on_host
 
@@ -64,7 +63,7 @@ def solve(
 
     Under grad and jvp, ``params`` and ``objective`` of a ProximalGradient solution (and of a ConeADMM
     solution with a smooth loss) carry derivatives with respect to X, Y and beta, by implicit differentiation at the
-    solution: see :mod:`jaxcvx.diff.implicit`. Cells, ``init`` and all other fields (the rounded network and the
+    solution: see :mod:`jaxcvx.numerics.implicit`. Cells, ``init`` and all other fields (the rounded network and the
     bounds) count as constants there. A derivative's error is about ``sqrt(tol)``, so ask for tol=1e-12 in
     float64. Other solvers raise under grad.
 
@@ -222,7 +221,7 @@ def starting_params(problem: Problem, solver: Solver, init: Any, key: Any) -> An
 
 @functools.partial(jax.jit, static_argnames="solver")
 def _solve_traced(problem: Problem, solver: Solver, params: Any, key: Any) -> Solution:
-    """Solve on constants, then attach derivatives to what has them (see :mod:`jaxcvx.diff.implicit`)."""
+    """Solve on constants, then attach derivatives to what has them (see :mod:`jaxcvx.numerics.implicit`)."""
     constant = jax.lax.stop_gradient(problem)
     done = run(constant, solver, jax.lax.stop_gradient(params), key)
     solution = summarise(constant, solver, done)

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.certificates.certificate import double_precision, to_double
 from jaxcvx.certificates.dual import scaled_bound
+from jaxcvx.numerics.precision import double_precision, to_double
 from jaxcvx.operators.pricing import neuron_values
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.pool import Pool, fit_weights, insert, pool_objective

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcvx.certificates.certificate import double_precision, to_double
 from jaxcvx.certificates.priced import certify_priced
 from jaxcvx.certificates.pricers import ExactPricer, choose_pricer
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network, balance, balanced_penalty, merge_parallel, prune, zero_network
+from jaxcvx.numerics.precision import double_precision, to_double
 from jaxcvx.operators.pricing_exact import price_exact
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem

@@ -18,8 +18,8 @@ from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import atom_dual_norm, gated_dual_norm, proved_bound, scaled_bound
-from jaxcvx.diff.implicit import Optimality
 from jaxcvx.networks.network import Network
+from jaxcvx.numerics.implicit import Optimality
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.prox import group_norms
 from jaxcvx.problems.relu import Problem

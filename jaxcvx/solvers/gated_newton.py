@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcvx.numerics.conjugate_gradient import conjugate_gradients, float32_inverse
 from jaxcvx.operators.prox import group_norms, shrink_groups
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.gated import evaluate_gated, gated_bound, gated_objective, zero_blocks
 from jaxcvx.solvers.lasso_newton import LassoProgram, LassoState, largest_penalty, lasso_start, lasso_step
-from jaxcvx.solvers.newton_system import conjugate_gradients, float32_inverse
 
 
 class _State(NamedTuple):

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from jaxcvx.numerics.trees import all_finite
 from jaxcvx.problems.relu import Problem
-from jaxcvx.problems.smooth import all_finite
 from jaxcvx.solvers.base import History, Outcome, Solver, Status
 
 

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound, skip_dual_norm
 from jaxcvx.errors import invalid
+from jaxcvx.numerics.rounding import gamma
 from jaxcvx.operators.masked import CellOperator
 from jaxcvx.operators.prox import group_norms, nuclear_norms, shrink_groups, shrink_singular_values
-from jaxcvx.operators.rounding import gamma
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap

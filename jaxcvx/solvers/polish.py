@@ -27,7 +27,7 @@ from jaxcvx.networks.network import (
     prune,
 )
 from jaxcvx.networks.recovery import network_from_cone
-from jaxcvx.operators.precision import with_full_precision
+from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.operators.projections import no_active_rows, project_cone
 from jaxcvx.operators.prox import shrink_groups
 from jaxcvx.problems.loss import Loss

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import invalid
-from jaxcvx.problems.low_rank import Factors, LowRankProblem, register_validated
+from jaxcvx.numerics.trees import register_validated, tree_norm
+from jaxcvx.problems.low_rank import Factors, LowRankProblem
 from jaxcvx.solvers.base import Outcome, Parts, Solver
-from jaxcvx.solvers.smooth import tree_norm
 from jaxcvx.transforms.scaled_descent import conjugate_descent, largest_singular_value
 
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcvx.diff.implicit import Optimality
 from jaxcvx.errors import invalid
+from jaxcvx.numerics.implicit import Optimality
 from jaxcvx.operators.prox import shrink_groups
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
@@ -66,7 +66,7 @@ class ProximalGradient(Solver):
     with the same predictions on X instead.
 
     Works under jit, vmap (over beta, Y, X) and grad, in float32 and float64: ``params`` and ``objective`` carry
-    derivatives (:mod:`jaxcvx.diff.implicit`), the rounded network and the bounds are constants under grad.
+    derivatives (:mod:`jaxcvx.numerics.implicit`), the rounded network and the bounds are constants under grad.
 
     Attributes:
       tol: relative program gap to reach.

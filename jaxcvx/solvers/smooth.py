@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from jaxcvx.certificates.certificate import bound_scope, network_bound
 from jaxcvx.errors import invalid
 from jaxcvx.networks.training import TrainingObjective
+from jaxcvx.numerics.trees import tree_norm
 from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.solvers.base import Outcome, Parts, Solver
@@ -25,11 +26,6 @@ class BestSeen(NamedTuple):
     objective: Float[Array, ""]
     residual: Float[Array, ""]
     gradient: Float[Array, ""]
-
-
-def tree_norm(tree: Any) -> Float[Array, ""]:
-    """Euclidean norm over all leaves."""
-    return jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(tree)))
 
 
 @dataclasses.dataclass(frozen=True)

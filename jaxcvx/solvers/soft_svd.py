@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from jaxcvx.certificates.dual import proved_bound, scaled_bound
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network, balance, network_objective
-from jaxcvx.operators.rounding import gamma
+from jaxcvx.numerics.rounding import gamma
 from jaxcvx.problems.losses import Squared
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap

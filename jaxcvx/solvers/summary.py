@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.certificates.certificate import double_precision, make_certificate, to_double
+from jaxcvx.certificates.certificate import make_certificate
 from jaxcvx.networks.network import network_objective, objective_on_host, prune
+from jaxcvx.numerics.precision import double_precision, to_double
+from jaxcvx.numerics.trees import all_finite
 from jaxcvx.problems.relu import Problem
-from jaxcvx.problems.smooth import SmoothProblem, all_finite
+from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.solvers.base import History, Outcome, Parts, Solution, Solver, Status, relative_gap
 from jaxcvx.solvers.host import usable
 from jaxcvx.solvers.loop import Run

@@ -1,7 +1,7 @@
 """Unrolled differentiation: a fixed number of proximal gradient steps, differentiated one by one.
 
 The derivative is that of the iterate, not of the solution: at few steps it sees the start and the step size, at many it
-tends to the implicit one of :mod:`jaxcvx.diff.implicit`, which costs one linear solve instead of memory and time
+tends to the implicit one of :mod:`jaxcvx.numerics.implicit`, which costs one linear solve instead of memory and time
 in proportion to the steps. Useful where steps are few, and as an independent check.
 """
 
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.operators.precision import with_full_precision
+from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.operators.prox import shrink_groups
 from jaxcvx.problems.relu import Problem
 from jaxcvx.solvers.gated import zero_blocks

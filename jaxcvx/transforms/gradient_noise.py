@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxcvx.errors import invalid
-from jaxcvx.operators.noise import check_noise, draw_noise, perturbed
+from jaxcvx.numerics.noise import check_noise, draw_noise, perturbed
 from jaxcvx.transforms.schedules import Radius, Schedule, check_radius, radius_tree
 
 

@@ -8,8 +8,8 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from jaxcvx.errors import invalid
-from jaxcvx.operators.noise import check_noise
-from jaxcvx.operators.sphere import retract
+from jaxcvx.numerics.noise import check_noise
+from jaxcvx.numerics.sphere import retract
 from jaxcvx.transforms.perturb import perturbing
 from jaxcvx.transforms.schedules import Radius, Schedule, check_radius, epochwise_geometric
 from jaxcvx.transforms.sphere import riemannian_sphere

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxcvx.errors import invalid
-from jaxcvx.operators.noise import check_noise, perturbed
+from jaxcvx.numerics.noise import check_noise, perturbed
 from jaxcvx.transforms.schedules import Radius, check_radius, radius_tree
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcvx.errors import invalid
-from jaxcvx.operators.sphere import retract, tangent
+from jaxcvx.numerics.sphere import retract, tangent
 
 
 class SphereState(NamedTuple):

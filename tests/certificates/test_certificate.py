@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxcvx import Arrangements
-from jaxcvx.certificates.certificate import bound_scope, double_precision, make_certificate, to_double
+from jaxcvx.certificates.certificate import bound_scope, make_certificate
+from jaxcvx.numerics.precision import double_precision, to_double
 
 
 @pytest.mark.routine(2)

@@ -93,7 +93,7 @@ def test_many_weights_need_no_large_factorisation(monkeypatch):
     x, y = batch("squared")
     model = Model()
     dense = nnx.jit(nnx.grad(held_out))(model, x, y)
-    monkeypatch.setattr("jaxcvx.diff.implicit._MAX_DENSE", 0)
+    monkeypatch.setattr("jaxcvx.numerics.implicit._MAX_DENSE", 0)
     other = nnx.jit(nnx.grad(lambda *a: held_out(*a)))(Model(), x, y)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), dense, other)
 

@@ -7,7 +7,7 @@ import pytest
 
 import jaxcvx
 from jaxcvx.errors import InvalidInputError
-from jaxcvx.operators.sphere import unit
+from jaxcvx.numerics.sphere import unit
 from jaxcvx.problems.teacher_cnn import StudentWeights, TeacherCNN
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcvx
-from jaxcvx import checkpoint
+from jaxcvx import serialisation as checkpoint
 from jaxcvx.errors import FileFormatError
 from tests.reliability.cases import bits
 from tests.reliability.memory import peak_megabytes

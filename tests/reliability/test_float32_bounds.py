@@ -12,7 +12,7 @@ import pytest
 
 from jaxcvx import Arrangements, make_problem
 from jaxcvx.certificates.dual import gated_dual_norm, proved_bound, scaled_bound
-from jaxcvx.operators.rounding import careful_sum, masked_sums, split
+from jaxcvx.numerics.rounding import careful_sum, masked_sums, split
 from jaxcvx.problems.losses import LOSSES
 from tests.helpers import targets_for
 

@@ -302,7 +302,7 @@ def test_dual_norms_over_cones_in_float32_are_no_less_than_neurons_prices():
 
 
 def test_certificates_name_their_precision_and_older_files_load(tmp_path):
-    from jaxcvx.checkpoint import _pack, _unpack
+    from jaxcvx.serialisation import _pack, _unpack
 
     found = certify(Network(np.eye(2), np.ones((2, 1))), np.eye(2, dtype=np.float32), np.ones(2), 0.1)
     assert found.precision == "float64"

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import jaxcvx
-from jaxcvx import checkpoint
+from jaxcvx import serialisation as checkpoint
 from jaxcvx.errors import FileFormatError
 from tests.reliability.cases import DRIVEN, HOSTED, Case, differing
 

@@ -9,7 +9,8 @@ import optax
 import pytest
 
 import jaxcvx
-from jaxcvx.problems.smooth import SmoothProblem, all_finite, unit
+from jaxcvx.numerics.trees import all_finite
+from jaxcvx.problems.smooth import SmoothProblem, unit
 
 MATRIX = np.diag([3.0, 2.0, 1.0])
 

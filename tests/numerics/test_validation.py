@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxcvx.errors import InvalidTypeError
-from jaxcvx.keys import check_key
+from jaxcvx.numerics.validation import check_key
 
 
 @pytest.mark.parametrize("key", [jax.random.key(0), jax.random.PRNGKey(1), np.array([3, 4], np.uint32)], ids=str)

@@ -25,17 +25,19 @@ from jaxcvx import (
     FrankWolfe,
     Huber,
     Network,
-    checkpoint,
     enumerate_arrangements,
     make_problem,
     restrict_filters,
     sample_arrangements,
     solve,
 )
+from jaxcvx import (
+    serialisation as checkpoint,
+)
 from jaxcvx.arrangements.cells import Arrangements
-from jaxcvx.checkpoint import load, load_with_metadata, save
 from jaxcvx.errors import FileFormatError, InvalidTypeError, JaxcvxError
 from jaxcvx.operators.features import Dense
+from jaxcvx.serialisation import load, load_with_metadata, save
 
 
 def small_cells() -> Arrangements:

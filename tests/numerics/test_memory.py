@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import jaxcvx
-from jaxcvx.solvers import driver, memory
+from jaxcvx.numerics import memory
+from jaxcvx.solvers import driver
 
 SHAPE = jax.ShapeDtypeStruct
 

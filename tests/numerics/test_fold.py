@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcvx.operators.fold import fold_marked
+from jaxcvx.numerics.fold import fold_marked
 
 
 @pytest.mark.routine(2)

@@ -22,8 +22,8 @@ from jaxcvx import (
     solve,
 )
 from jaxcvx._compat import jaxopt
-from jaxcvx.diff import implicit
 from jaxcvx.errors import InvalidTypeError
+from jaxcvx.numerics import implicit
 from jaxcvx.solvers.gated import gated_optimality
 from tests.helpers import distinct_cells, gaussian_data, targets_for
 

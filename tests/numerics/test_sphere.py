@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.operators.sphere import retract, tangent, unit
+from jaxcvx.numerics.sphere import retract, tangent, unit
 
 PARAMS = {"w": np.array([[0.6, 0.0], [0.0, 0.8]]), "a": np.array([3.0, 4.0])}
 MASK = {"w": True, "a": False}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxcvx
-from jaxcvx.operators.precision import with_full_precision
+from jaxcvx.numerics.precision import with_full_precision
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((12, 3)), RNG.standard_normal(12)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcvx.operators.arc_cosine import angle, kernel_deficit, norm
+from jaxcvx.numerics.arc_cosine import angle, kernel_deficit, norm
 
 
 def _naive(u, v):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcvx.errors import InvalidInputError
-from jaxcvx.operators.noise import check_noise, draw_noise
+from jaxcvx.numerics.noise import check_noise, draw_noise
 
 PARAMS = {"a": np.zeros(3), "w": np.zeros((2, 3))}
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcvx.solvers.newton_system import conjugate_gradients, float32_inverse
+from jaxcvx.numerics.conjugate_gradient import conjugate_gradients, float32_inverse
 
 M = 12
 

@@ -1,4 +1,4 @@
-"""Products in the full precision of their dtype.
+"""Products in the full precision of their dtype, and float64 on the host.
 
 Accelerators round the factors of float32 products, to TF32 on GPUs and to bfloat16 on TPUs, unless told otherwise.
 Dual bounds and steps to a gap of 1e-5 need all digits, whatever precision the caller's own models run in.
@@ -6,11 +6,14 @@ Dual bounds and steps to a gap of 1e-5 need all digits, whatever precision the c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -30,3 +33,23 @@ def with_full_precision(function: Callable[_Arguments, _Result]) -> Callable[_Ar
             return function(*args, **kwargs)
 
     return wrapped
+
+
+@contextlib.contextmanager
+def double_precision():
+    """Float64 on the host for the block inside: bounds are not left to an accelerator's float32."""
+    if jnp.result_type(float) == jnp.float64 and jax.default_backend() == "cpu":
+        yield  # as it is already; entering the contexts again would compile everything anew
+        return
+    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        yield
+
+
+def to_double(tree: Any) -> Any:
+    """Copy of a pytree on the host with its floating leaves in float64; use inside double_precision."""
+
+    def convert(x):
+        host = np.asarray(x)
+        return jnp.asarray(host.astype(np.float64) if jnp.issubdtype(host.dtype, jnp.floating) else host)
+
+    return jax.tree.map(convert, tree)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcvx.operators.sphere import unit
+from jaxcvx.numerics.sphere import unit
 
 
 def norm(u: Float[Array, p]) -> Float[Array, ""]:

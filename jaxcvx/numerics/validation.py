@@ -1,0 +1,89 @@
+"""Arguments of public functions as arrays, or one error that names the argument: matrices, beta, numbers, keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcvx.errors import InvalidTypeError, invalid, shown, wrong_type
+from jaxcvx.numerics.trees import is_traced
+
+
+def check_key(key: Any) -> None:
+    """Raise InvalidTypeError unless ``key`` is a single jax random key, typed or of two 32-bit words, or traced."""
+    if isinstance(key, jax.core.Tracer):
+        return
+    if isinstance(key, jax.Array | np.ndarray):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
+            return
+        if key.dtype == np.uint32 and key.ndim == 1:
+            return
+    raise wrong_type("key", key, "one jax random key, such as jax.random.key(0)")
+
+
+def as_real_matrix(name: str, value: Any, ndim: int | tuple[int, ...] = 2) -> jax.Array:
+    """A finite real array of ``ndim`` axes (or one of several numbers of axes), floating.
+
+    Traced values are checked by shape and type only.
+
+    Raises:
+      InvalidTypeError: not numeric, complex, or not an array at all.
+      InvalidInputError: wrong number of axes, empty, or NaN/inf inside.
+    """
+    if not is_traced(value):
+        try:
+            value = value if isinstance(value, jax.Array) else np.asarray(value)
+        except (ValueError, TypeError) as err:
+            raise InvalidTypeError(f"{name}: got {type(value).__name__}, expected a real array.") from err
+    dtype = np.dtype(value.dtype)
+    if not (jnp.issubdtype(dtype, jnp.floating) or dtype.kind in "iub"):
+        raise InvalidTypeError(f"{name}: got dtype {dtype}, expected real numbers.")
+    allowed = (ndim,) if isinstance(ndim, int) else ndim
+    if value.ndim not in allowed:
+        raise invalid(name, f"shape {tuple(value.shape)}", f"{' or '.join(map(str, allowed))} axes")
+    if 0 in value.shape:
+        raise invalid(name, f"shape {tuple(value.shape)}", "at least one row and one column")
+    narrow = not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 4
+    target = jax.dtypes.canonicalize_dtype(jnp.result_type(float) if narrow else dtype)
+    if is_traced(value):
+        return value.astype(target)
+    host = np.asarray(value).astype(np.float64)
+    finite = np.isfinite(host)
+    if not finite.all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise invalid(name, f"{host[where]} at index {where}", "finite numbers only")
+    if np.abs(host).max() > float(jnp.finfo(target).max):
+        raise invalid(name, f"numbers beyond the range of {target}", "numbers that fit it")
+    return jnp.asarray(value, target)
+
+
+def as_beta(beta: Any, dtype: Any) -> jax.Array:
+    """beta as a scalar array; must be finite and not negative (traced values pass)."""
+    if not is_traced(beta):
+        try:
+            number = float("x" if isinstance(beta, str | bytes) else beta)
+        except (TypeError, ValueError) as err:
+            raise InvalidTypeError(f"beta: got {shown(repr(beta))}, expected a non-negative number.") from err
+        if not 0 <= number <= float(jnp.finfo(dtype).max):
+            raise invalid("beta", number, f"a number >= 0 in the range of {np.dtype(dtype)}")
+    if jnp.shape(beta) != ():
+        raise invalid(
+            "beta", f"shape {jnp.shape(beta)}", "a scalar (use jax.vmap over problem.replace(beta=...))"
+        )
+    return jnp.asarray(beta, dtype)
+
+
+def check_number(name: str, value: Any, positive: bool = False, dtype: Any = float) -> None:
+    """Raise unless ``value`` is one number >= 0 (or > 0) that is finite in ``dtype``, or traced."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    expected = "a positive number" if positive else "a number >= 0"
+    if np.ndim(value) or np.asarray(value).dtype.kind not in "fiub":
+        raise wrong_type(name, value, expected)
+    with np.errstate(over="ignore", under="ignore"):
+        number = float(np.asarray(value, dtype))
+    if not 0 <= number < float("inf") or (positive and number == 0):
+        raise invalid(name, value, expected)
