@@ -52,7 +52,7 @@ def judge(problem: Any, blocks: np.ndarray, S: np.ndarray, optimum: float) -> di
     import jax.numpy as jnp
 
     from jaxcvx import training_objective
-    from jaxcvx.operators.psd import project_psd
+    from jaxcvx.proximal.psd_cone import project_psd
     from jaxcvx.solvers.base import Outcome
     from jaxcvx.solvers.copositive import (
         Blocks,

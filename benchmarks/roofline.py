@@ -50,7 +50,7 @@ def run(
       length: entries of the copied vector.
       inner: products per call, so that the cost of a call does not count.
     """
-    from jaxcvx.operators.masked import CellOperator
+    from jaxcvx.operators.cells import CellOperator
 
     repeats, sizes = (3, sizes[:1]) if quick else (9, sizes)
     cases, limits = [], {}

@@ -11,8 +11,8 @@ import numpy as np
 import jaxcvx
 from benchmarks.common import print_table
 from experiments.common import cpu_seconds_of, record, slope, timed_solve
-from jaxcvx.operators.pricing_exact import face_table
 from jaxcvx.plots.figure import BLUE, ORANGE, VERMILLION, new_figure, save_png, style
+from jaxcvx.pricing.faces import face_table
 
 CLAIM = "The global optimum is found in time polynomial in the samples for data of fixed rank, exponential in the rank."
 

@@ -24,7 +24,7 @@ from jaxcvx.arrangements.cells import Arrangements, arrangements_of, merge_arran
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.arrangements.filters import restrict_filters
 from jaxcvx.arrangements.sample import sample_arrangements
-from jaxcvx.certificates.beta import beta_max
+from jaxcvx.certificates.beta_max import beta_max
 from jaxcvx.certificates.certificate import Certificate
 from jaxcvx.certificates.certify import certify
 from jaxcvx.errors import (
@@ -34,19 +34,18 @@ from jaxcvx.errors import (
     NotEnoughMemory,
     TooManyArrangements,
 )
+from jaxcvx.features.convolution import ConvFlatten, ConvPool
+from jaxcvx.features.dense import Dense, Features, FreeBias
+from jaxcvx.losses.entrywise import Hinge, Huber, Interpolation, Logistic, Squared
+from jaxcvx.losses.softmax import SoftmaxCrossEntropy
 from jaxcvx.networks.network import Network, balance, merge_parallel, prune, training_objective
 from jaxcvx.networks.recovery import gated_to_relu
-from jaxcvx.operators.convolution import ConvFlatten, ConvPool
-from jaxcvx.operators.features import Dense, Features, FreeBias
-from jaxcvx.problems.base import make_problem
 from jaxcvx.problems.least_squares import LeastSquares
-from jaxcvx.problems.losses import Hinge, Huber, Interpolation, Logistic, Squared
 from jaxcvx.problems.low_rank import LowRankLoss, LowRankProblem
 from jaxcvx.problems.matrix_completion import MatrixCompletion, OneBitCompletion
 from jaxcvx.problems.matrix_sensing import MatrixSensing
-from jaxcvx.problems.relu import Problem
-from jaxcvx.problems.softmax import SoftmaxCrossEntropy
 from jaxcvx.problems.teacher_cnn import TeacherCNN
+from jaxcvx.problems.training import Problem, make_problem
 from jaxcvx.progress import Progress
 from jaxcvx.resume import Checkpoint
 from jaxcvx.serialisation import load, save

@@ -6,9 +6,9 @@ functions are called.
 
 from __future__ import annotations
 
-from jaxcvx.certificates.beta import beta_max
-from jaxcvx.problems.relu import Problem
+from jaxcvx.certificates.beta_max import beta_max
 from jaxcvx.problems.smooth import SmoothProblem
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.driver import memory_estimate
 
 Problem.beta_max = beta_max  # type: ignore[method-assign]

@@ -36,7 +36,7 @@ from jaxcvx import (
 )
 from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.errors import FileFormatError, InvalidTypeError, JaxcvxError
-from jaxcvx.operators.features import Dense
+from jaxcvx.features.dense import Dense
 from jaxcvx.serialisation import load, load_with_metadata, save
 
 
@@ -164,7 +164,7 @@ def test_solutions_of_every_kind_of_variables(tmp_path: Path) -> None:
         jax.tree.map(np.testing.assert_array_equal, back, solution)
 
 
-LOSS_MODULES = ("jaxcvx.problems.losses", "jaxcvx.problems.softmax")
+LOSS_MODULES = ("jaxcvx.losses.entrywise", "jaxcvx.losses.softmax")
 
 
 def test_table_names_classes_that_exist() -> None:

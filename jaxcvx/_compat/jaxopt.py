@@ -49,7 +49,9 @@ def implicit_tangent(problem: Any, W: Float[Array, "P p c"], tangent: Any) -> Fl
       W: its solution.
       tangent: a pair of changes of (Y, beta).
     """
-    from jaxcvx.operators.prox import shrink_groups as prox  # jaxopt's own has NaN derivatives at zero blocks
+    from jaxcvx.proximal.norms import (
+        shrink_groups as prox,
+    )
 
     def residual(flat, Y, beta):
         operator, W = problem.operator, flat.reshape(shape)

@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.losses.entrywise import Hinge, Interpolation, Squared
 from jaxcvx.networks.network import Network, balance
 from jaxcvx.numerics.precision import with_full_precision
-from jaxcvx.problems.losses import Hinge, Interpolation, Squared
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
 
 
 def whitened_value(sizes: Float[Array, k], beta: Any) -> Float[Array, ""]:

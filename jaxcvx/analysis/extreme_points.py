@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxcvx.errors import invalid
+from jaxcvx.features.dense import FreeBias
 from jaxcvx.networks.network import Network, balance
 from jaxcvx.numerics.validation import as_real_matrix
-from jaxcvx.operators.features import FreeBias
-from jaxcvx.operators.projections import least_norm_shift
+from jaxcvx.proximal.polyhedral_cone import least_norm_shift
 
 
 class ResidualNeurons(NamedTuple):

@@ -18,12 +18,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import invalid
+from jaxcvx.features.dense import FreeBias
 from jaxcvx.networks.network import Network, prune
 from jaxcvx.numerics.precision import double_precision, to_double
 from jaxcvx.numerics.validation import as_real_matrix
-from jaxcvx.operators.features import FreeBias
-from jaxcvx.operators.pricing_sweep import rank_of, sort_line
-from jaxcvx.problems.base import make_problem
+from jaxcvx.pricing.sweep import rank_of, sort_line
+from jaxcvx.problems.training import make_problem
 from jaxcvx.solvers.cuts import Cuts, cleaned, cuts_network, fit_cuts
 
 

@@ -17,8 +17,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxcvx.analysis.extreme_points import residual_neurons
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.features.patches import extract_patches, output_positions
 from jaxcvx.numerics.validation import as_real_matrix
-from jaxcvx.operators.patches import extract_patches, output_positions
 
 
 @jax.tree_util.register_dataclass

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.numerics.precision import with_full_precision
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.base import Solution, Solver
 from jaxcvx.solvers.driver import solve
 

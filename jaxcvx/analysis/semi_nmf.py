@@ -15,10 +15,10 @@ from jaxtyping import Array, Float
 
 from jaxcvx.analysis.spike_free import positive_cell
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network, balance, prune
 from jaxcvx.numerics.precision import with_full_precision
-from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.cone_admm import ConeADMM
 from jaxcvx.solvers.refit import refit_outputs
 

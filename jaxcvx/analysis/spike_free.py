@@ -26,9 +26,9 @@ from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.numerics.validation import as_real_matrix
-from jaxcvx.operators.pricing_cone import distinct_rays, inverse_gram, spike_free, worst_pair
-from jaxcvx.operators.projections import least_norm_shift
-from jaxcvx.problems.relu import Problem
+from jaxcvx.pricing.spike_free import distinct_rays, inverse_gram, spike_free, worst_pair
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.polyhedral_cone import least_norm_shift
 from jaxcvx.solvers.base import Solution
 from jaxcvx.solvers.cone_admm import ConeADMM
 from jaxcvx.solvers.driver import solve

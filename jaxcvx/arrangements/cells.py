@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxcvx.errors import InvalidTypeError, invalid, wrong_type
+from jaxcvx.features.dense import Features, resolve_features
 from jaxcvx.numerics.safe import unit_rows
 from jaxcvx.numerics.trees import is_traced
-from jaxcvx.operators.features import Features, resolve_features
 
 _CHUNK = 1 << 22  # entries of a temporary (cells x rows) block
 

@@ -26,9 +26,10 @@ import numpy as np
 
 from jaxcvx.arrangements.cells import Arrangements, host_rows, mask_keys, max_num_cells
 from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
+from jaxcvx.arrangements.rows import column_scales, reduce_rank
 from jaxcvx.errors import JaxcvxError, TooManyArrangements, invalid
+from jaxcvx.features.dense import Features
 from jaxcvx.numerics.safe import unit_rows
-from jaxcvx.operators.features import Features
 
 _EPS = float(np.finfo(np.float64).eps)
 _CHUNK = 1 << 23  # bytes of a temporary block
@@ -67,10 +68,10 @@ def enumerate_arrangements(
     rows, num_rows, width = data.rows, *data.rows.shape
     tol = 2 * data.eps + 64 * _EPS
     alive = np.flatnonzero(np.any(rows != 0, axis=1))
-    columns = _column_scales(rows)
+    columns = column_scales(rows)
     unit = unit_rows(rows[alive] / columns)
     lines = merge_parallel_rows(unit, tol)
-    reduced, basis = _reduce_rank(unit[lines.first], data.eps)
+    reduced, basis = reduce_rank(unit[lines.first], data.eps)
     bound = max_num_cells(*reduced.shape)
     _refuse_if_too_many(bound, int(max_cells), num_rows, width, reduced.shape)
 
@@ -86,22 +87,6 @@ def enumerate_arrangements(
         masks = np.ones((len(signs), num_rows), bool)
         masks[:, alive] = signs[:, lines.owner] ^ lines.flip
     return Arrangements(jnp.asarray(masks), jnp.asarray(gates.astype(data.dtype)), complete=True)
-
-
-def _column_scales(rows: np.ndarray) -> np.ndarray:
-    """Powers of two near the columns' sizes: dividing by them is exact and keeps the arrangement."""
-    size = np.abs(rows).max(axis=0)
-    return np.exp2(np.floor(np.log2(np.where(size > 0, size, 1.0))))
-
-
-def _reduce_rank(unit: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (n, r) of unit rows in a basis (r, p) of their row space, rows again of unit norm."""
-    if len(unit) == 0:
-        return np.zeros((0, 0)), np.zeros((0, unit.shape[1]))
-    _, s, basis = np.linalg.svd(unit, full_matrices=False)
-    size = float(np.sqrt((s**2).sum()))
-    rank = max(1, int((s > max(8, unit.shape[1]) * eps * size).sum()))
-    return unit_rows(unit @ basis[:rank].T), basis[:rank]
 
 
 def _refuse_if_too_many(

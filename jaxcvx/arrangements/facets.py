@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcvx.arrangements.enumerate import _column_scales, _reduce_rank
 from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
+from jaxcvx.arrangements.rows import column_scales, reduce_rank
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.numerics.safe import unit_rows
 
@@ -88,10 +88,10 @@ def facet_index(rows: Any, masks: Any, gates: Any) -> np.ndarray:
     if bits.shape != (len(inner), len(Z)) or inner.shape[1] != Z.shape[1]:
         raise invalid("masks", f"shape {bits.shape}", f"({len(inner)}, {len(Z)}), one row per gate")
     alive = np.flatnonzero(np.any(Z != 0, axis=1))
-    scales = _column_scales(Z)
+    scales = column_scales(Z)
     unit = unit_rows(Z[alive] / scales)
     lines = merge_parallel_rows(unit, 2 * eps + 64 * _EPS)
-    reduced, basis = _reduce_rank(unit[lines.first], eps)
+    reduced, basis = reduce_rank(unit[lines.first], eps)
     num, rank = reduced.shape
     chosen = alive[lines.first]
     if num == rank:  # independent rows all count

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcvx.arrangements.cells import host_rows
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.operators.convolution import ConvFlatten, ConvPool
+from jaxcvx.features.convolution import ConvFlatten, ConvPool
 
 _Conv = TypeVar("_Conv", ConvPool, ConvFlatten)
 

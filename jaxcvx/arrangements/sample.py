@@ -18,10 +18,10 @@ from jaxcvx.arrangements.cells import (
     max_num_cells,
 )
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.features.dense import Features, resolve_features
 from jaxcvx.numerics.safe import unit_rows
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.numerics.validation import check_key
-from jaxcvx.operators.features import Features, resolve_features
 
 METHODS = ("gaussian", "data", "conv")
 

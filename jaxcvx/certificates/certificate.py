@@ -14,9 +14,9 @@ from jaxcvx.arrangements.cells import (
     Arrangements,
 )
 from jaxcvx.certificates.dual import all_networks_dual_norm, atom_dual_norm, best_bound, relaxed_dual_norm
-from jaxcvx.certificates.relaxed import semidefinite_dual_norm
 from jaxcvx.networks.network import Network
-from jaxcvx.problems.relu import Problem
+from jaxcvx.pricing.semidefinite import semidefinite_dual_norm
+from jaxcvx.problems.training import Problem
 
 
 @jax.tree_util.register_dataclass

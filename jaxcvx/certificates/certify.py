@@ -20,14 +20,14 @@ from jaxcvx.arrangements.cells import (
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.certificates.certificate import Certificate, bound_scope, make_certificate, network_bound
 from jaxcvx.certificates.priced import certify_priced
-from jaxcvx.certificates.pricers import choose_pricer, sweeps
-from jaxcvx.certificates.relaxed import MAX_ORDER, relaxation_order
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.losses.base import Loss
 from jaxcvx.networks.network import Network, balance, checked_network, network_objective, padded, problem_for
 from jaxcvx.numerics.precision import double_precision, to_double, with_full_precision
 from jaxcvx.numerics.trees import is_traced
-from jaxcvx.problems.loss import Loss
-from jaxcvx.problems.relu import Problem
+from jaxcvx.pricing.oracles import choose_pricer, sweeps
+from jaxcvx.pricing.semidefinite import MAX_ORDER, relaxation_order
+from jaxcvx.problems.training import Problem
 
 _AUTO_MAX_CELLS = 20_000
 _AUTO_MAX_RANK = 3  # of data with several outputs, for exact pricing without being asked

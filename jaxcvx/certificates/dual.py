@@ -19,10 +19,10 @@ from jaxtyping import Array, Bool, Float
 
 from jaxcvx.networks.network import Network, hidden_norms
 from jaxcvx.numerics.rounding import careful_sum, gamma, masked_sums_error
-from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.projections import ActiveRows, lifted_by, no_active_rows, project_cone
-from jaxcvx.operators.prox import group_norms
-from jaxcvx.problems.relu import Problem
+from jaxcvx.operators.cells import CellOperator
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.norms import group_norms
+from jaxcvx.proximal.polyhedral_cone import ActiveRows, lifted_by, no_active_rows, project_cone
 
 Scalar = Float[Array, ""]
 

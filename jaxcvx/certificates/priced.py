@@ -9,10 +9,10 @@ import numpy as np
 
 from jaxcvx.certificates.certificate import Certificate, make_certificate
 from jaxcvx.certificates.dual import atom_dual_norm, feasible_residual, proved_bound, scaled_bound
-from jaxcvx.certificates.pricers import MultistartPricer, Pricer, heuristic_norm
 from jaxcvx.networks.network import Network, objective_on_host
-from jaxcvx.operators.pricing_branch import price_branch
-from jaxcvx.problems.relu import Problem
+from jaxcvx.pricing.branch_and_bound import price_branch
+from jaxcvx.pricing.oracles import MultistartPricer, Pricer, heuristic_norm
+from jaxcvx.problems.training import Problem
 
 
 def certify_priced(

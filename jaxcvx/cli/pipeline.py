@@ -14,18 +14,17 @@ import numpy as np
 from jaxcvx.arrangements.cells import Arrangements, arrangements_of, count_cells, merge_arrangements
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.arrangements.sample import sample_arrangements
-from jaxcvx.certificates.beta import beta_max
+from jaxcvx.certificates.beta_max import beta_max
 from jaxcvx.certificates.certificate import Certificate, bound_scope, make_certificate
 from jaxcvx.certificates.dual import atom_dual_norm, proved_bound, relaxed_dual_norm
 from jaxcvx.cli.model import Preprocessing
 from jaxcvx.cli.tabular import Schema
 from jaxcvx.datasets import Dataset
 from jaxcvx.errors import invalid
+from jaxcvx.features.dense import Dense
 from jaxcvx.networks.network import Network, network_objective
 from jaxcvx.numerics.precision import double_precision, to_double
-from jaxcvx.operators.features import Dense
-from jaxcvx.problems.base import make_problem
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem, make_problem
 from jaxcvx.resume import Checkpoint
 from jaxcvx.solvers.base import Solution, Status, StepInfo
 from jaxcvx.solvers.cone_admm import ConeADMM

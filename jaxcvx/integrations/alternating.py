@@ -19,10 +19,10 @@ from jaxcvx.errors import InvalidTypeError, invalid, require_extra
 from jaxcvx.integrations.flax import ConvexReLU, from_nnx, store
 from jaxcvx.integrations.flax_features import check_count, run_in_batches
 from jaxcvx.integrations.flax_layer import ConvexLayer
+from jaxcvx.losses.base import Loss
+from jaxcvx.losses.entrywise import resolve_loss
+from jaxcvx.losses.targets import as_targets
 from jaxcvx.numerics.validation import as_beta
-from jaxcvx.problems.base import as_targets
-from jaxcvx.problems.loss import Loss
-from jaxcvx.problems.losses import resolve_loss
 from jaxcvx.solvers.base import AnySolver, Solution
 
 require_extra("flax", "flax")

@@ -23,14 +23,14 @@ from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.arrangements.sample import sample_arrangements
 from jaxcvx.certificates.certificate import bound_scope, network_bound
 from jaxcvx.errors import TooManyArrangements, invalid
+from jaxcvx.features.dense import Dense
+from jaxcvx.losses.base import Loss
+from jaxcvx.losses.entrywise import Squared
+from jaxcvx.losses.weighted import WeightedLogistic, WeightedSoftmax
 from jaxcvx.networks.network import Network
-from jaxcvx.networks.training import TrainingObjective
-from jaxcvx.operators.features import Dense
-from jaxcvx.operators.pricing_multistart import price_multistart
-from jaxcvx.problems.loss import Loss
-from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.relu import Problem
-from jaxcvx.problems.weighted import WeightedLogistic, WeightedSoftmax
+from jaxcvx.networks.objective import TrainingObjective
+from jaxcvx.pricing.multistart import price_multistart
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.base import AnySolver
 from jaxcvx.solvers.driver import solve
 from jaxcvx.solvers.refit import refit_outputs

@@ -11,12 +11,13 @@ import numpy as np
 from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.arrangements.sample import sample_arrangements
 from jaxcvx.errors import InvalidTypeError, invalid, require_extra
+from jaxcvx.features.dense import Dense
 from jaxcvx.integrations.flax_features import extract_features
+from jaxcvx.losses.base import Loss
+from jaxcvx.losses.entrywise import resolve_loss
+from jaxcvx.losses.targets import as_targets
 from jaxcvx.networks.network import Network, weight_penalty
-from jaxcvx.operators.features import Dense
-from jaxcvx.problems.base import as_targets, make_problem
-from jaxcvx.problems.loss import Loss
-from jaxcvx.problems.losses import resolve_loss
+from jaxcvx.problems.training import make_problem
 from jaxcvx.solvers.base import AnySolver, Solution
 from jaxcvx.solvers.column_generation import ColumnGeneration
 from jaxcvx.solvers.driver import solve

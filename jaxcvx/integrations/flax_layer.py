@@ -29,16 +29,16 @@ from jaxtyping import Array, Float
 
 from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.errors import InvalidTypeError, invalid, require_extra
+from jaxcvx.features.dense import Dense
 from jaxcvx.integrations.flax_features import check_count
+from jaxcvx.losses.base import Loss
+from jaxcvx.losses.entrywise import resolve_loss
+from jaxcvx.losses.targets import as_targets
 from jaxcvx.numerics.implicit import differentiable_objective, differentiable_params
 from jaxcvx.numerics.validation import as_beta, as_real_matrix
-from jaxcvx.operators.features import Dense
-from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.prox import group_norms
-from jaxcvx.problems.base import as_targets, make_problem
-from jaxcvx.problems.loss import Loss
-from jaxcvx.problems.losses import resolve_loss
-from jaxcvx.problems.relu import Problem
+from jaxcvx.operators.cells import CellOperator
+from jaxcvx.problems.training import Problem, make_problem
+from jaxcvx.proximal.norms import group_norms
 from jaxcvx.solvers.base import Solution
 from jaxcvx.solvers.driver import solve
 from jaxcvx.solvers.loop import run

@@ -12,14 +12,14 @@ from jaxtyping import Array, Float
 
 from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
 from jaxcvx.errors import invalid, wrong_type
+from jaxcvx.features.dense import Dense, Features
+from jaxcvx.losses.base import Loss
+from jaxcvx.losses.entrywise import resolve_loss
+from jaxcvx.losses.targets import as_targets
 from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.numerics.validation import as_beta, as_real_matrix
-from jaxcvx.operators.features import Dense, Features
-from jaxcvx.problems.base import as_targets
-from jaxcvx.problems.loss import Loss
-from jaxcvx.problems.losses import resolve_loss
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
 
 
 @jax.tree_util.register_dataclass

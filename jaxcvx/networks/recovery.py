@@ -16,9 +16,9 @@ from jaxtyping import Array, Float
 
 from jaxcvx.networks.network import Network, balance, prune
 from jaxcvx.numerics.precision import with_full_precision
-from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.projections import least_norm_shift
-from jaxcvx.problems.relu import Problem
+from jaxcvx.operators.cells import CellOperator
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.polyhedral_cone import least_norm_shift
 
 
 def _neurons(directions: Float[Array, "q p c"], sign: float) -> tuple[Array, Array]:

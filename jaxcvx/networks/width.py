@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.networks.network import Network, balance, objective_on_host, prune
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
 
 
 def reduce_width(problem: Problem, network: Network) -> Network:

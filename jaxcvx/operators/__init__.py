@@ -1,1 +1,1 @@
-"""Linear operators of the convex programs, and the projections and prox that go with them."""
+"""Linear maps: of the convex programs over cells, and of low-rank observations."""

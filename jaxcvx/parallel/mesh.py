@@ -12,7 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.parallel.padding import padded_cells, padded_rows
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
 
 
 def make_mesh(samples: int | None = None, cells: int = 1) -> Mesh:
@@ -72,7 +72,7 @@ def shard_problem(problem: Problem, mesh: Mesh, *, samples: str | None = None, c
     They change no objective and no bound, by loss:
 
     * squared, Huber, interpolation: zero on such a row, as it is predicted as zero. With a bias it is not: refused.
-    * logistic, softmax: become the weighted losses of :mod:`jaxcvx.problems.weighted`, with weight zero.
+    * logistic, softmax: become the weighted losses of :mod:`jaxcvx.losses.weighted`, with weight zero.
     * hinge: 1 on such a row, and there is no weighted form: refused.
 
     Where they don't divide the number of cells, cells are added that no sample is in, whose blocks stay zero.

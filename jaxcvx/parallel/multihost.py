@@ -13,11 +13,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.errors import JaxcvxError, invalid
+from jaxcvx.losses.base import Loss
 from jaxcvx.parallel.mesh import mesh_axes
 from jaxcvx.parallel.padding import loss_for_padding
-from jaxcvx.problems.base import make_problem
-from jaxcvx.problems.loss import Loss
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem, make_problem
 
 _COMMON = ("X", "Y", "beta", "loss", "features", "gates")  # what processes must agree on, rows aside
 

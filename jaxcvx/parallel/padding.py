@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxcvx.errors import invalid
-from jaxcvx.problems.loss import Loss
-from jaxcvx.problems.losses import Logistic
-from jaxcvx.problems.relu import Problem
-from jaxcvx.problems.softmax import SoftmaxCrossEntropy
-from jaxcvx.problems.weighted import WeightedLogistic, WeightedSoftmax
+from jaxcvx.losses.base import Loss
+from jaxcvx.losses.entrywise import Logistic
+from jaxcvx.losses.softmax import SoftmaxCrossEntropy
+from jaxcvx.losses.weighted import WeightedLogistic, WeightedSoftmax
+from jaxcvx.problems.training import Problem
 
 _WEIGHTED = (WeightedLogistic, WeightedSoftmax)
 

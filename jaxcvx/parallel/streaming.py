@@ -17,9 +17,9 @@ from jaxcvx.networks.network import Network, balance, balanced_penalty, hidden_n
 from jaxcvx.numerics.precision import double_precision, with_full_precision
 from jaxcvx.numerics.rounding import gamma
 from jaxcvx.numerics.validation import as_beta
-from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.prox import group_norms, shrink_groups
-from jaxcvx.problems.relu import Problem
+from jaxcvx.operators.cells import CellOperator
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.norms import group_norms, shrink_groups
 from jaxcvx.solvers.atoms import fit_atoms
 from jaxcvx.solvers.base import History, Solution, Status, StepInfo, relative_gap
 

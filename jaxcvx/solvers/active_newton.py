@@ -21,13 +21,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxcvx.methods.ssnal import largest_penalty
 from jaxcvx.numerics.conjugate_gradient import conjugate_gradients, float32_inverse
-from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.prox import group_norms
-from jaxcvx.problems.relu import Problem
+from jaxcvx.operators.cells import CellOperator
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.norms import group_norms
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.gated import evaluate_gated, gated_bound, gated_objective, zero_blocks
-from jaxcvx.solvers.lasso_newton import largest_penalty
 from jaxcvx.solvers.working_set import GatedWorkingSet, WorkingSetState
 
 _RADIAL = 1e3  # inverse curvature along a block, where it has none, over the mean of those across

@@ -3,7 +3,7 @@
     min_W  1/2 ||lower(Phi W) - Y||^2 + beta sum_j ||w_j||
 
 with Phi = (Z u_j)_+ for unit neurons u_j, one row w_j of output weights each. The semismooth Newton method of
-:mod:`jaxcvx.solvers.lasso_newton` works on the dual, which is strongly concave, so near-duplicate atoms (which
+:mod:`jaxcvx.methods.ssnal` works on the dual, which is strongly concave, so near-duplicate atoms (which
 pricing brings in plenty) cost no digits of the objective.
 """
 
@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float
 
-from jaxcvx.operators.prox import group_norms, shrink_groups
-from jaxcvx.operators.readout import Readout
-from jaxcvx.problems.losses import Squared
-from jaxcvx.solvers.lasso_newton import LassoProgram, lasso_start, lasso_step
+from jaxcvx.features.readout import Readout
+from jaxcvx.losses.entrywise import Squared
+from jaxcvx.methods.ssnal import LassoProgram, lasso_start, lasso_step
+from jaxcvx.proximal.norms import group_norms, shrink_groups
 
 _PLAIN = Readout()
 

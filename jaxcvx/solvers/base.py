@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network
 from jaxcvx.numerics.implicit import Optimality
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
 
 Scalar = Any  # a jax scalar under jit, a numpy scalar outside
 

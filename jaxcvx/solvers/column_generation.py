@@ -14,14 +14,14 @@ from jaxtyping import Array
 from jaxcvx.certificates.certificate import Certificate
 from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.certificates.priced import certify_priced
-from jaxcvx.certificates.pricers import Pricer, choose_pricer
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network, prune
 from jaxcvx.networks.width import reduce_width
 from jaxcvx.numerics.precision import double_precision, to_double
 from jaxcvx.numerics.trees import is_traced
-from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.relu import Problem
+from jaxcvx.pricing.oracles import Pricer, choose_pricer
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.base import Callback, HostSolver, Solution, Status, StepInfo
 from jaxcvx.solvers.fine_pool import fine_problem, fit_finely, insert_finely, price_finely
 from jaxcvx.solvers.host import host_solution, usable

@@ -28,10 +28,16 @@ from jaxcvx.networks.network import Network
 from jaxcvx.networks.recovery import network_from_cone
 from jaxcvx.numerics.fold import fold_marked
 from jaxcvx.numerics.implicit import Optimality
-from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.projections import ActiveRows, face_projector, lifted_by, no_active_rows, project_cone
-from jaxcvx.operators.prox import shrink_groups
-from jaxcvx.problems.relu import Problem
+from jaxcvx.operators.cells import CellOperator
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.norms import shrink_groups
+from jaxcvx.proximal.polyhedral_cone import (
+    ActiveRows,
+    face_projector,
+    lifted_by,
+    no_active_rows,
+    project_cone,
+)
 from jaxcvx.solvers.base import Outcome, Parts
 from jaxcvx.solvers.gated import gated_from_network, zero_blocks
 

@@ -10,11 +10,11 @@ from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.errors import invalid
+from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network
 from jaxcvx.numerics.implicit import Optimality
-from jaxcvx.operators.projections import ActiveRows
-from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.polyhedral_cone import ActiveRows
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.cone import (
     ConeProgram,

@@ -19,13 +19,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound
+from jaxcvx.methods.ssnal import largest_penalty
 from jaxcvx.numerics.conjugate_gradient import conjugate_gradients, float32_inverse
 from jaxcvx.numerics.fold import fold_marked
-from jaxcvx.operators.projections import ActiveRows, face_basis
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.polyhedral_cone import ActiveRows, face_basis
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.cone import ConeProgram, Stack, cone_program, evaluate_cone, stack, unstack, zero_pair
-from jaxcvx.solvers.lasso_newton import largest_penalty
 
 _BLOCKS = 16  # active groups at a time
 _ROWS = 128  # rows of their faces at a time

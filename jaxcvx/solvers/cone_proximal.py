@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxcvx.certificates.dual import scaled_bound
-from jaxcvx.operators.projections import ActiveRows
-from jaxcvx.problems.relu import Problem
+from jaxcvx.methods.fista import Acceleration, LinearMap, accelerated_step, refresh, start
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.polyhedral_cone import ActiveRows
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.cone import ConeProgram, Stack, cone_program, evaluate_cone, stack, unstack, zero_pair
-from jaxcvx.solvers.fista import Acceleration, LinearMap, accelerated_step, refresh, start
 
 
 class _State(NamedTuple):

@@ -29,10 +29,10 @@ from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.errors import InvalidTypeError, TooManyArrangements
 from jaxcvx.numerics.rounding import gamma
 from jaxcvx.numerics.trees import is_traced
-from jaxcvx.operators.pricing_exact import FaceTable, face_table, price_exact
-from jaxcvx.operators.projections import project_cone
-from jaxcvx.operators.psd import project_psd, symmetric
-from jaxcvx.problems.relu import Problem
+from jaxcvx.pricing.faces import FaceTable, face_table, price_exact
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.polyhedral_cone import project_cone
+from jaxcvx.proximal.psd_cone import project_psd, symmetric
 
 _MAX_FACES = 200_000  # of all cells, for exact pricing
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import invalid
-from jaxcvx.operators.psd import project_psd, symmetric
-from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.relu import Problem
+from jaxcvx.losses.entrywise import Squared
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.psd_cone import project_psd, symmetric
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.copositive import (
     Blocks,

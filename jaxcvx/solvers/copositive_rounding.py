@@ -19,9 +19,9 @@ from jaxtyping import Array, Float, Int
 
 from jaxcvx.certificates.dual import atom_dual_norm, proved_bound
 from jaxcvx.networks.network import Network, balance
-from jaxcvx.operators.projections import project_cone
-from jaxcvx.operators.prox import group_norms
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.norms import group_norms
+from jaxcvx.proximal.polyhedral_cone import project_cone
 from jaxcvx.solvers.atoms import fit_atoms
 from jaxcvx.solvers.base import Outcome, Parts
 from jaxcvx.solvers.copositive import (

@@ -3,7 +3,7 @@
     min_{W, c}  loss(lower((Z U^T)_+ W) + c, Y) + beta sum_j ||w_j||
 
 with unit neurons u_j. Its dual is the training problem's, with the constraints of these neurons only. The squared
-loss goes to the Newton method of :mod:`jaxcvx.solvers.atoms`, others to :mod:`jaxcvx.solvers.interior_lasso`.
+loss goes to the Newton method of :mod:`jaxcvx.solvers.atoms`, others to :mod:`jaxcvx.methods.interior_point`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcvx.losses.entrywise import Squared
+from jaxcvx.methods.interior_point import fit_lasso
 from jaxcvx.networks.network import Network, balance, network_objective
-from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.atoms import fit_atoms
-from jaxcvx.solvers.interior_lasso import fit_lasso
 
 
 class Cuts(NamedTuple):

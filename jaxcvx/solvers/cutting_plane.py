@@ -12,13 +12,13 @@ from jaxtyping import Array
 
 from jaxcvx.certificates.dual import feasible_residual, scaled_bound
 from jaxcvx.certificates.priced import certify_priced
-from jaxcvx.certificates.pricers import ORACLES, choose_oracle
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network, balance, hidden_norms, prune
 from jaxcvx.numerics.precision import double_precision, to_double
 from jaxcvx.numerics.trees import is_traced
-from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.relu import Problem
+from jaxcvx.pricing.oracles import ORACLES, choose_oracle
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.base import Callback, HostSolver, Solution, Status, StepInfo
 from jaxcvx.solvers.cuts import Cuts, cleaned, cuts_network, cuts_objective, fit_cuts, grown
 from jaxcvx.solvers.host import host_solution, usable

@@ -18,8 +18,8 @@ from jaxcvx.numerics.memory import available_bytes, program_bytes, refuse_beyond
 from jaxcvx.numerics.precision import double_precision, with_full_precision
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.numerics.validation import check_key
-from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.smooth import SmoothProblem
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.base import (
     AnySolver,
     Callback,

@@ -14,8 +14,8 @@ import numpy as np
 
 from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.numerics.precision import double_precision, to_double
-from jaxcvx.operators.pricing import neuron_values
-from jaxcvx.problems.relu import Problem
+from jaxcvx.pricing.base import neuron_values
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.pool import Pool, fit_weights, insert, pool_objective
 from jaxcvx.solvers.scaling import scaled_problem
 

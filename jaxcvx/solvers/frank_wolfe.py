@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.priced import certify_priced
-from jaxcvx.certificates.pricers import ExactPricer, choose_pricer
 from jaxcvx.errors import invalid
+from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network, balance, balanced_penalty, merge_parallel, prune, zero_network
 from jaxcvx.numerics.precision import double_precision, to_double
-from jaxcvx.operators.pricing_exact import price_exact
-from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.relu import Problem
+from jaxcvx.pricing.faces import price_exact
+from jaxcvx.pricing.oracles import ExactPricer, choose_pricer
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.base import Callback, HostSolver, Solution, Status, StepInfo
 from jaxcvx.solvers.driver import solve
 from jaxcvx.solvers.gradient_descent import GradientDescent

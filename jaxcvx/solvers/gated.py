@@ -20,9 +20,9 @@ from jaxtyping import Array, Float
 from jaxcvx.certificates.dual import atom_dual_norm, gated_dual_norm, proved_bound, scaled_bound
 from jaxcvx.networks.network import Network
 from jaxcvx.numerics.implicit import Optimality
-from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.prox import group_norms
-from jaxcvx.problems.relu import Problem
+from jaxcvx.operators.cells import CellOperator
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.norms import group_norms
 from jaxcvx.solvers.base import Outcome, Parts
 from jaxcvx.solvers.refit import round_gated
 

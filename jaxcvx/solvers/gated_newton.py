@@ -1,6 +1,6 @@
 """GatedNewton: the semismooth Newton phase of the gated program with squared loss.
 
-The generalised Hessian of :mod:`jaxcvx.solvers.lasso_newton` is here ``I + sigma (K (x) I_c + L L^T)`` with
+The generalised Hessian of :mod:`jaxcvx.methods.ssnal` is here ``I + sigma (K (x) I_c + L L^T)`` with
 ``K = (sum_i a_i d_i d_i^T) * (Z Z^T)`` entrywise and one column of L per cell: an n x n matrix however many cells
 there are, because the gates are diagonal.
 """
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcvx.methods.ssnal import LassoProgram, LassoState, largest_penalty, lasso_start, lasso_step
 from jaxcvx.numerics.conjugate_gradient import conjugate_gradients, float32_inverse
-from jaxcvx.operators.prox import group_norms, shrink_groups
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.norms import group_norms, shrink_groups
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.gated import evaluate_gated, gated_bound, gated_objective, zero_blocks
-from jaxcvx.solvers.lasso_newton import LassoProgram, LassoState, largest_penalty, lasso_start, lasso_step
 
 
 class _State(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcvx.certificates.certificate import Certificate
 from jaxcvx.networks.network import Network, zero_network
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.base import History, Solution, Status
 
 Trace = list[tuple[int, float, float]]

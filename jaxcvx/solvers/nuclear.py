@@ -11,15 +11,15 @@ from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound, skip_dual_norm
 from jaxcvx.errors import invalid
+from jaxcvx.losses.entrywise import Squared
+from jaxcvx.methods.fista import Acceleration, LinearMap, accelerated_step, refresh, start
+from jaxcvx.methods.ssnal import LassoProgram, LassoState, largest_penalty, lasso_start, lasso_step
 from jaxcvx.numerics.rounding import gamma
-from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.prox import group_norms, nuclear_norms, shrink_groups, shrink_singular_values
-from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.relu import Problem
+from jaxcvx.operators.cells import CellOperator
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.norms import group_norms, nuclear_norms, shrink_groups, shrink_singular_values
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
-from jaxcvx.solvers.fista import Acceleration, LinearMap, accelerated_step, refresh, start
 from jaxcvx.solvers.gated import evaluate_gated, live_room, zero_blocks
-from jaxcvx.solvers.lasso_newton import LassoProgram, LassoState, largest_penalty, lasso_start, lasso_step
 
 _NEWTON_MAX_SIZE = 2000  # n c, the dimension of the Newton system
 

@@ -17,6 +17,9 @@ import jax.numpy as jnp
 
 from jaxcvx.arrangements.cells import Arrangements, arrangements_of
 from jaxcvx.errors import invalid
+from jaxcvx.losses.base import Loss
+from jaxcvx.losses.entrywise import Squared
+from jaxcvx.methods.fista import LinearMap, accelerated_step, refresh, start
 from jaxcvx.networks.network import (
     Network,
     balance,
@@ -28,14 +31,11 @@ from jaxcvx.networks.network import (
 )
 from jaxcvx.networks.recovery import network_from_cone
 from jaxcvx.numerics.precision import with_full_precision
-from jaxcvx.operators.projections import no_active_rows, project_cone
-from jaxcvx.operators.prox import shrink_groups
-from jaxcvx.problems.loss import Loss
-from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.norms import shrink_groups
+from jaxcvx.proximal.polyhedral_cone import no_active_rows, project_cone
 from jaxcvx.solvers.cone import pair_from_network
 from jaxcvx.solvers.cone_admm import ConeADMM
-from jaxcvx.solvers.fista import LinearMap, accelerated_step, refresh, start
 from jaxcvx.solvers.loop import run
 from jaxcvx.solvers.refit import better, refit_outputs
 

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network, balance, network_objective
-from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.atoms import fit_atoms
 from jaxcvx.solvers.refit import refit_outputs
 

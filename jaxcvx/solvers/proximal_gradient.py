@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import invalid
+from jaxcvx.losses.entrywise import Squared
+from jaxcvx.methods.fista import Acceleration, LinearMap, accelerated_step, refresh, start
 from jaxcvx.numerics.implicit import Optimality
-from jaxcvx.operators.prox import shrink_groups
-from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.norms import shrink_groups
 from jaxcvx.solvers.active_newton import ActiveNewton
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
-from jaxcvx.solvers.fista import Acceleration, LinearMap, accelerated_step, refresh, start
 from jaxcvx.solvers.gated import (
     evaluate_gated,
     gated_bound,

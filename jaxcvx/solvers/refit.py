@@ -14,15 +14,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound
+from jaxcvx.features.readout import Readout
+from jaxcvx.losses.entrywise import Squared
+from jaxcvx.methods.fista import LinearMap, accelerated_step, refresh, start
 from jaxcvx.networks.network import Network, balance, hidden_norms, network_objective
 from jaxcvx.networks.recovery import push_inside
-from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.prox import group_norms, shrink_groups
-from jaxcvx.operators.readout import Readout
-from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.relu import Problem
+from jaxcvx.operators.cells import CellOperator
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.norms import group_norms, shrink_groups
 from jaxcvx.solvers.base import relative_gap
-from jaxcvx.solvers.fista import LinearMap, accelerated_step, refresh, start
 
 
 def refit_outputs(problem: Problem, network: Network, *, tol: float = 1e-6, max_steps: int = 500) -> Network:

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network, balance
-from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
 
 
 class Scaling(NamedTuple):

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 
 from jaxcvx.certificates.certificate import bound_scope, network_bound
 from jaxcvx.errors import invalid
-from jaxcvx.networks.training import TrainingObjective
+from jaxcvx.networks.objective import TrainingObjective
 from jaxcvx.numerics.trees import tree_norm
-from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.smooth import SmoothProblem
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver
 
 

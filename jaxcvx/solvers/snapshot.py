@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.base import History, Solver, Status
 from jaxcvx.solvers.loop import (
     Best,

@@ -23,10 +23,10 @@ from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import proved_bound, scaled_bound
 from jaxcvx.errors import invalid
+from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network, balance, network_objective
 from jaxcvx.numerics.rounding import gamma
-from jaxcvx.problems.losses import Squared
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
 from jaxcvx.solvers.refit import better, refit_outputs
 

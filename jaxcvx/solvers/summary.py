@@ -13,8 +13,8 @@ from jaxcvx.certificates.certificate import make_certificate
 from jaxcvx.networks.network import network_objective, objective_on_host, prune
 from jaxcvx.numerics.precision import double_precision, to_double
 from jaxcvx.numerics.trees import all_finite
-from jaxcvx.problems.relu import Problem
 from jaxcvx.problems.smooth import SmoothProblem
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.base import History, Outcome, Parts, Solution, Solver, Status, relative_gap
 from jaxcvx.solvers.host import usable
 from jaxcvx.solvers.loop import Run

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float
 
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.numerics.precision import with_full_precision
-from jaxcvx.operators.prox import shrink_groups
-from jaxcvx.problems.relu import Problem
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.norms import shrink_groups
 from jaxcvx.solvers.gated import zero_blocks
 
 

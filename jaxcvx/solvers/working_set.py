@@ -19,11 +19,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxcvx.certificates.dual import scaled_bound
-from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.prox import group_norms, shrink_groups
-from jaxcvx.problems.relu import Problem
+from jaxcvx.methods.fista import Acceleration, LinearMap, accelerated_step, start
+from jaxcvx.operators.cells import CellOperator
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.norms import group_norms, shrink_groups
 from jaxcvx.solvers.base import Outcome, Parts, Solver, relative_gap
-from jaxcvx.solvers.fista import Acceleration, LinearMap, accelerated_step, start
 from jaxcvx.solvers.gated import evaluate_gated, gated_objective, zero_blocks
 
 _GREEDY_STEPS = 3000  # with momentum 1; FISTA's momentum from then on, whose convergence is proved

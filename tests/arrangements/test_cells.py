@@ -25,8 +25,8 @@ from jaxcvx.arrangements.cells import (
 )
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.errors import InvalidInputError, InvalidTypeError
+from jaxcvx.features.dense import Dense
 from jaxcvx.networks.network import Network
-from jaxcvx.operators.features import Dense
 
 
 def make(codes: list[int], n: int = 4, complete: bool = False) -> Arrangements:

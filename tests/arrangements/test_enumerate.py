@@ -16,7 +16,7 @@ from jaxcvx.arrangements import enumerate as enumeration
 from jaxcvx.arrangements.cells import dedupe_masks, max_num_cells
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.errors import InvalidInputError, InvalidTypeError, JaxcvxError, TooManyArrangements
-from jaxcvx.operators.features import Dense
+from jaxcvx.features.dense import Dense
 
 
 def gaussian(seed: int, n: int, d: int, rank: int | None = None) -> np.ndarray:

@@ -12,7 +12,7 @@ from jaxcvx.arrangements.cells import dedupe_masks, max_num_cells
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.arrangements.sample import sample_arrangements
 from jaxcvx.errors import InvalidInputError, InvalidTypeError
-from jaxcvx.operators.features import Dense
+from jaxcvx.features.dense import Dense
 
 KEY = jax.random.key(0)
 METHODS = ["gaussian", "data"]

@@ -12,7 +12,7 @@ from scipy.optimize import nnls
 
 from jaxcvx import Dense, Network, enumerate_arrangements, make_problem
 from jaxcvx.certificates import dual
-from jaxcvx.problems.losses import LOSSES
+from jaxcvx.losses.entrywise import LOSSES
 from tests.helpers import distinct_cells, gated_optimum, gaussian_data, neurons_in_the_plane, targets_for
 
 seeds = st.integers(0, 10**6)

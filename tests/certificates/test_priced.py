@@ -9,7 +9,7 @@ import pytest
 
 from jaxcvx import Dense, Network, beta_max, certify, enumerate_arrangements, make_problem, training_objective
 from jaxcvx.certificates.priced import certify_priced
-from jaxcvx.certificates.pricers import choose_pricer
+from jaxcvx.pricing.oracles import choose_pricer
 from tests.helpers import adam_objectives, gaussian_data
 
 

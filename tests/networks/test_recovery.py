@@ -18,7 +18,7 @@ from jaxcvx.networks.recovery import (
     network_from_gated,
     push_inside,
 )
-from jaxcvx.operators.masked import CellOperator
+from jaxcvx.operators.cells import CellOperator
 from jaxcvx.solvers.cone import pair_from_network
 from tests.helpers import distinct_cells
 

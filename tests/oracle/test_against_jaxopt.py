@@ -12,7 +12,7 @@ import pytest
 
 from jaxcvx import ProximalGradient, make_problem, solve
 from jaxcvx._compat import jaxopt as compat
-from jaxcvx.operators.prox import shrink_groups
+from jaxcvx.proximal.norms import shrink_groups
 from tests.helpers import distinct_cells, gaussian_data, targets_for
 
 pytestmark = pytest.mark.oracle

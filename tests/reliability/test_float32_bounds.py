@@ -12,8 +12,8 @@ import pytest
 
 from jaxcvx import Arrangements, make_problem
 from jaxcvx.certificates.dual import gated_dual_norm, proved_bound, scaled_bound
+from jaxcvx.losses.entrywise import LOSSES
 from jaxcvx.numerics.rounding import careful_sum, masked_sums, split
-from jaxcvx.problems.losses import LOSSES
 from tests.helpers import targets_for
 
 LOSS_NAMES = ("squared", "logistic", "hinge", "huber", "softmax")

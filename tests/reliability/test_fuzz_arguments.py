@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import jaxcvx
 from jaxcvx import Arrangements, Network, ProximalGradient
-from jaxcvx.certificates.beta import beta_max
+from jaxcvx.certificates.beta_max import beta_max
 from tests.reliability.inputs import Counts, anything, odd_betas, seeds
 
 LOSSES = st.sampled_from(

@@ -27,12 +27,12 @@ from jaxcvx import (
     make_problem,
     solve,
 )
-from jaxcvx.certificates.relaxed import semidefinite_dual_norm
-from jaxcvx.operators.masked import CellOperator
-from jaxcvx.operators.pricing_exact import face_table, price_exact
-from jaxcvx.operators.pricing_multistart import price_multistart
-from jaxcvx.operators.projections import project_cells, project_cone
-from jaxcvx.operators.readout import Readout
+from jaxcvx.features.readout import Readout
+from jaxcvx.operators.cells import CellOperator
+from jaxcvx.pricing.faces import face_table, price_exact
+from jaxcvx.pricing.multistart import price_multistart
+from jaxcvx.pricing.semidefinite import semidefinite_dual_norm
+from jaxcvx.proximal.polyhedral_cone import project_cells, project_cone
 from jaxcvx.solvers.atoms import fit_atoms
 from jaxcvx.solvers.copositive import CellFacets
 from jaxcvx.solvers.pool import Pool, move, reweight

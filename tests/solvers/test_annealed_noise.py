@@ -10,7 +10,7 @@ import pytest
 
 import jaxcvx
 from jaxcvx.errors import InvalidInputError
-from jaxcvx.networks.training import TrainingObjective
+from jaxcvx.networks.objective import TrainingObjective
 from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.problems.teacher_cnn import TeacherCNN
 from tests.helpers import gaussian_data, spiral_data

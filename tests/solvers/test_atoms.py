@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcvx.operators.readout import Readout
+from jaxcvx.features.readout import Readout
 from jaxcvx.solvers.atoms import fit_atoms
 
 fit = jax.jit(fit_atoms, static_argnums=3, static_argnames=("max_steps", "tol"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcvx import Status, make_problem, solve
-from jaxcvx.operators.prox import group_norms
+from jaxcvx.proximal.norms import group_norms
 from jaxcvx.solvers.gated_newton import GatedNewton, _solve_hessian
 from tests.helpers import distinct_cells, gated_optimum, gaussian_data
 

@@ -1,0 +1,1 @@
+"""How inputs become the rows that hidden weights multiply, and rows become samples."""

@@ -1,0 +1,82 @@
+"""Softmax cross-entropy: the loss that couples the entries of a row, with a dual point in the simplex.
+
+Source: the conjugate is standard (Boyd and Vandenberghe 2004, section 3.3), and checked numerically in the tests.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxcvx.losses.base import Loss, Matrix, entropy_term, rest_entropy
+
+
+def balanced_rows(R: Matrix, Y: Matrix) -> Matrix:
+    """R with the entries of the right classes such that rows sum to zero."""
+    other = jnp.where(Y > 0, 0.0, R)
+    return jnp.where(Y > 0, -jnp.sum(other, axis=1, keepdims=True), other)
+
+
+def other_classes(R: Matrix, Y: Matrix) -> tuple[Matrix, Matrix, Array]:
+    """-R at the other classes, its row sums (n, 1), and whether it is >= 0 and rows of R sum to 0, up to rounding."""
+    eps = jnp.finfo(R.dtype).eps
+    other = jnp.maximum(jnp.where(Y > 0, 0.0, -R), 0.0)
+    missed = jnp.sum(other, axis=1, keepdims=True)
+    balanced = jnp.abs(jnp.sum(R, axis=1)) <= 64 * eps * (1 + R.shape[1])
+    return other, missed, jnp.all(balanced) & jnp.all((Y > 0) | (R <= 8 * eps))
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftmaxCrossEntropy(Loss):
+    """``logsumexp(f) - f_y``, summed over samples; Y is one-hot of shape (n, c)."""
+
+    name = "softmax"
+    curvature = 0.5
+    kind = "label"
+
+    def value(self, F, Y):
+        return jnp.sum(jax.nn.logsumexp(F, axis=1) - jnp.sum(F * Y, axis=1))
+
+    def grad(self, F, Y):
+        return -balanced_rows(-jax.nn.softmax(F, axis=1), Y)
+
+    def dual_terms(self, R, Y):
+        # The domain is "rows of Y - R are probabilities". Those of the other classes say what that of the right
+        # one is: R there is their sum, with all its digits, which 1 - p does not have where p is nearly 1.
+        other, missed, inside = other_classes(R, Y)
+        slack = (8 + 2 * R.shape[1]) * jnp.finfo(R.dtype).eps
+        inside = inside & jnp.all(missed <= 1 + slack)
+        return jnp.append(entropy_term(other), rest_entropy(missed), axis=1), inside
+
+    def max_scaling(self, R, Y):
+        return 1.0 / jnp.maximum(jnp.max(jnp.where(Y > 0, R, 0.0)), jnp.finfo(R.dtype).tiny)
+
+    def project_dual(self, R, Y):
+        p = jnp.maximum(Y - R, 0.0)
+        return balanced_rows(-p / jnp.maximum(jnp.sum(p, axis=1, keepdims=True), jnp.finfo(R.dtype).tiny), Y)
+
+    def center_dual(self, R, Y):
+        return jnp.zeros_like(R)  # feasible; no closed form comes nearer
+
+    def prox(self, F, Y, step):
+        # Damped Newton; the Hessian diag(p) - p p^T + I/step is inverted by Sherman-Morrison.
+        damping = 0.5 ** jnp.arange(8, dtype=F.dtype)
+
+        def cost(G):
+            return jax.nn.logsumexp(G, axis=-1) - jnp.sum(G * Y, -1) + jnp.sum((G - F) ** 2, -1) / (2 * step)
+
+        def newton(_, G):
+            p = jax.nn.softmax(G, axis=1)
+            g = p - Y + (G - F) / step
+            inverse = 1.0 / (p + 1 / step)
+            a, b = inverse * g, inverse * p
+            scale = jnp.sum(p * a, 1, keepdims=True) / (1 - jnp.sum(p * b, 1, keepdims=True))
+            trial = G - damping[:, None, None] * (a + scale * b)
+            best = jnp.argmin(jax.vmap(cost)(trial), axis=0)
+            chosen = jnp.take_along_axis(trial, best[None, :, None], axis=0)[0]
+            return jnp.where((cost(chosen) <= cost(G))[:, None], chosen, G)
+
+        return jax.lax.fori_loop(0, 15, newton, F)

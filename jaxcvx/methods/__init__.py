@@ -1,0 +1,1 @@
+"""Algorithms that know no network: accelerated proximal gradient, SSNAL, an interior point method."""

@@ -1,0 +1,92 @@
+"""One step of accelerated proximal gradient with restarts and a local step size, for any linear map and prox.
+
+FISTA (Beck and Teboulle 2009), restarted where the momentum points uphill (O'Donoghue and Candes 2015).
+The step adapts to the curvature met on the way: the sufficient condition ``curvature ||F+ - F||^2 <= L ||W+ - W||^2``
+needs no difference of objective values, so it is reliable in float32. Predictions are carried along,
+so a step costs one product each way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcvx.losses.base import Loss
+
+
+class Acceleration(NamedTuple):
+    """State of the method. ``carry`` belongs to the prox (warm starts of projections, say)."""
+
+    params: Array
+    point: Array  # extrapolated params
+    F: Float[Array, "n c"]  # predictions at params
+    F_point: Float[Array, "n c"]
+    momentum: Array
+    lipschitz: Array
+    carry: Any
+
+
+class LinearMap(NamedTuple):
+    """A linear map W -> F with its adjoint."""
+
+    forward: Callable[[Array], Array]
+    adjoint: Callable[[Array], Array]
+
+
+Prox = Callable[[Array, Array, Any], tuple[Array, Any]]
+
+
+def start(linear: LinearMap, params: Array, lipschitz: Array, carry: Any = ()) -> Acceleration:
+    """State at ``params``; ``lipschitz`` is a first guess of the gradient's Lipschitz constant."""
+    F = linear.forward(params)
+    one = jnp.ones((), F.dtype)
+    guess = jnp.maximum(lipschitz, jnp.finfo(F.dtype).tiny)
+    return Acceleration(params, params, F, F, one, guess * one, carry)
+
+
+def accelerated_step(
+    loss: Loss, Y: Array, linear: LinearMap, prox: Prox, state: Acceleration, greedy: bool | Array = False
+) -> Acceleration:
+    """One iteration; ``prox(A, step, carry)`` returns the proximal point of A and the new carry.
+
+    ``greedy`` keeps the momentum at 1 between restarts (Liang, Luo and Schönlieb 2022): a third fewer steps where it
+    was measured, without FISTA's bound on their number.
+    """
+    gradient = linear.adjoint(loss.grad(state.F_point, Y))
+    curvature = loss.curvature
+    assert curvature is not None, "solvers refuse non-smooth losses by name"
+    slack = 1 + 64 * jnp.finfo(state.F.dtype).eps
+
+    def attempt(trial):
+        needed = jnp.where(jnp.isfinite(trial[3]), trial[3], 0.0)
+        lipschitz = jnp.maximum(1.1 * trial[0], needed)
+        W, carry = prox(state.point - gradient / lipschitz, 1 / lipschitz, trial[4])
+        F = linear.forward(W)
+        moved, size = jnp.sum((F - state.F_point) ** 2), jnp.sum((W - state.point) ** 2)
+        ratio = curvature * moved / jnp.where(size > 0, size, 1.0)
+        return lipschitz, W, F, jnp.where(size > 0, ratio, 0.0), carry
+
+    # Begins with a trial that has failed, so that the body is compiled once.
+    failed = (state.lipschitz / 1.1, state.params, state.F, jnp.inf * state.lipschitz, state.carry)
+    lipschitz, W, F, _, carry = jax.lax.while_loop(lambda trial: trial[3] > trial[0] * slack, attempt, failed)
+    restart = jnp.sum((state.point - W) * (W - state.params)) > 0
+    grown = 0.5 * (1 + jnp.sqrt(1 + 4 * lipschitz / state.lipschitz * state.momentum**2))
+    weight = jnp.where(restart, 0.0, jnp.where(greedy, 1.0, (state.momentum - 1) / grown))
+    return Acceleration(
+        params=W,
+        point=W + weight * (W - state.params),
+        F=F,
+        F_point=F + weight * (F - state.F),
+        momentum=jnp.where(restart, 1.0, grown),
+        lipschitz=lipschitz,
+        carry=carry,
+    )
+
+
+def refresh(linear: LinearMap, state: Acceleration) -> Acceleration:
+    """Recompute the carried predictions, which collect rounding, and let the step grow again."""
+    return state._replace(F=linear.forward(state.params), lipschitz=0.8 * state.lipschitz)

@@ -1,0 +1,82 @@
+"""The training problem as a smooth problem of a network's weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from jaxcvx.errors import invalid
+from jaxcvx.networks.network import Network, balance, network_objective, zero_network
+from jaxcvx.networks.recovery import widen
+from jaxcvx.problems.smooth import SmoothProblem
+from jaxcvx.problems.training import Problem
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainingObjective(SmoothProblem):
+    """``loss(f(X), Y) + beta/2 (sum of squared weights)`` as a function of the weights of ``width`` neurons.
+
+    Differentiable except at kinks, where jax takes the derivative of relu at 0 as 0.
+
+    Attributes:
+      problem: data, loss, beta.
+      width: static, number of hidden neurons.
+      init_scale: static, scale of the random initial weights (1: He initialisation).
+    """
+
+    problem: Problem
+    width: int = dataclasses.field(default=100, metadata={"static": True})
+    init_scale: float = dataclasses.field(default=1.0, metadata={"static": True})
+
+    @property
+    def dtype(self) -> Any:
+        return self.problem.dtype
+
+    def is_valid(self) -> Bool[Array, ""]:
+        return self.problem.is_valid()
+
+    def objective(self, params: Network) -> Float[Array, ""]:
+        return network_objective(params, self.problem)
+
+    def sampled_objective(self, params: Network, key: PRNGKeyArray, batch_size: int) -> Float[Array, ""]:
+        chosen = jax.random.randint(key, (batch_size,), 0, self.problem.num_samples)
+        # The loss is a sum: a batch of b samples stands for n / b as much; beta is scaled the other way.
+        share = batch_size / self.problem.num_samples
+        X, Y, beta = self.problem.X[chosen], self.problem.Y[chosen], self.problem.beta * share
+        return network_objective(params, self.problem.replace(X=X, Y=Y, beta=beta)) / share
+
+    def initial_params(self, key: PRNGKeyArray | None) -> Network:
+        if key is None:
+            raise invalid("key", None, "a jax random key for the initial weights (or init=)")
+        first, second = jax.random.split(key)
+        zero = zero_network(self.problem, self.width)
+        hidden = jax.random.normal(first, zero.hidden.shape, zero.hidden.dtype)
+        output = jax.random.normal(second, zero.output.shape, zero.output.dtype)
+        return dataclasses.replace(
+            zero,
+            hidden=hidden * (self.init_scale / zero.hidden.shape[1] ** 0.5),
+            output=output * (self.init_scale / self.width**0.5),
+        )
+
+    def adopt(self, init: Any) -> Any:
+        """Networks that are narrower are padded with zero neurons."""
+        if not isinstance(init, Network):
+            return init
+        if init.width > self.width:
+            raise invalid(
+                "init", f"a network of width {init.width}", f"at most {self.width}, the solver's width"
+            )
+        return widen(init, self.width)
+
+    def gradient_scale(self, params: Network, largest: Float[Array, ""]) -> Float[Array, ""]:
+        """The norm of the weight decay's part of the gradient."""
+        return self.problem.beta * jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(params)))
+
+    def network(self, params: Network) -> Network:
+        """The same function with balanced neurons: never a larger objective."""
+        return balance(params)
