@@ -26,7 +26,7 @@ def block_program(problem: Any) -> tuple[Any, list[Any], list[Any]]:
     """The CVXPY problem, its (p + c, p + c) block variables and its facet constraints."""
     import cvxpy as cp
 
-    from jaxcvx.solvers.copositive import facet_rows
+    from jaxcvx.solvers.copositive.program import facet_rows
 
     Z, Y, masks = np.asarray(problem.X), np.asarray(problem.Y), np.asarray(problem.arrangements.masks, float)
     p, size = Z.shape[1], Z.shape[1] + Y.shape[1]
@@ -53,8 +53,7 @@ def judge(problem: Any, blocks: np.ndarray, S: np.ndarray, optimum: float) -> di
 
     from jaxcvx import training_objective
     from jaxcvx.proximal.psd_cone import project_psd
-    from jaxcvx.solvers.base import Outcome
-    from jaxcvx.solvers.copositive import (
+    from jaxcvx.solvers.copositive.program import (
         Blocks,
         Dual,
         congruence,
@@ -64,7 +63,8 @@ def judge(problem: Any, blocks: np.ndarray, S: np.ndarray, optimum: float) -> di
         relaxed_bound,
         relaxed_objective,
     )
-    from jaxcvx.solvers.copositive_rounding import evaluate_relaxed
+    from jaxcvx.solvers.copositive.rounding import evaluate_relaxed
+    from jaxcvx.solvers.core.solution import Outcome
 
     p = problem.X.shape[1]
     M, A = jnp.asarray(blocks), facet_rows(problem)
@@ -141,7 +141,7 @@ def _one(
 ) -> dict[str, Any]:
     import jaxcvx
     from jaxcvx.datasets import spiral
-    from jaxcvx.solvers.driver import _run_jitted  # what solve runs: compiled once for both
+    from jaxcvx.solvers.core.driver import _run_jitted  # what solve runs: compiled once for both
 
     X, arm = spiral(num_per_arm)
     problem = jaxcvx.make_problem(X, np.eye(3)[arm], beta, arrangements=jaxcvx.enumerate_arrangements(X))

@@ -52,7 +52,7 @@ def run(
     import jax
 
     import jaxcvx
-    from jaxcvx.solvers import loop
+    from jaxcvx.solvers.core import loop
 
     instance = planted_instance(*size)
     n, d = instance.X.shape

@@ -88,7 +88,7 @@ def run(
       fractions: betas as fractions of the gated beta_max.
     """
     import jaxcvx
-    from jaxcvx.solvers import loop
+    from jaxcvx.solvers.core import loop
 
     instance = planted_instance(*size)
     solver = jaxcvx.ProximalGradient(tol=TOL)

@@ -47,7 +47,7 @@ def run(quick: bool = False, *, ranges: dict[str, tuple[int, ...]] | None = None
       ranges: sizes for each variable, instead.
     """
     import jaxcvx
-    from jaxcvx.solvers import loop
+    from jaxcvx.solvers.core import loop
 
     solver = jaxcvx.ProximalGradient(tol=0.0, max_steps=STEPS, phases="accelerated")
     ranges = ranges or ({"n": RANGES["n"][:2]} if quick else RANGES)

@@ -24,6 +24,8 @@ from jaxcvx.arrangements.cells import Arrangements, arrangements_of, merge_arran
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.arrangements.filters import restrict_filters
 from jaxcvx.arrangements.sample import sample_arrangements
+from jaxcvx.callbacks.checkpoint import Checkpoint
+from jaxcvx.callbacks.progress import Progress
 from jaxcvx.certificates.beta_max import beta_max
 from jaxcvx.certificates.certificate import Certificate
 from jaxcvx.certificates.certify import certify
@@ -46,24 +48,22 @@ from jaxcvx.problems.matrix_completion import MatrixCompletion, OneBitCompletion
 from jaxcvx.problems.matrix_sensing import MatrixSensing
 from jaxcvx.problems.teacher_cnn import TeacherCNN
 from jaxcvx.problems.training import Problem, make_problem
-from jaxcvx.progress import Progress
-from jaxcvx.resume import Checkpoint
 from jaxcvx.serialisation import load, save
-from jaxcvx.solvers.annealed_noise import AnnealedNoise
-from jaxcvx.solvers.base import Solution, Status, StepInfo
-from jaxcvx.solvers.column_generation import ColumnGeneration
-from jaxcvx.solvers.cone_admm import ConeADMM
-from jaxcvx.solvers.copositive_admm import CopositiveADMM
-from jaxcvx.solvers.cutting_plane import CuttingPlane
-from jaxcvx.solvers.driver import memory_estimate, solve
-from jaxcvx.solvers.frank_wolfe import FrankWolfe
-from jaxcvx.solvers.gradient_descent import GradientDescent
-from jaxcvx.solvers.nuclear import NuclearProximalGradient
+from jaxcvx.solvers.closed_form import SoftThresholdedSVD
+from jaxcvx.solvers.cone.admm import ConeADMM
+from jaxcvx.solvers.copositive.admm import CopositiveADMM
+from jaxcvx.solvers.core.driver import memory_estimate, solve
+from jaxcvx.solvers.core.solution import Solution, Status, StepInfo
+from jaxcvx.solvers.gated.nuclear import NuclearProximalGradient
+from jaxcvx.solvers.gated.proximal_gradient import ProximalGradient
+from jaxcvx.solvers.gated.unrolled import unrolled_params
+from jaxcvx.solvers.gradient.annealed_noise import AnnealedNoise
+from jaxcvx.solvers.gradient.descent import GradientDescent
+from jaxcvx.solvers.gradient.primal_dual import PrimalDual
 from jaxcvx.solvers.polish import polish
-from jaxcvx.solvers.primal_dual import PrimalDual
-from jaxcvx.solvers.proximal_gradient import ProximalGradient
-from jaxcvx.solvers.soft_svd import SoftThresholdedSVD
-from jaxcvx.solvers.unrolled import unrolled_params
+from jaxcvx.solvers.semi_infinite.column_generation import ColumnGeneration
+from jaxcvx.solvers.semi_infinite.cutting_plane import CuttingPlane
+from jaxcvx.solvers.semi_infinite.frank_wolfe import FrankWolfe
 from jaxcvx.transforms.gradient_noise import annealed_gradient_noise, langevin
 from jaxcvx.transforms.noise_annealed import noise_annealed_gd
 from jaxcvx.transforms.perturb import perturb_iterates

@@ -28,7 +28,7 @@ from jaxcvx import (
     make_problem,
     solve,
 )
-from jaxcvx.solvers.copositive import CellFacets, with_facets
+from jaxcvx.solvers.copositive.program import CellFacets, with_facets
 from tests.helpers import gaussian_data
 
 pytestmark = pytest.mark.long

@@ -24,7 +24,7 @@ from jaxcvx.numerics.precision import double_precision, to_double
 from jaxcvx.numerics.validation import as_real_matrix
 from jaxcvx.pricing.sweep import rank_of, sort_line
 from jaxcvx.problems.training import make_problem
-from jaxcvx.solvers.cuts import Cuts, cleaned, cuts_network, fit_cuts
+from jaxcvx.solvers.semi_infinite.master import Cuts, cleaned, cuts_network, fit_cuts
 
 
 def spline_rnorm(a: Any, y: Any) -> Float[Array, ""]:

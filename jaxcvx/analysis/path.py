@@ -12,8 +12,9 @@ import numpy as np
 from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.problems.training import Problem
-from jaxcvx.solvers.base import Solution, Solver
-from jaxcvx.solvers.driver import solve
+from jaxcvx.solvers.core.driver import solve
+from jaxcvx.solvers.core.protocol import Solver
+from jaxcvx.solvers.core.solution import Solution
 
 _EARLIER = 3  # solutions kept to extrapolate from
 

@@ -19,8 +19,8 @@ from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network, balance, prune
 from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.problems.training import Problem
-from jaxcvx.solvers.cone_admm import ConeADMM
-from jaxcvx.solvers.refit import refit_outputs
+from jaxcvx.solvers.cone.admm import ConeADMM
+from jaxcvx.solvers.neurons.refit import refit_outputs
 
 
 class SemiNMF(NamedTuple):

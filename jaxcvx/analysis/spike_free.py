@@ -29,9 +29,9 @@ from jaxcvx.numerics.validation import as_real_matrix
 from jaxcvx.pricing.spike_free import distinct_rays, inverse_gram, spike_free, worst_pair
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.polyhedral_cone import least_norm_shift
-from jaxcvx.solvers.base import Solution
-from jaxcvx.solvers.cone_admm import ConeADMM
-from jaxcvx.solvers.driver import solve
+from jaxcvx.solvers.cone.admm import ConeADMM
+from jaxcvx.solvers.core.driver import solve
+from jaxcvx.solvers.core.solution import Solution
 
 
 @functools.partial(jax.jit, static_argnames=("num_starts", "num_steps"))

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.solvers.base import Solver
-from jaxcvx.solvers.driver import starting_params
+from jaxcvx.solvers.core.driver import starting_params
+from jaxcvx.solvers.core.protocol import Solver
 
 
 def trajectory(

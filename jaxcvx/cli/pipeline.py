@@ -14,6 +14,7 @@ import numpy as np
 from jaxcvx.arrangements.cells import Arrangements, arrangements_of, count_cells, merge_arrangements
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.arrangements.sample import sample_arrangements
+from jaxcvx.callbacks.checkpoint import Checkpoint
 from jaxcvx.certificates.beta_max import beta_max
 from jaxcvx.certificates.certificate import Certificate, bound_scope, make_certificate
 from jaxcvx.certificates.dual import atom_dual_norm, proved_bound, relaxed_dual_norm
@@ -25,13 +26,12 @@ from jaxcvx.features.dense import Dense
 from jaxcvx.networks.network import Network, network_objective
 from jaxcvx.numerics.precision import double_precision, to_double
 from jaxcvx.problems.training import Problem, make_problem
-from jaxcvx.resume import Checkpoint
-from jaxcvx.solvers.base import Solution, Status, StepInfo
-from jaxcvx.solvers.cone_admm import ConeADMM
-from jaxcvx.solvers.driver import solve
-from jaxcvx.solvers.gradient_descent import GradientDescent
+from jaxcvx.solvers.cone.admm import ConeADMM
+from jaxcvx.solvers.core.driver import solve
+from jaxcvx.solvers.core.solution import Solution, Status, StepInfo
+from jaxcvx.solvers.gated.proximal_gradient import ProximalGradient
+from jaxcvx.solvers.gradient.descent import GradientDescent
 from jaxcvx.solvers.polish import polish_problem
-from jaxcvx.solvers.proximal_gradient import ProximalGradient
 
 FEATURES = Dense(bias=True)
 COMPLETE_LIMIT = 5000  # cells, and COMPLETE_WORK numbers in all their constraints

@@ -13,7 +13,7 @@ from jaxcvx.cli.model import outputs
 from jaxcvx.cli.pipeline import Result, Settings
 from jaxcvx.datasets import Dataset
 from jaxcvx.errors import require_extra
-from jaxcvx.solvers.base import Status
+from jaxcvx.solvers.core.solution import Status
 
 SCOPES = {
     "global": "all networks",

@@ -23,7 +23,8 @@ from jaxcvx.losses.base import Loss
 from jaxcvx.losses.entrywise import resolve_loss
 from jaxcvx.losses.targets import as_targets
 from jaxcvx.numerics.validation import as_beta
-from jaxcvx.solvers.base import AnySolver, Solution
+from jaxcvx.solvers.core.protocol import AnySolver
+from jaxcvx.solvers.core.solution import Solution
 
 require_extra("flax", "flax")
 require_extra("optax", "flax")

@@ -31,9 +31,9 @@ from jaxcvx.networks.network import Network
 from jaxcvx.networks.objective import TrainingObjective
 from jaxcvx.pricing.multistart import price_multistart
 from jaxcvx.problems.training import Problem
-from jaxcvx.solvers.base import AnySolver
-from jaxcvx.solvers.driver import solve
-from jaxcvx.solvers.refit import refit_outputs
+from jaxcvx.solvers.core.driver import solve
+from jaxcvx.solvers.core.protocol import AnySolver
+from jaxcvx.solvers.neurons.refit import refit_outputs
 
 LOSSES: dict[str, Loss] = {
     "squared": Squared(),

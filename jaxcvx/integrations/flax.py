@@ -18,9 +18,10 @@ from jaxcvx.losses.entrywise import resolve_loss
 from jaxcvx.losses.targets import as_targets
 from jaxcvx.networks.network import Network, weight_penalty
 from jaxcvx.problems.training import make_problem
-from jaxcvx.solvers.base import AnySolver, Solution
-from jaxcvx.solvers.column_generation import ColumnGeneration
-from jaxcvx.solvers.driver import solve
+from jaxcvx.solvers.core.driver import solve
+from jaxcvx.solvers.core.protocol import AnySolver
+from jaxcvx.solvers.core.solution import Solution
+from jaxcvx.solvers.semi_infinite.column_generation import ColumnGeneration
 
 require_extra("flax", "flax")
 

@@ -39,10 +39,10 @@ from jaxcvx.numerics.validation import as_beta, as_real_matrix
 from jaxcvx.operators.cells import CellOperator
 from jaxcvx.problems.training import Problem, make_problem
 from jaxcvx.proximal.norms import group_norms
-from jaxcvx.solvers.base import Solution
-from jaxcvx.solvers.driver import solve
-from jaxcvx.solvers.loop import run
-from jaxcvx.solvers.proximal_gradient import ProximalGradient
+from jaxcvx.solvers.core.driver import solve
+from jaxcvx.solvers.core.loop import run
+from jaxcvx.solvers.core.solution import Solution
+from jaxcvx.solvers.gated.proximal_gradient import ProximalGradient
 
 require_extra("flax", "flax")
 

@@ -20,8 +20,8 @@ from jaxcvx.numerics.validation import as_beta
 from jaxcvx.operators.cells import CellOperator
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.norms import group_norms, shrink_groups
-from jaxcvx.solvers.atoms import fit_atoms
-from jaxcvx.solvers.base import History, Solution, Status, StepInfo, relative_gap
+from jaxcvx.solvers.core.solution import History, Solution, Status, StepInfo, relative_gap
+from jaxcvx.solvers.neurons.group_lasso import fit_atoms
 
 Rows = Any  # what slices give arrays of: numpy, a memory map, zarr, h5py
 _POWER_PASSES = 8
@@ -264,7 +264,7 @@ def _add_gram(gram: Array, cross: Array, X: Array, Y: Array, unit: Array) -> tup
 
 
 def _rounded(stream: _Stream, W: Array, beta: float) -> Network:
-    """The network of :func:`jaxcvx.solvers.refit.round_gated`, its sums over rows taken block by block."""
+    """The network of :func:`jaxcvx.solvers.neurons.rounding.round_gated`, its sums over rows taken block by block."""
     norms = np.asarray(group_norms(W))
     cells = np.flatnonzero(norms > 0)
     c = W.shape[2]

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcvx.errors import invalid, require_extra
 from jaxcvx.plots.figure import BLUE, FAINT, GREEN, INK, VERMILLION, label, new_figure, save_png, style
-from jaxcvx.solvers.base import History
+from jaxcvx.solvers.core.solution import History
 
 _ZOOM = 30.0  # on a log axis nothing further than this factor from the final value is shown
 

@@ -34,10 +34,10 @@ from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.norms import shrink_groups
 from jaxcvx.proximal.polyhedral_cone import no_active_rows, project_cone
-from jaxcvx.solvers.cone import pair_from_network
-from jaxcvx.solvers.cone_admm import ConeADMM
-from jaxcvx.solvers.loop import run
-from jaxcvx.solvers.refit import better, refit_outputs
+from jaxcvx.solvers.cone.admm import ConeADMM
+from jaxcvx.solvers.cone.program import pair_from_network
+from jaxcvx.solvers.core.loop import run
+from jaxcvx.solvers.neurons.refit import better, refit_outputs
 
 
 def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> Network:

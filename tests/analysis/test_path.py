@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxcvx
-from jaxcvx.solvers.gated import gated_objective
+from jaxcvx.solvers.gated.program import gated_objective
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((30, 4)), RNG.standard_normal(30)

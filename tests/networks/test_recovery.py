@@ -19,7 +19,7 @@ from jaxcvx.networks.recovery import (
     push_inside,
 )
 from jaxcvx.operators.cells import CellOperator
-from jaxcvx.solvers.cone import pair_from_network
+from jaxcvx.solvers.cone.program import pair_from_network
 from tests.helpers import distinct_cells
 
 N, D, P, BETA = 9, 3, 6, 0.2

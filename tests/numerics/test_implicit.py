@@ -21,10 +21,9 @@ from jaxcvx import (
     make_problem,
     solve,
 )
-from jaxcvx._compat import jaxopt
 from jaxcvx.errors import InvalidTypeError
 from jaxcvx.numerics import implicit
-from jaxcvx.solvers.gated import gated_optimality
+from jaxcvx.solvers.gated.program import gated_optimality
 from tests.helpers import distinct_cells, gaussian_data, targets_for
 
 N, D, P = 24, 2, 8

@@ -9,7 +9,7 @@ import pytest
 
 import jaxcvx
 from jaxcvx.numerics import memory
-from jaxcvx.solvers import driver
+from jaxcvx.solvers.core import driver
 
 SHAPE = jax.ShapeDtypeStruct
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from jaxcvx import ProximalGradient, make_problem, solve
-from jaxcvx._compat import jaxopt as compat
 from jaxcvx.proximal.norms import shrink_groups
 from tests.helpers import distinct_cells, gaussian_data, targets_for
+from tests.oracle import jaxopt_reference as compat
 
 pytestmark = pytest.mark.oracle
 

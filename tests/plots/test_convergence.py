@@ -12,7 +12,7 @@ import pytest
 
 from jaxcvx.errors import InvalidInputError, JaxcvxError, MissingExtraError
 from jaxcvx.plots import convergence, plot_convergence
-from jaxcvx.solvers.base import History
+from jaxcvx.solvers.core.solution import History
 
 pytest.importorskip("matplotlib")
 

@@ -24,7 +24,7 @@ from jaxcvx import (
     solve,
 )
 from jaxcvx.certificates.dual import cone_dual_norm, proved_bound, relaxed_dual_norm
-from jaxcvx.solvers.base import Outcome
+from jaxcvx.solvers.core.solution import Outcome
 from tests.helpers import cone_optimum, gated_optimum, relaxed_optimum, targets_for
 from tests.reliability.inputs import Counts, objective
 
@@ -128,7 +128,7 @@ def corrupted(rng: np.random.Generator, A: np.ndarray, kind: str) -> np.ndarray:
 @functools.partial(jax.jit, static_argnames="solver")
 def evaluate(problem: Any, solver: Any, params: Any, dual: Any) -> tuple[Any, Any]:
     """Bounds as ``solve`` under jit reports them, of many params and dual points at once."""
-    from jaxcvx.solvers.summary import _numbers
+    from jaxcvx.solvers.core.report import _numbers
 
     def one(params, dual):
         numbers = _numbers(problem, solver.evaluate(problem, Outcome(params, dual)))

@@ -33,9 +33,9 @@ from jaxcvx.pricing.faces import face_table, price_exact
 from jaxcvx.pricing.multistart import price_multistart
 from jaxcvx.pricing.semidefinite import semidefinite_dual_norm
 from jaxcvx.proximal.polyhedral_cone import project_cells, project_cone
-from jaxcvx.solvers.atoms import fit_atoms
-from jaxcvx.solvers.copositive import CellFacets
-from jaxcvx.solvers.pool import Pool, move, reweight
+from jaxcvx.solvers.copositive.program import CellFacets
+from jaxcvx.solvers.neurons.group_lasso import fit_atoms
+from jaxcvx.solvers.semi_infinite.pool import Pool, move, reweight
 
 N, D, P = 16, 3, 8
 

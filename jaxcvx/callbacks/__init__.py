@@ -1,0 +1,1 @@
+"""Callbacks for ``solve``: progress bar and checkpoint."""

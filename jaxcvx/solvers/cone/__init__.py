@@ -1,0 +1,1 @@
+"""Solvers of the cone-constrained ReLU program over cells."""

@@ -1,0 +1,1 @@
+"""Solvers of the doubly non-negative relaxation of the copositive program."""

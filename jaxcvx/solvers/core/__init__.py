@@ -1,0 +1,1 @@
+"""What all solvers share: the protocol, the loop and the driver that runs it, snapshots, callbacks, the solution."""

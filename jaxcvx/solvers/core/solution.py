@@ -1,0 +1,139 @@
+"""What a solve returns: the solution object, its status and history."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxcvx.networks.network import Network
+
+Scalar = Any  # a jax scalar under jit, a numpy scalar outside
+
+
+class Status(enum.IntEnum):
+    """How a solve ended. ``solution.status`` holds the number, so that it exists inside jit."""
+
+    RUNNING = 0
+    CONVERGED = 1
+    MAX_STEPS = 2
+    DIVERGED = 3
+    INFEASIBLE = 4
+    INVALID_INPUT = 5
+    STOPPED = 6
+
+    @property
+    def advice(self) -> str:
+        """What to do about it, in one sentence."""
+        return {
+            Status.RUNNING: "The solve has not ended.",
+            Status.CONVERGED: "The tolerance was met.",
+            Status.MAX_STEPS: "Raise max_steps or tol; the bounds are valid all the same.",
+            Status.DIVERGED: "Numbers overflowed; rescale X and Y, or use float64.",
+            Status.INFEASIBLE: "The constraints admit no point.",
+            Status.INVALID_INPUT: "X, Y or beta held NaN, inf or a negative beta inside jit.",
+            Status.STOPPED: "The callback asked to stop.",
+        }[self]
+
+
+class History(NamedTuple):
+    """What each check saw; entries from ``count`` on are unused (zeros).
+
+    ``objective`` and ``bound`` belong to the solver's own program.
+    """
+
+    step: Int[Array, H]
+    objective: Float[Array, H]
+    bound: Float[Array, H]
+    count: Int[Array, ""]  # type: ignore[assignment]
+
+
+class Outcome(NamedTuple):
+    """What a solver hands over: its variables and, where it has one, a dual point (a residual R (n, c) for most)."""
+
+    params: Any
+    dual: Any
+
+
+class Parts(NamedTuple):
+    """What is computed from the returned params alone."""
+
+    network: Network
+    objective: Float[Array, ""]
+    program_bound: Float[Array, ""]
+    lower_bound: Float[Array, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """Result of :func:`jaxcvx.solve`, a pytree.
+
+    Every number is recomputed from the returned weights (outside jit in float64 on the host).
+
+    Attributes:
+      params: the solver's own variables.
+      network: a real network; its training objective is ``upper_bound``.
+      objective: value of the solver's own program at ``params``.
+      program_gap: ``(objective - the program's own dual value) / max(|objective|, tiny)``; inf for solvers
+        without a program of their own.
+      upper_bound: training objective of ``network``.
+      lower_bound: proved lower bound on the training objective of every network in ``scope``; -inf if none.
+      gap: ``(upper_bound - lower_bound) / max(|upper_bound|, tiny)``.
+      heuristic_bound: estimate of the lower bound that is not proved; -inf if none was made.
+      status: see :class:`Status`.
+      num_steps: steps taken, all phases together.
+      history: what the checks saw.
+      scope: static; "global" (all networks, exact), "relaxation" (all networks, by a relaxation),
+        "sampled-cells" (networks whose neurons lie in the given cells), "heuristic", "none".
+      dual: multipliers of a smooth problem's constraints, from solvers that have them (PrimalDual); else None.
+    """
+
+    params: Any
+    network: Network
+    objective: Scalar
+    program_gap: Scalar
+    upper_bound: Scalar
+    lower_bound: Scalar
+    gap: Scalar
+    heuristic_bound: Scalar
+    status: Scalar
+    num_steps: Scalar
+    history: History | None
+    scope: str = dataclasses.field(default="none", metadata={"static": True})
+    dual: Any = None
+
+    @property
+    def converged(self) -> Any:
+        """True where the tolerance was met."""
+        return self.status == Status.CONVERGED
+
+
+class StepInfo(NamedTuple):
+    """What a callback is told after each block of steps; plain Python numbers.
+
+    ``objective`` and ``bound`` belong to the solver's own program; ``residual`` is what ``tol`` is compared with.
+    """
+
+    solver: str
+    step: int
+    max_steps: int
+    objective: float
+    bound: float
+    residual: float
+    params: Any
+
+
+def _tiny(x: Array) -> Array:
+    return jnp.asarray(jnp.finfo(x.dtype).tiny, x.dtype)
+
+
+def relative_gap(upper: Array, lower: Array) -> Array:
+    """``(upper - lower) / max(|upper|, tiny)``; inf where upper is not finite."""
+    finite = jnp.isfinite(upper)
+    safe = jnp.where(finite, upper, 1.0)
+    return jnp.where(finite, (safe - lower) / jnp.maximum(jnp.abs(safe), _tiny(safe)), jnp.inf)

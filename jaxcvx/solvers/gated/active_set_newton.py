@@ -1,0 +1,256 @@
+"""ActiveNewton: the last digits of the gated program with squared loss, by Newton steps on the cells with weights.
+
+Where no cell is about to gain or lose its weights the objective is smooth in those that have some, with the Hessian
+
+    H = A^T A + M - U U^T,    M_i = beta / ||W_i||_F,    U_i = W_i ||W_i||^-3/2 beta^1/2
+
+(A is the map of those cells), and Newton's method gains three digits a step or more. Which cells have weights is the
+business of the accelerated proximal gradient steps between two Newton steps.
+
+Near a solution it takes a third of the factorisations of the dual method (:mod:`jaxcvx.solvers.gated.ssnal`), whose
+multipliers have to converge too. Far from it, or at tiny beta, the dual method is the one that gets there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jaxcvx.methods.ssnal import largest_penalty
+from jaxcvx.numerics.conjugate_gradient import conjugate_gradients, float32_inverse
+from jaxcvx.operators.cells import CellOperator
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.norms import group_norms
+from jaxcvx.solvers.core.protocol import Solver
+from jaxcvx.solvers.core.solution import Outcome, Parts, relative_gap
+from jaxcvx.solvers.gated.program import evaluate_gated, gated_bound, gated_objective, zero_blocks
+from jaxcvx.solvers.gated.working_set import GatedWorkingSet, WorkingSetState
+
+_RADIAL = 1e3  # inverse curvature along a block, where it has none, over the mean of those across
+_HALVINGS = 8
+_STOPS = 8
+
+
+class _State(NamedTuple):
+    params: Array  # (P, p, q)
+    inner: WorkingSetState
+    dual: Array  # (n, c) the residual that a Newton step has foreseen, of all the one with the best bound
+    dual_bound: Array
+    step: Array
+    residual: Array
+    objective: Array
+    bound: Array
+    stuck: Array  # the last Newton step led nowhere
+
+
+def _scaled_rows(operator: CellOperator) -> tuple[Float[Array, "N p"], Array]:
+    """Z in float32 with entries of at most 1, and what it was divided by."""
+    largest = jnp.max(jnp.abs(operator.Z))
+    size = jnp.where(largest > 0, largest, 1.0)
+    return (operator.Z / size).astype(jnp.float32), size
+
+
+class _Curvature(NamedTuple):
+    """C ~ (M - U U^T)^-1 on the blocks with weights: ``across`` everywhere, and ``radial`` more along each block."""
+
+    across: Float[Array, P]
+    radial: Float[Array, P]
+    unit: Float[Array, "P p q"]  # W_i / ||W_i||, zero without weights
+
+    def __call__(self, X: Array) -> Array:
+        along = jnp.sum(self.unit * X, axis=(1, 2), keepdims=True)
+        return self.across[:, None, None] * X + self.radial[:, None, None] * along * self.unit
+
+
+def _curvature(problem: Problem, W: Float[Array, "P p q"], radial: Array) -> _Curvature:
+    """C at W: the inverse of M + 1/t off the blocks' own directions and t along them, t = ``radial`` mean(1/M)."""
+    norms, largest = group_norms(W), largest_penalty(problem.operator)
+    on, beta = norms > 0, problem.beta
+    across = jnp.minimum(norms / jnp.where(beta > 0, beta, 1.0), largest)
+    across = jnp.where(on, jnp.where(beta > 0, across, largest), 0.0)
+    mean = jnp.sum(across) / jnp.maximum(jnp.sum(on), 1)
+    trusted = jnp.minimum(radial * mean, largest)
+    across = across * (trusted / jnp.where(on, across + trusted, 1.0))
+    return _Curvature(across, jnp.where(on, trusted - across, 0.0), W / jnp.where(on, norms, 1.0)[:, None, None])
+
+
+def _rough_inverse(problem: Problem, C: _Curvature) -> Callable[[Array], Array]:
+    """Roughly ``(I + A C A^T)^-1``, in float32.
+
+    The matrix is ``I + K (x) I_c + L L^T`` with ``K = (sum_i s_i d_i d_i^T) * (Z Z^T)`` entrywise and one column of L
+    per cell: n x n for one output however many cells there are, because the gates are diagonal.
+    """
+    Z, size = _scaled_rows(problem.operator)
+    operator = dataclasses.replace(problem.operator, Z=Z, masks=problem.operator.masks.astype(Z.dtype))
+    across = (C.across * size * size).astype(Z.dtype)
+    lines = (jnp.sqrt(C.radial)[:, None, None] * size * C.unit).astype(Z.dtype)
+    L = jnp.swapaxes(operator.each_block(lines), 1, 2)  # (n, c, P)
+    K = operator.gram(weights=across)
+    if problem.num_outputs == 1:
+        return float32_inverse(K + L[:, 0] @ L[:, 0].T)
+    # Several outputs: Woodbury's formula for L.
+    inverse = float32_inverse(K)
+    solved = inverse(L.reshape(len(L), -1)).reshape(L.shape)
+    small = float32_inverse(jnp.einsum("ncq,ncr->qr", L, solved))
+
+    def with_lines(x):
+        z = inverse(x)
+        return z - (solved @ small(jnp.einsum("ncq,nc->q", L, z.astype(L.dtype)))).astype(z.dtype)
+
+    return with_lines
+
+
+def newton_direction(
+    problem: Problem,
+    W: Float[Array, "P p q"],
+    F: Float[Array, "n c"],
+    radial: Array | float = _RADIAL,
+    accuracy: float = 1e-2,
+    max_steps: int = 20,
+) -> tuple[Float[Array, "P p q"], Float[Array, "n c"]]:
+    """``D = -(A^T A + C^-1)^-1 g`` on the blocks that are not zero, with g the slope there, and ``A D``.
+
+    It is ``D = -C (g + A^T x)`` with ``(I + A C A^T) x = -A C g``, whose solution is ``x = A D``; a residual r there
+    leaves ``A^T r`` of the system for D. So the conjugate gradients, which have n c unknowns, know when to stop.
+
+    Args:
+      problem: with squared loss.
+      W: blocks.
+      F: their predictions.
+      radial: inverse curvature assumed along a block, over the mean of those across.
+      accuracy: of the residual, relative to g.
+      max_steps: of the conjugate gradients.
+    """
+    operator, C = problem.operator, _curvature(problem, W, jnp.asarray(radial))
+    on = jnp.any(W != 0, axis=(1, 2), keepdims=True)
+
+    def pull(R):
+        return jnp.where(on, operator.adjoint(R), 0.0)
+
+    g = pull(problem.loss.grad(F, problem.Y)) + problem.beta * C.unit
+    tolerable = accuracy * jnp.linalg.norm(g)
+    x = conjugate_gradients(
+        lambda x: x + operator.forward(C(pull(x))),
+        _rough_inverse(problem, C),
+        -operator.forward(C(g)),
+        max_steps=max_steps,
+        enough=lambda r: jnp.linalg.norm(pull(r)) <= tolerable,
+    )
+    return -C(g + pull(x)), x
+
+
+def newton_step(
+    problem: Problem, W: Float[Array, "P p q"]
+) -> tuple[Float[Array, "P p q"], Float[Array, ""], Float[Array, "n c"]]:
+    """The best point on the way along the Newton direction, how much of the way it is, and the residual foreseen.
+
+    That residual, ``R - x`` for the whole way, loses no digits where it is much smaller than the targets: the rounding
+    of R = Y - F along A has gone into x. In float32 it bounds the optimum where Y - F no longer does.
+
+    A block is stopped at zero where the way would turn it around. The candidates are halved lengths, and the first few
+    lengths at which another block stops: a block that has to vanish may have next to no weights, and be in the way.
+    """
+    F = problem.operator.forward(W)
+    D, change = newton_direction(problem, W, F)
+    D = jnp.where(jnp.all(jnp.isfinite(D)), D, 0.0)
+    slope = jnp.sum(W * D, axis=(1, 2))
+    ends = jnp.where(slope < 0, -jnp.sum(W * W, axis=(1, 2)) / jnp.where(slope < 0, slope, 1.0), jnp.inf)
+    stops = jnp.minimum(jnp.sort(ends)[:_STOPS], 1.0)
+    lengths = jnp.concatenate([0.5 ** jnp.arange(_HALVINGS, dtype=W.dtype), stops, jnp.zeros(1, W.dtype)])
+    each, moved = problem.operator.each_block(W), problem.operator.each_block(D)
+
+    def value(t):
+        going = t < ends
+        F = jnp.einsum("q,nqc->nc", going.astype(W.dtype), each + t * moved)
+        return gated_objective(problem, jnp.where(going[:, None, None], W + t * D, 0.0), F)
+
+    values = jax.lax.map(value, lengths)
+    values = jnp.where(jnp.isnan(values), jnp.inf, values)
+    # Of values that rounding does not tell apart, the first: the longest step.
+    least = jnp.min(values)
+    chosen = jnp.argmax(values <= least + 16 * jnp.finfo(W.dtype).eps * jnp.abs(least))
+    t = lengths[chosen]
+    return jnp.where((t < ends)[:, None, None], W + t * D, 0.0), t, -problem.loss.grad(F, problem.Y) - change
+
+
+@dataclasses.dataclass(frozen=True)
+class ActiveNewton(Solver):
+    """The phase of :class:`ProximalGradient` near a solution; needs the squared loss and n x n memory in float32.
+
+    A step of the loop is a few accelerated proximal gradient steps and, where these do not reach ``tol``, a Newton
+    step; all of them count.
+
+    Attributes:
+      first_order: accelerated steps before each Newton step.
+      near: relative gap beyond which it gives up.
+    """
+
+    tol: float = 1e-8
+    max_steps: int = 66
+    check_every: int = 1
+    first_order: int = 10
+    near: float = 0.05
+
+    keeps_better_start = True
+
+    @property
+    def _inner(self) -> GatedWorkingSet:
+        return GatedWorkingSet(self.tol)
+
+    def initial_params(self, problem: Problem, key: Any) -> Float[Array, "P p q"]:
+        return zero_blocks(problem)
+
+    def init(self, problem: Problem, key: Any, params: Float[Array, "P p q"]) -> _State:
+        zero = jnp.zeros((), jnp.int32)
+        inner = self._inner.init(problem, key, params)
+        nothing, none = jnp.zeros_like(problem.Y), jnp.full_like(inner.bound, -jnp.inf)
+        return _State(
+            params, inner, nothing, none, zero, inner.residual, inner.objective, inner.bound, jnp.zeros((), bool)
+        )
+
+    def step(self, problem: Problem, state: _State) -> _State:
+        fast = self._inner
+        inner = jax.lax.fori_loop(0, self.first_order, lambda _, s: fast.step(problem, s), state.inner)
+        inner = fast.check(problem, inner)
+
+        state = state._replace(inner=inner, step=state.step + self.first_order)
+
+        def newton():
+            W, length, R = newton_step(problem, inner.params)
+            bound = gated_bound(problem, R)
+            better = bound > state.dual_bound
+            return state._replace(
+                inner=fast.move(inner, W),
+                dual=jnp.where(better, R, state.dual),
+                dual_bound=jnp.where(better, bound, state.dual_bound),
+                step=state.step + 1,
+                stuck=length == 0,
+            )
+
+        return jax.lax.cond(self._gap(state) <= self.tol, lambda: state, newton)
+
+    def _gap(self, state: _State) -> Float[Array, ""]:
+        return relative_gap(state.inner.objective, jnp.maximum(state.inner.bound, state.dual_bound))
+
+    def check(self, problem: Problem, state: _State) -> _State:
+        state = state._replace(inner=self._inner.check(problem, state.inner))
+        return state._replace(
+            params=state.inner.params,
+            residual=self._gap(state),
+            objective=state.inner.objective,
+            bound=jnp.maximum(state.inner.bound, state.dual_bound),
+        )
+
+    def gives_up(self, problem: Problem, state: _State) -> Bool[Array, ""]:
+        return state.stuck | (state.residual > self.near)
+
+    def finish(self, problem: Problem, state: _State) -> Outcome:
+        return Outcome(state.params, state.dual)
+
+    def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:
+        return evaluate_gated(problem, outcome)

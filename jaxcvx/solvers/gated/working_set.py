@@ -1,0 +1,195 @@
+"""GatedWorkingSet: the fast phase of ProximalGradient, on few cells and with products in float32, exact at each check.
+
+Both savings leave the solution where it is:
+
+* Only ``capacity`` cells are iterated on: those with weights and those whose dual norm is largest, chosen anew at
+  each check, where the gap over all cells is computed. A phase whose capacity is too small gives up.
+* In float64 the products are made in float32, of differences from the point of the last check, where predictions F0
+  and gradient G0 are exact: ``forward(W) = F0 + A (W - W0)`` and ``adjoint(R) = G0 + A^T (R - R0)``. Their errors are
+  relative to the differences, which vanish as the iterates settle (iterative refinement).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jaxcvx.certificates.dual import scaled_bound
+from jaxcvx.methods.fista import Acceleration, LinearMap, accelerated_step, start
+from jaxcvx.operators.cells import CellOperator
+from jaxcvx.problems.training import Problem
+from jaxcvx.proximal.norms import group_norms, shrink_groups
+from jaxcvx.solvers.core.protocol import Solver
+from jaxcvx.solvers.core.solution import Outcome, Parts, relative_gap
+from jaxcvx.solvers.gated.program import evaluate_gated, gated_objective, zero_blocks
+
+_GREEDY_STEPS = 3000  # with momentum 1; FISTA's momentum from then on, whose convergence is proved
+_SOLVED = 0.3  # gap over the working set, relative to the gap over all cells, at which a full set is given up
+_SHRINK = 0.99  # of the curvature's estimate, each step; measured from 0.8 to 1
+
+
+class _Anchor(NamedTuple):
+    """The point of the last check, and the operator of the chosen cells in the precision of the products."""
+
+    cells: Array  # (k,) blocks iterated on
+    Z: Array  # (N, p), entries of at most 1 where products are rounded
+    masks: Array  # (k, N), numbers
+    size: Array  # what Z was divided by
+    W: Array  # (k, p, c)
+    F: Array  # (n, c)
+    R: Array  # (n, c) gradient of the loss at F
+    G: Array  # (k, p, c)
+
+
+class WorkingSetState(NamedTuple):
+    """State of :class:`GatedWorkingSet`."""
+
+    params: Array  # (P, p, c) at the last check
+    fista: Acceleration
+    anchor: _Anchor
+    step: Array
+    residual: Array
+    objective: Array
+    bound: Array
+    stuck: Array  # the program of the working set is nearly solved, and there is no room for other cells
+
+
+def _product_type(dtype: Any) -> Any:
+    return jnp.float32 if dtype == jnp.float64 else dtype
+
+
+def _local(problem: Problem, anchor: _Anchor) -> CellOperator:
+    return CellOperator(anchor.Z, anchor.masks, readout=problem.readout, max_bytes=problem.max_bytes)
+
+
+def _linear(problem: Problem, anchor: _Anchor) -> LinearMap:
+    """The map of the chosen cells, by differences from the anchor."""
+    local = _local(problem, anchor)
+    dtype = problem.dtype
+    if anchor.Z.dtype == dtype:
+        return LinearMap(local.forward, local.adjoint)
+
+    def rounded(product, difference):
+        largest = jnp.max(jnp.abs(difference))
+        scale = jnp.where(largest > 0, largest, 1.0)  # so that no number leaves the range of float32
+        return product((difference / scale).astype(anchor.Z.dtype)).astype(dtype) * (scale * anchor.size)
+
+    return LinearMap(
+        lambda W: anchor.F + rounded(local.forward, W - anchor.W),
+        lambda R: anchor.G + rounded(local.adjoint, R - anchor.R),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class GatedWorkingSet(Solver):
+    """Accelerated proximal gradient on a working set of cells; any smooth loss.
+
+    Attributes:
+      capacity: cells in the working set; None for all of them.
+    """
+
+    tol: float = 1e-6
+    max_steps: int = 20_000
+    check_every: int = 20
+    capacity: int | None = None
+
+    keeps_better_start = True
+
+    def initial_params(self, problem: Problem, key: Any) -> Float[Array, "P p c"]:
+        return zero_blocks(problem)
+
+    def init(self, problem: Problem, key: Any, params: Float[Array, "P p c"]) -> WorkingSetState:
+        operator, one, W = problem.operator, jnp.ones((), problem.dtype), params
+        F = operator.forward(W)
+        gradient = problem.loss.grad(F, problem.Y)
+        G = operator.adjoint(gradient)
+        anchor = self._anchor(operator, self._choose(group_norms(W) > 0, group_norms(G)), W, F, gradient, G)
+        linear = _linear(problem, anchor)
+        local = _local(problem, anchor)
+        curvature = (
+            local.max_curvature(10).astype(one.dtype) * anchor.size**2 * (problem.loss.curvature or 1.0)
+        )
+        fista = start(linear, anchor.W, curvature)
+        return WorkingSetState(
+            params, fista, anchor, jnp.asarray(0, jnp.int32), jnp.inf * one, one, one, jnp.zeros((), bool)
+        )
+
+    def step(self, problem: Problem, state: WorkingSetState) -> WorkingSetState:
+        def prox(A, step, carry):
+            return shrink_groups(A, problem.beta * step), carry
+
+        linear, greedy = _linear(problem, state.anchor), state.step < _GREEDY_STEPS
+        fista = accelerated_step(problem.loss, problem.Y, linear, prox, state.fista, greedy)
+        fista = fista._replace(lipschitz=_SHRINK * fista.lipschitz)
+        return state._replace(fista=fista, step=state.step + 1)
+
+    def check(self, problem: Problem, state: WorkingSetState) -> WorkingSetState:
+        """Exact objective and bound over all cells; the working set and the anchor are renewed."""
+        operator, fista = problem.operator, state.fista
+        empty, old = jnp.zeros_like(state.params), state.anchor.cells
+        few = dataclasses.replace(operator, masks=operator.masks[old])
+        # Before the first step the params are those given, whose cells may be too many.
+        W, F = jax.lax.cond(
+            state.step == 0,
+            lambda: (state.params, operator.forward(state.params)),
+            lambda: (empty.at[old].set(fista.params), few.forward(fista.params)),
+        )
+        gradient = problem.loss.grad(F, problem.Y)
+        G = operator.adjoint(gradient)
+        live, price = group_norms(W) > 0, group_norms(G)
+        objective = gated_objective(problem, W, F)
+        bound = scaled_bound(problem, -gradient, jnp.max(price))
+        inside = scaled_bound(problem, -gradient, jnp.max(price[old]))
+        full, too_many = jnp.sum(live) >= old.shape[0], jnp.sum(live) > old.shape[0]
+        anchor = self._anchor(operator, self._choose(live, price), W, F, gradient, G)
+        point = empty.at[old].set(fista.point)[anchor.cells]
+        renewed = fista._replace(
+            params=anchor.W,
+            point=point,
+            F=F,
+            F_point=_linear(problem, anchor).forward(point),
+        )
+        return state._replace(
+            params=W,
+            fista=renewed,
+            anchor=anchor,
+            residual=relative_gap(objective, bound),
+            objective=objective,
+            bound=bound,
+            stuck=too_many | (full & (objective - inside < _SOLVED * (objective - bound))),
+        )
+
+    def move(self, state: WorkingSetState, W: Float[Array, "P p c"]) -> WorkingSetState:
+        """The method begun again at other params, of the same cells; incomplete until the next check."""
+        W = W[state.anchor.cells]
+        fista = state.fista._replace(params=W, point=W, momentum=jnp.ones_like(state.fista.momentum))
+        return state._replace(fista=fista)
+
+    def gives_up(self, problem: Problem, state: WorkingSetState) -> Bool[Array, ""]:
+        return state.stuck
+
+    def finish(self, problem: Problem, state: WorkingSetState) -> Outcome:
+        return Outcome(state.params, None)
+
+    def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:
+        return evaluate_gated(problem, outcome)
+
+    def _choose(self, live: Bool[Array, P], price: Float[Array, P]) -> Array:
+        """The cells to iterate on: those with weights, then those of the largest dual norm."""
+        num = live.shape[0]
+        if self.capacity is None or self.capacity >= num:
+            return jnp.arange(num)
+        return jnp.argsort(jnp.where(live, jnp.inf, price), descending=True)[: self.capacity]
+
+    def _anchor(
+        self, operator: CellOperator, cells: Array, W: Array, F: Array, gradient: Array, G: Array
+    ) -> _Anchor:
+        dtype = _product_type(W.dtype)
+        largest = jnp.max(jnp.abs(operator.Z))
+        size = jnp.where((largest > 0) & (dtype != W.dtype), largest, 1.0)
+        Z = (operator.Z / size).astype(dtype)
+        return _Anchor(cells, Z, operator.masks[cells].astype(dtype), size, W[cells], F, gradient, G[cells])

@@ -1,0 +1,110 @@
+"""GradientDescent: any optax optimiser on the problem itself; the honest baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxcvx.errors import invalid
+from jaxcvx.problems.smooth import SmoothProblem
+from jaxcvx.solvers.gradient.base import SmoothSolver
+
+
+class _State(NamedTuple):
+    params: Any  # best seen at a check
+    current: Any
+    optimizer: Any
+    key: Array | None
+    step: Array
+    residual: Array
+    objective: Array
+    gradient: Array
+    bound: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientDescent(SmoothSolver):
+    """Gradients of the objective through an optax optimiser: of the training problem, or of any smooth problem.
+
+    For a network it trains hidden, output (and skip) weights. The best iterate seen at a check is returned
+    (networks balanced). ``residual`` is the gradient norm, relative to the weight decay's part of it for
+    networks, else to the largest seen; at kinks it does not go to zero, so networks usually end at
+    ``max_steps``. There is no convex program behind it: ``program_gap`` is inf. With arrangements in the problem
+    the result is certified over them (and over the network's own neurons), else ``scope`` is "none".
+    Variables on unit spheres move along tangents and are normalised after each step.
+
+    Works under jit and vmap (over keys, beta, Y), in float32 and float64, with every loss.
+
+    Attributes:
+      width: number of hidden neurons m; a narrower network given as ``init`` is padded with zero neurons.
+      optimizer: an optax GradientTransformation; None means the problem's own, or Adam with the two fields below.
+      learning_rate: Adam's learning rate.
+      schedule: "constant", or "cosine" (to zero at max_steps).
+      batch_size: samples per step, drawn with replacement; None is full batch.
+      init_scale: scale of a network's random initial weights (1: He initialisation).
+    """
+
+    tol: float = 1e-6
+    max_steps: int = 5_000
+    check_every: int = 50
+    width: int = 100
+    optimizer: Any = None
+    learning_rate: float = 1e-2
+    schedule: str = "constant"
+    batch_size: int | None = None
+    init_scale: float = 1.0
+
+    def _optimizer(self, smooth: SmoothProblem) -> Any:
+        import optax
+
+        optimizer = self.optimizer if self.optimizer is not None else smooth.default_optimizer(self.batch_size)
+        if optimizer is not None:
+            return optimizer
+        rate: Any = self.learning_rate
+        return optax.adam(
+            optax.cosine_decay_schedule(rate, self.max_steps) if self.schedule == "cosine" else rate
+        )
+
+    def validate(self, problem: Any) -> None:
+        super().validate(problem)
+        if self.schedule not in ("constant", "cosine"):
+            raise invalid("schedule", repr(self.schedule), "'constant' or 'cosine'")
+        samples = getattr(problem, "num_samples", None)
+        if self.batch_size is not None and not 1 <= self.batch_size <= (samples or self.batch_size):
+            raise invalid("batch_size", self.batch_size, f"None or 1..{samples or ''}")
+
+    def init(self, problem: Any, key: Any, params: Any) -> _State:
+        if self.batch_size is not None and key is None:
+            raise invalid("key", None, "a jax random key, for mini-batches")
+        smooth = self.smooth(problem)
+        seen, bound = self.start(problem, params), jnp.full((), -jnp.inf, problem.dtype)
+        optimizer = self._optimizer(smooth).init(params)
+        return _State(
+            current=params,
+            optimizer=optimizer,
+            key=key,
+            step=jnp.asarray(0, jnp.int32),
+            bound=bound,
+            **seen._asdict(),
+        )
+
+    def _gradient(self, smooth: SmoothProblem, params: Any, key: Any) -> Any:
+        if self.batch_size is None:
+            gradient = jax.grad(smooth.objective)(params)
+        else:
+            gradient = jax.grad(smooth.sampled_objective)(params, key, self.batch_size)
+        return smooth.tangent(params, gradient)
+
+    def step(self, problem: Any, state: _State) -> _State:
+        import optax
+
+        smooth = self.smooth(problem)
+        key, use = (None, None) if state.key is None else jax.random.split(state.key)
+        gradient = self._gradient(smooth, state.current, use)
+        updates, optimizer = self._optimizer(smooth).update(gradient, state.optimizer, state.current)
+        current = smooth.retract(optax.apply_updates(state.current, updates))
+        return state._replace(current=current, optimizer=optimizer, key=key, step=state.step + 1)

@@ -1,0 +1,1 @@
+"""Solvers of the dual over all neurons: columns, cuts and Frank-Wolfe atoms."""

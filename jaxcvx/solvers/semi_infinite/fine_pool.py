@@ -1,0 +1,53 @@
+"""Column generation below the rounding of float32: weights, residual and prices of a pool in float64, on the host.
+
+Neurons that are worth less than the rounding of the objective can't be seen to pay in float32, but they still loosen
+the bound. What goes in and out are numpy arrays, so that callers need not have float64 enabled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcvx.certificates.dual import scaled_bound
+from jaxcvx.numerics.precision import double_precision, to_double
+from jaxcvx.pricing.base import neuron_values
+from jaxcvx.problems.training import Problem
+from jaxcvx.solvers.semi_infinite.pool import Pool, fit_weights, insert, pool_objective
+from jaxcvx.solvers.semi_infinite.scaling import scaled_problem
+
+
+def fine_problem(problem: Problem) -> Problem:
+    """The scaled problem in float64; for the functions below."""
+    with double_precision():
+        return jax.device_get(scaled_problem(to_double(problem), jnp.float64)[0])
+
+
+def fit_finely(fine: Problem, pool: Pool) -> tuple[Pool, np.ndarray, float]:
+    """The pool with exact output weights, its dual residual, and its objective."""
+    with double_precision():
+        work, given = to_double((fine, pool))
+        size = jnp.linalg.norm(given.directions, axis=1, keepdims=True)  # 1 to the rounding of float32
+        unit = given.directions / jnp.where(size > 0, size, 1.0)
+        pool, R = fit_weights(work, Pool(unit, given.weights * size))
+        return jax.device_get(pool), np.asarray(R), float(pool_objective(work, pool))
+
+
+def price_finely(fine: Problem, R: np.ndarray, directions: Any) -> tuple[np.ndarray, np.ndarray, float]:
+    """Neurons that pricing in float32 has found: as unit vectors, their prices, and the estimate of the bound."""
+    with double_precision():
+        work, exact, found = to_double((fine, R, directions))
+        size = jnp.linalg.norm(found, axis=1, keepdims=True)
+        found = found / jnp.where(size > 0, size, 1.0)
+        values = neuron_values(work.rows, work.readout.lift(exact), found)
+        low = scaled_bound(work, exact, jnp.maximum(jnp.max(values), work.beta))
+        return np.asarray(found), np.asarray(values), float(low)
+
+
+def insert_finely(pool: Pool, directions: np.ndarray, wanted: np.ndarray) -> Pool:
+    """The pool with the wanted neurons in free slots, best first."""
+    with double_precision():
+        return jax.device_get(insert(*to_double((pool, directions)), jnp.asarray(wanted)))

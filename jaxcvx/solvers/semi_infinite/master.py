@@ -1,0 +1,141 @@
+"""The master program of cutting planes: the best output weights over given neurons, and the dual point behind them.
+
+    min_{W, c}  loss(lower((Z U^T)_+ W) + c, Y) + beta sum_j ||w_j||
+
+with unit neurons u_j. Its dual is the training problem's, with the constraints of these neurons only. The squared
+loss goes to the Newton method of :mod:`jaxcvx.solvers.neurons.group_lasso`, others to :mod:`jaxcvx.methods.interior_point`.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxcvx.losses.entrywise import Squared
+from jaxcvx.methods.interior_point import fit_lasso
+from jaxcvx.networks.network import Network, balance, network_objective
+from jaxcvx.problems.training import Problem
+from jaxcvx.solvers.neurons.group_lasso import fit_atoms
+
+
+class Cuts(NamedTuple):
+    """Neurons whose constraints the master program has, with its solution.
+
+    Attributes:
+      directions: (m, p) neurons of norm 1 (of the part that weight decay sees); zero rows are empty slots.
+      weights: (m, q) output weights.
+      output_bias: (c,) free output bias, 0 without one.
+      dual: (n, c) dual residual.
+    """
+
+    directions: Float[Array, "m p"]
+    weights: Float[Array, "m q"]
+    output_bias: Float[Array, c]
+    dual: Float[Array, "n c"]
+
+
+def cuts_network(problem: Problem, cuts: Cuts) -> Network:
+    """The cuts as a balanced network of the same width."""
+    bias = cuts.output_bias if problem.features.free_bias else None
+    return balance(Network(cuts.directions, cuts.weights, None, problem.features, bias))
+
+
+@jax.jit
+def cuts_objective(problem: Problem, cuts: Cuts) -> Float[Array, ""]:
+    """Training objective of the cuts."""
+    return network_objective(cuts_network(problem, cuts), problem)
+
+
+@functools.partial(jax.jit, static_argnames="tol")
+def fit_cuts(problem: Problem, cuts: Cuts, tol: float = 1e-11) -> Cuts:
+    """Solve the master program to a relative gap ``tol``, starting from the weights at hand."""
+    loss, Y, readout = problem.loss, problem.Y, problem.readout
+    atoms = jax.nn.relu(problem.rows @ cuts.directions.T)
+    if readout.kind == "flatten":
+        fit = fit_atoms(atoms, Y, problem.beta, readout, init=cuts.weights, tol=tol)
+        return cuts._replace(weights=fit.output, dual=fit.R)
+    A, free = readout.design(atoms)[:, :, 0], problem.features.free_bias
+    if not isinstance(loss, Squared):
+        found = fit_lasso(loss, A, Y[:, 0], problem.beta, free, tol=tol)
+        return cuts._replace(
+            weights=found.weights[:, None], output_bias=found.bias[None], dual=found.R[:, None]
+        )
+    # A free bias is fitted by centring; then only the part of Y in the span of the atoms matters.
+    mean_A, mean_Y = (jnp.mean(a, axis=0) if free else 0 * a[0] for a in (A, Y))
+    A, target = A - mean_A, Y - mean_Y
+    Q, T = jnp.linalg.qr(A) if A.shape[0] > A.shape[1] else (jnp.eye(A.shape[0], dtype=A.dtype), A)
+    inside = Q.T @ target
+    fit = fit_atoms(T, inside, problem.beta, init=cuts.weights, tol=tol)
+    R = target - Q @ (inside - fit.R)
+    return cuts._replace(weights=fit.output, output_bias=mean_Y - mean_A @ fit.output, dual=R)
+
+
+def cleaned(problem: Problem, cuts: Cuts) -> Cuts:
+    """The same solution with as few neurons as linear algebra gives, on kinks of the loss exactly; on the host.
+
+    For one output. Neurons that rounding keeps alive go. While the activations are linearly dependent (on the samples
+    that hold, for a loss with kinks: those at one) some neuron can be traded for others at no cost, until one
+    vanishes or another sample comes to its kink F = Y. At the end F = Y is restored there by least squares. Nothing is
+    done that costs more than the rounding of the loss.
+    """
+    A = np.asarray(problem.readout.design(jax.nn.relu(problem.rows @ cuts.directions.T))[:, :, 0], np.float64)
+    w, c = np.array(cuts.weights[:, 0]), float(cuts.output_bias[0])
+    R, Y, free = np.asarray(cuts.dual)[:, 0], np.asarray(problem.Y)[:, 0], problem.features.free_bias
+    slack = 1 - np.abs(A.T @ R) / float(problem.beta)
+    w[np.abs(w) <= np.maximum(slack, 1e-13) * np.abs(w).max(initial=0.0)] = 0.0
+    constant = np.full((len(A), int(free)), len(A) ** -0.5)
+    scale = np.linalg.norm(A, axis=0)
+    held = np.ones(len(A), bool)
+    if problem.loss.curvature is None:
+        low, high = (np.asarray(b)[:, 0] for b in problem.loss.dual_interval(problem.Y))
+        held = np.minimum(R - low, high - R) > 1e-6 * (high - low)
+    while True:
+        alive = np.flatnonzero(w)
+        columns = np.concatenate([A[:, alive] / scale[alive], constant], axis=1)
+        wide = held.sum() < columns.shape[1]
+        if not len(alive):
+            break
+        _, size, right = np.linalg.svd(columns[held], full_matrices=wide)
+        if not wide and size[-1] > 1e-11 * size[0]:
+            break
+        z = right[-1] * (1 if right[-1, : len(alive)] / scale[alive] @ np.sign(w[alive]) < 0 else -1)
+        step = z[: len(alive)] / scale[alive]
+        error, moved = Y - A @ w - c, columns @ z
+        vanish = np.where(step * w[alive] < 0, -w[alive] / np.where(step == 0, 1.0, step), np.inf)
+        arrive = np.where(~held & (error * moved > 0), error / np.where(moved == 0, 1.0, moved), np.inf)
+        first, sample = vanish.argmin(), arrive.argmin()
+        length = min(vanish[first], arrive[sample])
+        if not np.isfinite(length):
+            break
+        w[alive] += length * step
+        c += length * float(z[len(alive) :] @ constant[0])
+        if arrive[sample] <= vanish[first]:
+            held[sample] = True
+        else:
+            w[alive[first]] = 0.0
+    if problem.loss.curvature is None and len(alive):
+        fixed, *_ = np.linalg.lstsq(columns[held], (Y - A @ w - c)[held], rcond=None)
+        w[alive] += fixed[: len(alive)] / scale[alive]
+        c += float(fixed[len(alive) :] @ constant[0])
+    new = cuts._replace(weights=jnp.asarray(w)[:, None], output_bias=jnp.asarray([c]))
+    before, after = (float(cuts_objective(problem, a)) for a in (cuts, new))
+    eps = float(np.finfo(np.float64).eps)
+    rounding = 64 * eps * float(problem.loss.value(0 * problem.Y, problem.Y)) + 1e-9 * abs(before)
+    return new if after <= before + rounding else cuts
+
+
+def grown(cuts: Cuts, directions: np.ndarray, capacity: int) -> Cuts:
+    """The cuts with more neurons in free slots, and ``capacity`` slots; on the host."""
+    old, weights = np.asarray(cuts.directions), np.asarray(cuts.weights)
+    used = np.any(old != 0, axis=1)
+    placed = np.zeros((capacity, old.shape[1]))
+    kept = np.zeros((capacity, weights.shape[1]))
+    rows = np.concatenate([old[used], directions])
+    placed[: len(rows)] = rows
+    kept[: used.sum()] = weights[used]
+    return cuts._replace(directions=jnp.asarray(placed), weights=jnp.asarray(kept))
