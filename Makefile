@@ -15,7 +15,7 @@ help:
 	@echo "make soak    thousands of random, broken and interrupted solves: docs/reliability.md"
 	@echo "make long    the cases that make test leaves out"
 	@echo "make supply  the wheel in empty environments, with the lowest and the newest dependencies"
-	@echo "make lint    ruff and mypy only"
+	@echo "make lint    ruff (rules and format) and mypy only"
 	@echo "make bench   the benchmarks, in .venv-bench"
 	@echo "make docs    the documentation, in .venv-docs, into site/"
 	@echo "make notebooks  notebooks/*.ipynb made from the scripts beside them and executed, in .venv-notebooks"
@@ -50,6 +50,7 @@ supply:
 
 lint: .venv-test/.installed
 	.venv-test/bin/python -m ruff check .
+	.venv-test/bin/python -m ruff format --check .
 	.venv-test/bin/python -m mypy
 
 bench: .venv-bench/.installed .venv-pyscnn/.installed

@@ -56,9 +56,7 @@ def judge(instance: Instance, W: np.ndarray, beta: float) -> tuple[float, float]
     return float(objective), float(scale * (R @ y) - 0.5 * scale**2 * (R @ R))
 
 
-def compare(
-    instance: Instance, weights: dict[str, np.ndarray], beta: float
-) -> dict[str, dict[str, float | int]]:
+def compare(instance: Instance, weights: dict[str, np.ndarray], beta: float) -> dict[str, dict[str, float | int]]:
     """Judge several answers to one problem.
 
     Returns:

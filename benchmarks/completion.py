@@ -102,9 +102,7 @@ def time_to_target(steps: Any, truth: tuple[np.ndarray, np.ndarray], limit: int)
     return seconds, count, error
 
 
-def run(
-    quick: bool = False, *, size: tuple[int, int, int] = (2000, 2000, 10), share: float = 0.05
-) -> dict[str, Any]:
+def run(quick: bool = False, *, size: tuple[int, int, int] = (2000, 2000, 10), share: float = 0.05) -> dict[str, Any]:
     """Time the three in turns.
 
     Args:

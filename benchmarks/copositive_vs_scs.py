@@ -31,9 +31,7 @@ def block_program(problem: Any) -> tuple[Any, list[Any], list[Any]]:
     Z, Y, masks = np.asarray(problem.X), np.asarray(problem.Y), np.asarray(problem.arrangements.masks, float)
     p, size = Z.shape[1], Z.shape[1] + Y.shape[1]
     blocks = [cp.Variable((size, size), PSD=True) for _ in masks]
-    facets = [
-        A @ block[:p, :p] @ A.T >= 0 for A, block in zip(np.asarray(facet_rows(problem)), blocks, strict=True)
-    ]
+    facets = [A @ block[:p, :p] @ A.T >= 0 for A, block in zip(np.asarray(facet_rows(problem)), blocks, strict=True)]
     F = sum((mask[:, None] * Z) @ block[:p, p:] for mask, block in zip(masks, blocks, strict=True))
     penalty = sum(cp.trace(block) for block in blocks)
     objective = 0.5 * cp.sum_squares(F - Y) + 0.5 * float(problem.beta) * penalty
@@ -117,10 +115,7 @@ def run(
     import scs  # noqa: F401
 
     with jax.enable_x64(True):
-        cases = [
-            _one(num_per_arm, beta, tols, eps[:2] if quick else eps, seconds, 1 if quick else 5)
-            for beta in betas
-        ]
+        cases = [_one(num_per_arm, beta, tols, eps[:2] if quick else eps, seconds, 1 if quick else 5) for beta in betas]
     return {
         "benchmark": "copositive_vs_scs",
         "versions": versions("jaxcvx", "jax", "jaxlib", "numpy", "cvxpy", "scs", "clarabel"),
@@ -168,9 +163,7 @@ def _one(
                 "steps": int(solution.num_steps),
                 "status": jaxcvx.Status(int(solution.status)).name,
                 "reported_gap": float(solution.gap),
-                **judge(
-                    prepared, assemble(solution.params), np.asarray(results["solver"].outcome.dual.S), optimum
-                ),
+                **judge(prepared, assemble(solution.params), np.asarray(results["solver"].outcome.dual.S), optimum),
             }
         )
     theirs = [_scs(prepared, each, seconds, optimum) for each in eps]

@@ -38,9 +38,7 @@ def explicit_matrix(instance: Instance) -> np.ndarray:
     return A
 
 
-def run(
-    quick: bool = False, *, size: tuple[int, int, int] = (1000, 50, 100), fraction: float = 0.01
-) -> dict[str, Any]:
+def run(quick: bool = False, *, size: tuple[int, int, int] = (1000, 50, 100), fraction: float = 0.01) -> dict[str, Any]:
     """Time both in turns and judge both answers by the same float64 numpy code.
 
     Args:

@@ -26,9 +26,7 @@ from benchmarks.common import (
 TOL = 1e-6
 
 
-def fista(
-    X: Any, y: Any, masks: Any, beta: Any, *, restart: bool, max_steps: int = 40_000, every: int = 20
-) -> Any:
+def fista(X: Any, y: Any, masks: Any, beta: Any, *, restart: bool, max_steps: int = 40_000, every: int = 20) -> Any:
     """Weights (P, d) and the number of steps of textbook FISTA, with matrix-free products, to a gap of TOL.
 
     ``restart``: forget the momentum where it points uphill (O'Donoghue and Candes 2015).

@@ -59,9 +59,7 @@ def run(quick: bool = False, *, ranges: dict[str, tuple[int, ...]] | None = None
             memory = []
             for problem in problems.values():
                 used = program.lower(problem).compile().memory_analysis()
-                memory.append(
-                    used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
-                )
+                memory.append(used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes)
             calls = {str(size): lambda p=problem: program(p).outcome.params for size, problem in problems.items()}
             seconds, _ = interleave(calls, 1 if quick else 5)
             medians = [seconds[str(size)]["median"] for size in sizes]

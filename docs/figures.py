@@ -17,9 +17,7 @@ from jaxcvx.datasets import spiral
 
 IMAGES = pathlib.Path(__file__).parent / "images"
 BLUE, ORANGE, GREEN, RED, INK, FAINT = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#222222", "#999999"
-plt.rcParams.update(
-    {"svg.hashsalt": "jaxcvx", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
-)
+plt.rcParams.update({"svg.hashsalt": "jaxcvx", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
 
 
 def save(figure, name: str) -> None:
@@ -105,9 +103,7 @@ def draw_kink() -> None:
     ax.axvspan(np.pi / 2, np.pi / 2 + width, color=BLUE, alpha=0.13, lw=0)
     ax.text(np.pi / 2 + width / 2, -1.12 * np.linalg.norm(linear), "the cell", color=BLUE, ha="center")
     ax.plot(t, relu[order], color=INK, lw=1.6, label=r"what a neuron gains, $y^T(Xu)_+$")
-    ax.plot(
-        t, (linear @ U)[order], color=RED, lw=1.2, ls="--", label=r"the cell's linear continuation, $y^TDXu$"
-    )
+    ax.plot(t, (linear @ U)[order], color=RED, lw=1.2, ls="--", label=r"the cell's linear continuation, $y^TDXu$")
     free = int(np.argmax((linear @ U)[order]))
     ax.plot(t[free], (linear @ U)[order][free], "o", color=RED, ms=8)
     ax.annotate(
@@ -157,9 +153,7 @@ def draw_chain() -> None:
     ]
     for width in (10, 5, 3):
         adam = jaxcvx.GradientDescent(width=width, max_steps=3000)
-        ends = jax.jit(jax.vmap(lambda key, adam=adam: jaxcvx.solve(problem, adam, key=key).upper_bound))(
-            keys
-        )
+        ends = jax.jit(jax.vmap(lambda key, adam=adam: jaxcvx.solve(problem, adam, key=key).upper_bound))(keys)
         rows.append((f"Adam, {width} neurons, six runs", [float(v) for v in ends], RED))
     figure, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
     for place, (_, values, color) in enumerate(rows):
@@ -209,9 +203,7 @@ def draw_column_generation() -> None:
     right.axhline(beta, color=INK, lw=0.8, ls="--")
     for u in np.asarray(solution.network.hidden):
         right.plot(np.arctan2(u[1], u[0]) % (2 * np.pi), beta, "o", color=BLUE, ms=5)
-    right.set(
-        xlabel="angle of u", ylabel=r"$\|R^T(Xu)_+\|$", yscale="log", title="what a new neuron is worth"
-    )
+    right.set(xlabel="angle of u", ylabel=r"$\|R^T(Xu)_+\|$", yscale="log", title="what a new neuron is worth")
     right.set_xticks([0, np.pi, 2 * np.pi], ["0", "π", "2π"])
     right.legend(frameon=False, loc="center right")
     save(figure, "column-generation")

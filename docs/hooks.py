@@ -18,7 +18,5 @@ def on_files(files: Files, config) -> Files:
 
 def on_page_markdown(markdown: str, page, config, files) -> str:
     return (
-        markdown.replace("../experiments/results/", "results/")
-        if page.file.src_uri == "reproduction.md"
-        else markdown
+        markdown.replace("../experiments/results/", "results/") if page.file.src_uri == "reproduction.md" else markdown
     )

@@ -33,13 +33,9 @@ NAMES = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the named experiments (all by default); 0 if all ran, 2 for an unknown name."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments", description="The paper's claims, computed."
-    )
+    parser = argparse.ArgumentParser(prog="python -m experiments", description="The paper's claims, computed.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
-    parser.add_argument(
-        "--out", type=Path, default=Path("experiments/results"), help="folder for JSON and PNG"
-    )
+    parser.add_argument("--out", type=Path, default=Path("experiments/results"), help="folder for JSON and PNG")
     parser.add_argument("--quick", action="store_true", help="small instances, to see that it runs")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(argv)

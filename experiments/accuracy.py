@@ -104,9 +104,7 @@ class _Task:
         from jaxcvx.estimators import ConvexReLUClassifier, ConvexReLURegressor
 
         kind = ConvexReLURegressor if self.classes is None else ConvexReLUClassifier
-        head = kind(
-            loss="squared", beta_scale="relative", n_cells=self.settings["n_cells"], random_state=self.seed
-        )
+        head = kind(loss="squared", beta_scale="relative", n_cells=self.settings["n_cells"], random_state=self.seed)
         grid = {f"{kind.__name__.lower()}__beta": self.settings["betas"]}
         found = GridSearchCV(make_pipeline(*stages, head), grid, cv=self.settings["folds"])
         found.fit(self.raw_train, self.y_train if self.classes is not None else self.targets()[:, 0])
@@ -165,9 +163,7 @@ def _convex_patches(task: _Task) -> tuple[float, float]:
 
     from jaxcvx.estimators import ConvexPatchFeatures
 
-    patches = ConvexPatchFeatures(
-        image_shape=(8, 8), n_filters=task.settings["filters"], random_state=task.seed
-    )
+    patches = ConvexPatchFeatures(image_shape=(8, 8), n_filters=task.settings["filters"], random_state=task.seed)
     model, beta = task.search(patches, StandardScaler())
     return beta, task.error(task.outputs(model))
 

@@ -121,9 +121,7 @@ def run(quick: bool = False) -> dict[str, Any]:
     settings = {"k": PATCHES, "p": SIZE, "runs": runs, "success": SUCCESS, "steps": STEPS, "seed": 0}
     with ThreadPoolExecutor(2) as pool:
         table = dict(zip(rows, pool.map(lambda name: _row(name, rows[name], runs), rows), strict=True))
-    return record(
-        "annealed_noise", CLAIM, quick, settings, dtype="float32", table=table, portraits=_portraits()
-    )
+    return record("annealed_noise", CLAIM, quick, settings, dtype="float32", table=table, portraits=_portraits())
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -186,9 +184,7 @@ def show(result: dict[str, Any]) -> None:
             low, high = c["interval"]
             seen = f"{c['reference']:.3f} {'yes' if c['agrees'] else 'NO'}" if "reference" in c else ""
             rate = f"{c['rate']:.3f} [{low:.3f}, {high:.3f}]"
-            rows.append(
-                (name, f"{c['ratio']:g}", rate, f"{c['median_loss']:.1e}", f"{c['trapped']:.3f}", seen)
-            )
+            rows.append((name, f"{c['ratio']:g}", rate, f"{c['median_loss']:.1e}", f"{c['trapped']:.3f}", seen))
     header = ("", "q", "success", "median loss", "cos < -.9", "reference, agrees")
     print_table(f"Teacher with k={PATCHES}, p={SIZE}", header, rows)
 
@@ -217,9 +213,7 @@ def _draw_rates(ax: Any, table: dict[str, Any]) -> None:
         x = np.array([c["ratio"] for c in cells]) + 0.12 * (shift - 2)
         y = np.array([c["rate"] for c in cells])
         error = np.abs(np.array([c["interval"] for c in cells]).reshape(-1, 2).T - y)
-        ax.errorbar(
-            x, y, error, color=color, marker="o", markersize=4, linewidth=1.2, elinewidth=0.8, label=name
-        )
+        ax.errorbar(x, y, error, color=color, marker="o", markersize=4, linewidth=1.2, elinewidth=0.8, label=name)
     threshold = (PATCHES + np.pi - 1) / np.pi
     ax.axvline(threshold, color=INK, linewidth=0.8, linestyle=":")
     label(ax, threshold + 0.3, 0.08, "no trap right of\n(k + π − 1)/π", INK)
@@ -229,9 +223,7 @@ def _draw_rates(ax: Any, table: dict[str, Any]) -> None:
 
 def _draw_ablations(ax: Any, table: dict[str, Any]) -> None:
     style(ax)
-    rows = [
-        (name, c) for name, cells in table.items() for c in cells if c["ratio"] == 1 and "ball" not in name
-    ]
+    rows = [(name, c) for name, cells in table.items() for c in cells if c["ratio"] == 1 and "ball" not in name]
     for place, (name, cell) in enumerate(rows):
         low, high = cell["interval"]
         color = VERMILLION if name.startswith(("gradient", "SGD")) else BLUE

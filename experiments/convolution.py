@@ -42,9 +42,7 @@ def run(quick: bool = False) -> dict[str, Any]:
         "sizes": [3, 5, 6] if quick else [3, 4, 5, 6, 8, 10, 12, 16],
         "ranks": [2, 3] if quick else [2, 3, 4],
         "digits": {"classes": [3, 8], "images": 10 if quick else 50, "beta": 0.1},
-        "networks": [{"rank": 2, "stride": 3}]
-        if quick
-        else [{"rank": 2, "stride": 1}, {"rank": 3, "stride": 3}],
+        "networks": [{"rank": 2, "stride": 3}] if quick else [{"rank": 2, "stride": 1}, {"rank": 3, "stride": 3}],
         "adam": {"widths": [10] if quick else [2, 10, 100], "runs": 5, "steps": 500 if quick else 3000},
         "tol": 1e-6,
     }

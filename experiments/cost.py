@@ -30,10 +30,7 @@ def run(quick: bool = False) -> dict[str, Any]:
     by_samples = {r: [_case(n, int(r), settings) for n in sizes] for r, sizes in settings["samples"].items()}
     by_rank = [_case(settings["samples_of_ranks"], r, settings) for r in settings["ranks"]]
     exponents = {
-        rank: {
-            key: slope([c["n"] for c in cases], [c[key] for c in cases])
-            for key in ("cells", "faces", "seconds")
-        }
+        rank: {key: slope([c["n"] for c in cases], [c[key] for c in cases]) for key in ("cells", "faces", "seconds")}
         for rank, cases in by_samples.items()
     }
     return record("cost", CLAIM, quick, settings, by_samples=by_samples, by_rank=by_rank, exponents=exponents)

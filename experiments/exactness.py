@@ -32,9 +32,7 @@ def run(quick: bool = False) -> dict[str, Any]:
         "exact_if": 1e-6,
         "tol": {"column generation": 1e-9, "copositive relaxation": 1e-7},
     }
-    cases = [
-        _case(d, n, seed, settings) for d, n in settings["sizes"] for seed in range(settings["instances"])
-    ]
+    cases = [_case(d, n, seed, settings) for d, n in settings["sizes"] for seed in range(settings["instances"])]
     if not quick:
         cases.append(_reference(settings))
     return record("exactness", CLAIM, quick, settings, cases=cases, summary=_summary(cases))
@@ -117,9 +115,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     rows = result["summary"]["d"]
     share = [row["exact"] / row["instances"] for row in rows]
     bars = left.bar([str(row["d"]) for row in rows], share, color=BLUE, width=0.6)
-    left.bar_label(
-        bars, [f"{row['exact']} / {row['instances']}" for row in rows], fontsize=9, color=INK, padding=2
-    )
+    left.bar_label(bars, [f"{row['exact']} / {row['instances']}" for row in rows], fontsize=9, color=INK, padding=2)
     left.set(xlabel="features d", ylabel="share of instances where it is exact", ylim=(0, 1.1))
     style(right)
     rng = np.random.default_rng(0)

@@ -164,9 +164,7 @@ def _cost(settings: dict[str, Any]) -> dict[str, Any]:
         problem = jaxcvx.make_problem(x[:, None], y, 1.0, features=jaxcvx.FreeBias())
         solution, seconds = timed_solve(problem, jaxcvx.CuttingPlane(tol=settings["cost_tol"]), repeat=True)
         cuts = int(np.any(solution.params.directions != 0, axis=1).sum())
-        rows.append(
-            {"n": n, **describe(solution), "seconds": seconds, "cuts": cuts, "per_cut": seconds / cuts}
-        )
+        rows.append({"n": n, **describe(solution), "seconds": seconds, "cuts": cuts, "per_cut": seconds / cuts})
     n, cost = np.array([r["n"] for r in rows]), np.array([r["per_cut"] for r in rows])
     overall = float(np.log(cost[-1] / cost[0]) / np.log(n[-1] / n[0]))
     return {"rows": rows, "exponent": overall, "last_exponent": slope(n, cost)}
@@ -179,9 +177,7 @@ def show(result: dict[str, Any]) -> None:
     rows = [("cutting planes", f"{solve['upper_bound']:.9f}", f"{spline['deviation']:.1e}")]
     rows.append(("formula", f"{spline['formula']:.9f}", ""))
     for adam in spline["adam"]:
-        rows.append(
-            (f"Adam, scale {adam['init_scale']:g}", f"{adam['objective']:.6f}", f"{adam['deviation']:.1e}")
-        )
+        rows.append((f"Adam, scale {adam['init_scale']:g}", f"{adam['objective']:.6f}", f"{adam['deviation']:.1e}"))
     rows.append(("tangent kernel", "", f"{spline['kernel_deviation']:.1e}"))
     print_table("Five points: value, deviation from the spline", ("", "value", "deviation"), rows)
     header = ("n", "gap", "rounds", "cuts", "CPU s", "s per cut")
@@ -198,9 +194,7 @@ def show(result: dict[str, Any]) -> None:
     ]
     print_table(f"Cost, exponent {cost['exponent']:.2f}", header, table)
     mixture_, hinge = result["mixture"], result["hinge"]
-    print(
-        f"hinge: optimum {hinge['solve']['upper_bound']:.6e}, Adam {', '.join(f'{v:.4e}' for v in hinge['adam'])}"
-    )
+    print(f"hinge: optimum {hinge['solve']['upper_bound']:.6e}, Adam {', '.join(f'{v:.4e}' for v in hinge['adam'])}")
     print(f"mixture: accuracy {mixture_['accuracy']:.4f}, Adam {mixture_['adam_accuracy']}")
 
 
@@ -211,13 +205,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
     spline = result["spline"]
     curves = {"optimal network (spline)": spline["values"]}
     curves |= {
-        f"Adam, first weights x {a['init_scale']:g}": a["values"]
-        for a in (spline["adam"][0], spline["adam"][-1])
+        f"Adam, first weights x {a['init_scale']:g}": a["values"] for a in (spline["adam"][0], spline["adam"][-1])
     }
     curves["tangent kernel"] = spline["kernel"]
-    draw_fits(
-        fits, *PAPER, spline["grid"], curves, spline["kinks"], "five points, kinks of the optimum in grey"
-    )
+    draw_fits(fits, *PAPER, spline["grid"], curves, spline["kinks"], "five points, kinks of the optimum in grey")
     style(scales)
     place = [a["init_scale"] for a in spline["adam"]]
     scales.plot(place, [a["deviation"] for a in spline["adam"]], "o-", color=VERMILLION, label="Adam")
@@ -237,9 +228,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         mixture_["grid"],
         {
             f"optimum, test accuracy {mixture_['accuracy']:.3f}": np.clip(mixture_["values"], -3, 3),
-            f"Adam, test accuracy {mixture_['adam_accuracy'][0]:.3f}": np.clip(
-                mixture_["adam_values"], -3, 3
-            ),
+            f"Adam, test accuracy {mixture_['adam_accuracy'][0]:.3f}": np.clip(mixture_["adam_values"], -3, 3),
         },
         title="Gaussian mixture, hinge loss (clipped at 3)",
     )

@@ -51,9 +51,7 @@ def run(quick: bool = False) -> dict[str, Any]:
     best = float(exact.upper_bound) - settings["beta"] * radius  # loss of the optimum
     walks = {rule: _walk(problem, radius, best, search, settings) for rule, search in RULES.items()}
     adam = settings["adam"]
-    runs = adam_runs(
-        problem, adam["width"], runs=adam["runs"], steps=adam["steps"], rate=adam["learning_rate"]
-    )
+    runs = adam_runs(problem, adam["width"], runs=adam["runs"], steps=adam["steps"], rate=adam["learning_rate"])
     return record(
         "planted", CLAIM, quick, settings,
         size={"n": len(X), "d": 2, "c": 5, "P": len(cells)},
@@ -84,9 +82,7 @@ def _walk(problem: Any, radius: float, best: float, search: bool, settings: dict
 def show(result: dict[str, Any]) -> None:
     """Print the result."""
     exact, beta = result["exact"], result["settings"]["beta"]
-    print(
-        f"Optimum {exact['upper_bound']:.7f}, gap {exact['gap']:.1e}, {exact['width']} neurons; beta={beta:g}"
-    )
+    print(f"Optimum {exact['upper_bound']:.7f}, gap {exact['gap']:.1e}, {exact['width']} neurons; beta={beta:g}")
     walks = result["frank_wolfe"]
     marks = [k for k in (10, 100, 300, 1000, 3000) if k <= result["settings"]["frank_wolfe_steps"]]
     rows = []
@@ -105,9 +101,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     walks = result["frank_wolfe"]
     for (rule, walk), color in zip(walks.items(), (BLUE, ORANGE), strict=True):
         k, excess, certified = (np.array(walk[key][1:]) for key in ("k", "excess", "certified"))
-        left.plot(
-            k, excess, color=color, linewidth=1.6, label=rule if rule == "line search" else f"step {rule}"
-        )
+        left.plot(k, excess, color=color, linewidth=1.6, label=rule if rule == "line search" else f"step {rule}")
         left.plot(k, certified, color=color, linewidth=0.8, alpha=0.6, linestyle=":")
     k = np.array(walks["2 / (k + 2)"]["k"][1:], float)
     bound = 2 * result["rate_constant"] / (k + 2)

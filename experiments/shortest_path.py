@@ -144,9 +144,7 @@ def _digits(n: int, repeats: int, steps: int) -> dict[str, Any]:
         path = jaxcvx.trajectory(problem, solver, steps, key=keys[-1], every=10)
         misfits = jnp.sqrt(jax.lax.map(problem.objective, path))
         sizes = [jnp.linalg.norm(weights) for weights, _ in start]
-        moved = [
-            jaxcvx.path_report(weights).distances / s for (weights, _), s in zip(path, sizes, strict=True)
-        ]
+        moved = [jaxcvx.path_report(weights).distances / s for (weights, _), s in zip(path, sizes, strict=True)]
         right = jnp.mean(jnp.argmax(_perceptron([(w[-1], b[-1]) for w, b in path], X), 1) == jnp.argmax(Y, 1))
         return misfits / misfits[0], jnp.stack(moved), right
 
@@ -190,9 +188,7 @@ def _summary(name: str, found: Case) -> dict[str, Any]:
         "straight": float(((alpha * distance + misfit) / first)[1:].max()),
         "lower": float(((beta * distance + misfit) / first)[1:].min()),
         "relative_distance": float(distance[-1] / start),
-        "bounds": {
-            k: {"holds": bool(b.holds), "tightness": float(b.tightness)} for k, b in report.bounds.items()
-        },
+        "bounds": {k: {"holds": bool(b.holds), "tightness": float(b.tightness)} for k, b in report.bounds.items()},
         "curve": {"distance": distance.tolist(), "misfit": misfit.tolist(), "start": start},
     }
 
@@ -229,9 +225,7 @@ def show(result: dict[str, Any]) -> None:
     print_table("Gradient descent", header, rows)
     for d in result["digits"]:
         last = ", ".join(f"{moved[-1]:.2f}" for moved in d["distance"])
-        print(
-            f"digits, n={d['n']}: misfit {d['misfit'][-1]:.3f}, layers moved by {last}, accuracy {d['accuracy']:.3f}"
-        )
+        print(f"digits, n={d['n']}: misfit {d['misfit'][-1]:.3f}, layers moved by {last}, accuracy {d['accuracy']:.3f}")
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
@@ -259,9 +253,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     rank.set_title("low-rank regression", fontsize=10, color=INK, loc="left")
     for d, dash in zip(result["digits"], ("-", "--"), strict=False):
         for at, (moved, color) in enumerate(zip(d["distance"], (BLUE, GREEN, BLACK), strict=True)):
-            digits.plot(
-                moved, d["misfit"], dash, color=color, linewidth=1.4, label=f"layer {at + 1}, n = {d['n']}"
-            )
+            digits.plot(moved, d["misfit"], dash, color=color, linewidth=1.4, label=f"layer {at + 1}, n = {d['n']}")
     digits.set(xlabel="distance / norm of the layer's start", ylim=(0, 1.02))
     digits.set_title("digits, three layers, Adam", fontsize=10, color=INK, loc="left")
     theory.legend(frameon=False, fontsize=8.5, loc="upper right", bbox_to_anchor=(1.0, 0.76))

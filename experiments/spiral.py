@@ -49,9 +49,7 @@ def run(quick: bool = False) -> dict[str, Any]:
     for beta in settings["betas"]:
         problem = jaxcvx.make_problem(X, np.eye(3)[arm], beta, arrangements=cells)
         cases.append(_case(problem, settings))
-    return record(
-        "spiral", CLAIM, quick, settings, size={"n": len(X), "d": 2, "c": 3, "P": len(cells)}, cases=cases
-    )
+    return record("spiral", CLAIM, quick, settings, size={"n": len(X), "d": 2, "c": 3, "P": len(cells)}, cases=cases)
 
 
 def _case(problem: Any, settings: dict[str, Any]) -> dict[str, Any]:
@@ -70,9 +68,7 @@ def _case(problem: Any, settings: dict[str, Any]) -> dict[str, Any]:
     adam = []
     for width in settings["widths"]:
         options = settings["adam"]
-        runs = adam_runs(
-            problem, width, runs=options["runs"], steps=options["steps"], rate=options["learning_rate"]
-        )
+        runs = adam_runs(problem, width, runs=options["runs"], steps=options["steps"], rate=options["learning_rate"])
         adam.append({"width": width, "objectives": runs.objectives, "seconds": runs.seconds})
     beta = float(problem.beta)
     methods["Frank-Wolfe"]["objective"] += beta * radius  # the constrained program has the loss alone
@@ -94,9 +90,7 @@ def show(result: dict[str, Any]) -> None:
         ]
         for runs in case["adam"]:
             best, worst = min(runs["objectives"]), max(runs["objectives"])
-            rows.append(
-                (f"Adam, m={runs['width']}", "", "", f"{best:.7f} .. {worst:.7f}", str(runs["width"]))
-            )
+            rows.append((f"Adam, m={runs['width']}", "", "", f"{best:.7f} .. {worst:.7f}", str(runs["width"])))
         header = ("", "program", "lower bound", "network", "neurons")
         print_table(f"Spiral, n={result['size']['n']}, beta={case['beta']:g}", header, rows)
 
@@ -118,12 +112,8 @@ def _draw_widths(ax: Any, case: dict[str, Any]) -> None:
     excess = {a["width"]: np.maximum(np.array(a["objectives"]) / best - 1, 1e-9) for a in case["adam"]}
     widths = list(excess)
     for width, values in excess.items():
-        ax.plot(
-            [width] * len(values), values, "o", color=VERMILLION, alpha=0.55, markeredgewidth=0, markersize=6
-        )
-    ax.plot(
-        widths, [v.min() for v in excess.values()], color=VERMILLION, linewidth=1.2, label="Adam, best of 5"
-    )
+        ax.plot([width] * len(values), values, "o", color=VERMILLION, alpha=0.55, markeredgewidth=0, markersize=6)
+    ax.plot(widths, [v.min() for v in excess.values()], color=VERMILLION, linewidth=1.2, label="Adam, best of 5")
     walk = case["methods"]["Frank-Wolfe"]["upper_bound"] / best - 1
     ax.axhline(walk, color=ORANGE, linewidth=1.4, linestyle="--", label="Frank-Wolfe")
     rounded = max(case["methods"]["copositive relaxation"]["upper_bound"] / best - 1, 1e-12)
@@ -150,9 +140,7 @@ def _draw_values(ax: Any, case: dict[str, Any]) -> None:
     ax.axvline(best, color=GREEN, linewidth=1)
     for place, (_, value, color) in enumerate(rows):
         ax.plot(value, place, "o", color=color, markersize=7)
-        ax.annotate(
-            f"{value:.5f}", (value, place), (8, 0), textcoords="offset points", va="center", fontsize=8.5
-        )
+        ax.annotate(f"{value:.5f}", (value, place), (8, 0), textcoords="offset points", va="center", fontsize=8.5)
     low = min(value for _, value, _ in rows)
     ax.set_xlim(low - 0.08 * (best - low), best + 0.35 * (best - low))
     ax.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=8.5)

@@ -50,9 +50,7 @@ def _problems(beta: float) -> dict[str, Any]:
     return {
         "line, n=15": jaxcvx.make_problem(line, rng.standard_normal(15), beta, features=free),
         "rank one, n=15, d=10": jaxcvx.make_problem(rank_one, rng.standard_normal(15), beta, features=free),
-        "whitened, n=30, d=40": jaxcvx.make_problem(
-            jaxcvx.fit_whitening(X)(X), rng.standard_normal(30), beta
-        ),
+        "whitened, n=30, d=40": jaxcvx.make_problem(jaxcvx.fit_whitening(X)(X), rng.standard_normal(30), beta),
     }
 
 
@@ -65,9 +63,10 @@ def _case(problem: Any, settings: dict[str, Any]) -> dict[str, Any]:
         runs = adam_runs(problem, width, runs=settings["adam"]["runs"], steps=settings["adam"]["steps"])
         kept = float(_trained_on(problem, optimum.network, width, settings["descent_steps"]))
         gaps = {"random": min(runs.objectives), "pruned": kept}
-        rows.append({"width": width, "objectives": runs.objectives, "pruned": kept} | {
-            f"{name}_gap": (value - bound) / value for name, value in gaps.items()
-        })
+        rows.append(
+            {"width": width, "objectives": runs.objectives, "pruned": kept}
+            | {f"{name}_gap": (value - bound) / value for name, value in gaps.items()}
+        )
     return {"optimum": describe(optimum), "widths": rows}
 
 
@@ -84,9 +83,7 @@ def show(result: dict[str, Any]) -> None:
     """Print the result."""
     for name, case in result["cases"].items():
         optimum = case["optimum"]
-        rows = [
-            (str(a["width"]), f"{a['random_gap']:.1e}", f"{a['pruned_gap']:.1e}") for a in case["widths"]
-        ]
+        rows = [(str(a["width"]), f"{a['random_gap']:.1e}", f"{a['pruned_gap']:.1e}") for a in case["widths"]]
         found = f"{optimum['width']} neurons, gap {optimum['gap']:.1e} ({optimum['scope']})"
         title = f"{name}: optimum {optimum['upper_bound']:.8f}, {found}"
         adam = f"gap of the best of {result['settings']['adam']['runs']} Adam runs"

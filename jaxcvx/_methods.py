@@ -11,6 +11,6 @@ from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.driver import memory_estimate
 
-Problem.beta_max = beta_max  # type: ignore[method-assign]
+Problem.beta_max = beta_max  # type: ignore[method-assign,assignment]
 Problem.memory_estimate = memory_estimate  # type: ignore[method-assign,assignment]
 SmoothProblem.memory_estimate = memory_estimate  # type: ignore[method-assign,assignment]

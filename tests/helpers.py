@@ -179,9 +179,7 @@ def _outputs(loss: str, Y: np.ndarray) -> int:
 
 
 @functools.partial(jax.jit, static_argnames=("width", "steps", "runs"))
-def _adam(
-    Z: jax.Array, Y: jax.Array, beta: jax.Array, key: jax.Array, width: int, steps: int, runs: int
-) -> Any:
+def _adam(Z: jax.Array, Y: jax.Array, beta: jax.Array, key: jax.Array, width: int, steps: int, runs: int) -> Any:
     def objective(weights):
         hidden, output = weights
         error = jax.nn.relu(Z @ hidden.T) @ output - Y

@@ -75,9 +75,7 @@ def chain(request: pytest.FixtureRequest) -> Chain:
         problems = [random_problem(seed, *SHAPES[request.param]) for seed in range(SEEDS)]
         batch = stack(problems)
         # Waited for: XLA on two cores can stall if small programs are sent behind a batch of decompositions.
-        nuclear = jax.block_until_ready(
-            jax.jit(jax.vmap(lambda p: solve(p, NuclearProximalGradient(tol=TOL))))(batch)
-        )
+        nuclear = jax.block_until_ready(jax.jit(jax.vmap(lambda p: solve(p, NuclearProximalGradient(tol=TOL))))(batch))
         relaxed = jax.jit(jax.vmap(lambda p: solve(p, CopositiveADMM(tol=TOL))))(stack(list(map(prepared, problems))))
         adam = GradientDescent(width=20, max_steps=1000, check_every=100, schedule="cosine", learning_rate=0.03)
         keys = jax.random.split(jax.random.key(0), (SEEDS, RUNS))

@@ -63,13 +63,9 @@ def check_dtypes(solution) -> None:
 def check_report(solution, problem, X, Y) -> None:
     """The reported upper bound is the objective of the weights as returned, evaluated in float64."""
     weights = (np.asarray(a, float) for a in (solution.network.hidden, solution.network.output))
-    assert solution.upper_bound == pytest.approx(
-        network_value(*weights, X, Y, float(problem.beta)), rel=1e-12
-    )
+    assert solution.upper_bound == pytest.approx(network_value(*weights, X, Y, float(problem.beta)), rel=1e-12)
     assert solution.lower_bound <= solution.upper_bound
-    assert solution.gap == pytest.approx(
-        (solution.upper_bound - solution.lower_bound) / solution.upper_bound, rel=1e-9
-    )
+    assert solution.gap == pytest.approx((solution.upper_bound - solution.lower_bound) / solution.upper_bound, rel=1e-9)
 
 
 @pytest.mark.parametrize("c", [1, 3])

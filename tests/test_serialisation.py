@@ -31,9 +31,7 @@ from jaxcvx import (
     sample_arrangements,
     solve,
 )
-from jaxcvx import (
-    serialisation as checkpoint,
-)
+from jaxcvx import serialisation
 from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.errors import FileFormatError, InvalidTypeError, JaxcvxError
 from jaxcvx.features.dense import Dense
@@ -168,10 +166,10 @@ LOSS_MODULES = ("jaxcvx.losses.entrywise", "jaxcvx.losses.softmax")
 
 
 def test_table_names_classes_that_exist() -> None:
-    for name, module in checkpoint._MODULES.items():
-        cls = checkpoint._saved_type(name)
+    for name, module in serialisation._MODULES.items():
+        cls = serialisation._saved_type(name)
         assert cls.__name__ == name and cls.__module__ == module
-        assert checkpoint._field_names(cls) or module in LOSS_MODULES or name == "FreeBias"  # plain names
+        assert serialisation._field_names(cls) or module in LOSS_MODULES or name == "FreeBias"  # plain names
 
 
 @pytest.mark.parametrize(
@@ -236,13 +234,11 @@ def test_appended_bytes_are_refused(saved: Path, extra: bytes) -> None:
         load(saved)
 
 
-def forge(
-    path: Path, header: Any, arrays: dict[str, np.ndarray] | None = None, checksum: bool = True
-) -> None:
+def forge(path: Path, header: Any, arrays: dict[str, np.ndarray] | None = None, checksum: bool = True) -> None:
     """A file with any header, in form as ``save`` would write it."""
     encoded = np.frombuffer(header if isinstance(header, bytes) else json.dumps(header).encode(), np.uint8)
     with open(path, "w+b") as stream:
-        checkpoint._write(stream, {"__jaxcvx__": encoded, **(arrays or {})})
+        serialisation._write(stream, {"__jaxcvx__": encoded, **(arrays or {})})
         if not checksum:
             stream.seek(-1, os.SEEK_END)
             stream.write(b"!")
@@ -331,7 +327,7 @@ def test_newer_version_is_said_before_damage(tmp_path: Path) -> None:
 
 def test_absurd_header_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forge(tmp_path / "x", good_header("x" * 2000))
-    monkeypatch.setattr(checkpoint, "MAX_HEADER_BYTES", 1000)
+    monkeypatch.setattr(serialisation, "MAX_HEADER_BYTES", 1000)
     with pytest.raises(FileFormatError, match="header of"):
         load(tmp_path / "x")
     with pytest.raises(InvalidTypeError, match="metadata"):
@@ -370,7 +366,7 @@ def test_bad_array_members(tmp_path: Path, member: bytes) -> None:
             archive.writestr("__jaxcvx__.npy", npy(np.frombuffer(header, np.uint8)))
             archive.writestr("a0.npy", member)
             archive.comment = b"0" * 64
-        checksum = checkpoint._checksum(stream)
+        checksum = serialisation._checksum(stream)
         stream.seek(-64, os.SEEK_END)
         stream.write(checksum)
     with pytest.raises(FileFormatError, match="a0.npy|not a jaxcvx file"):

@@ -129,12 +129,8 @@ def whitened_solution(problem: Problem, tol: float | None = None) -> ClosedForm:
         )
     else:
         disjoint = isinstance(loss, Squared) and problem.num_columns == problem.num_outputs
-        if tol < np.inf and not (
-            disjoint and bool(jnp.all(Y >= 0)) and bool(jnp.all(jnp.sum(Y > 0, axis=1) <= 1))
-        ):
-            raise invalid(
-                "problem.Y", "parts that overlap", "one output, or one-hot targets with the squared loss"
-            )
+        if tol < np.inf and not (disjoint and bool(jnp.all(Y >= 0)) and bool(jnp.all(jnp.sum(Y > 0, axis=1) <= 1))):
+            raise invalid("problem.Y", "parts that overlap", "one output, or one-hot targets with the squared loss")
         parts, towards = Y, jnp.eye(Y.shape[1])
     sizes = jnp.linalg.norm(parts, axis=0)
     safe = jnp.where(sizes > 0, sizes, 1.0)

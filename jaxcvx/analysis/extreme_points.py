@@ -81,9 +81,7 @@ def vertex_network(X: Any, Y: Any) -> Network:
     found = residual_neurons(X)
     if not bool(found.vertex.all()):
         inside = int(np.flatnonzero(~np.asarray(found.vertex))[0])
-        raise invalid(
-            "X", f"sample {inside} inside the others' hull", "samples that are all vertices of their hull"
-        )
+        raise invalid("X", f"sample {inside} inside the others' hull", "samples that are all vertices of their hull")
     margin = jnp.sum(found.hidden[:, :-1] * X, axis=1) + found.hidden[:, -1]
     output = (Y / margin[:, None]).astype(X.dtype)
     return balance(Network(found.hidden, output, None, FreeBias(), jnp.zeros(Y.shape[1], X.dtype)))

@@ -60,9 +60,7 @@ def _ritz_values(product: Callable[[Array], Array], n: int, num_steps: int, dtyp
 
     def grow(k: Array, basis: Array) -> Array:
         v = product(basis[k - 1])
-        for _ in range(
-            3
-        ):  # where the space is exhausted, what is left is noise: normalised, it opens a new one
+        for _ in range(3):  # where the space is exhausted, what is left is noise: normalised, it opens a new one
             v = v - basis.T @ (basis @ v)
             size = jnp.linalg.norm(v)
             v = jnp.where(size > 0, v / jnp.where(size > 0, size, 1.0), random[k])

@@ -33,7 +33,7 @@ class SecondOrder(NamedTuple):
     error: Float[Array, ""]
 
     def kind(self, gradient_tol: float, curvature_tol: float) -> str:
-        """"not stationary", "saddle" (proved: a direction of negative curvature) or "minimum" (as far as was seen)."""
+        """ "not stationary", "saddle" (proved: a direction of negative curvature) or "minimum" (as far as was seen)."""
         if float(self.gradient_norm) > gradient_tol:
             return "not stationary"
         return "saddle" if float(self.smallest) < -curvature_tol else "minimum"

@@ -41,9 +41,7 @@ def spline_rnorm(a: Any, y: Any) -> Float[Array, ""]:
     """
     a, y = (as_real_matrix(name, value, 1) for name, value in (("a", a), ("y", y)))
     if a.shape != y.shape or len(a) < 2:
-        raise invalid(
-            "y", f"shape {y.shape}", f"as many values as places, at least two, a has shape {a.shape}"
-        )
+        raise invalid("y", f"shape {y.shape}", f"as many values as places, at least two, a has shape {a.shape}")
     order = jnp.argsort(a)
     gap = jnp.diff(a[order])
     if not isinstance(gap, jax.core.Tracer) and not bool((gap > 0).all()):

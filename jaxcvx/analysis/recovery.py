@@ -84,9 +84,7 @@ def recovery_certificate(problem: LowRankProblem, params: Any, *, max_steps: int
       InvalidTypeError: a problem with another loss than the squared one, or traced arrays.
     """
     if not isinstance(problem, SquaredProblem):
-        raise InvalidTypeError(
-            f"problem: got {type(problem).__name__}, expected MatrixCompletion or MatrixSensing."
-        )
+        raise InvalidTypeError(f"problem: got {type(problem).__name__}, expected MatrixCompletion or MatrixSensing.")
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((problem, params))):
         raise InvalidTypeError("recovery_certificate: got traced arrays, expected concrete ones.")
     with double_precision():

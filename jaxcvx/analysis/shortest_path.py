@@ -159,9 +159,7 @@ def _flatten(trajectory: Any) -> tuple[Float[Array, "T p"], Callable[[Array], An
     if any(jnp.iscomplexobj(leaf) for leaf in leaves):
         raise InvalidTypeError("trajectory: got complex numbers, expected real ones.")
     trajectory = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float, x)), trajectory)
-    return jax.vmap(lambda p: ravel_pytree(p)[0])(trajectory), ravel_pytree(
-        jax.tree.map(lambda x: x[0], trajectory)
-    )[1]
+    return jax.vmap(lambda p: ravel_pytree(p)[0])(trajectory), ravel_pytree(jax.tree.map(lambda x: x[0], trajectory))[1]
 
 
 def _spectrum(f: Any, path: Array, unravel: Any, points: int) -> tuple[Array, Array]:

@@ -12,9 +12,7 @@ from jaxcvx.solvers.core.driver import starting_params
 from jaxcvx.solvers.core.protocol import Solver
 
 
-def trajectory(
-    problem: Any, solver: Any, num_steps: int, *, init: Any = None, key: Any = None, every: int = 1
-) -> Any:
+def trajectory(problem: Any, solver: Any, num_steps: int, *, init: Any = None, key: Any = None, every: int = 1) -> Any:
     """Take ``num_steps`` steps of a solver, without stopping, and record its current params.
 
     Works under jit and vmap. Of a solver that works in phases this is the method that it is named after, alone.

@@ -113,9 +113,7 @@ def host_rows(X: Any, features: Any = "dense") -> HostRows:
 
 def _check_axes(shape: tuple[int, ...], features: Features) -> None:
     if len(shape) not in features.ndims:
-        raise invalid(
-            "X", f"shape {shape}", f"{' or '.join(map(str, features.ndims))} axes for these features"
-        )
+        raise invalid("X", f"shape {shape}", f"{' or '.join(map(str, features.ndims))} axes for these features")
 
 
 def host_masks(rows: np.ndarray, gates: np.ndarray) -> np.ndarray:

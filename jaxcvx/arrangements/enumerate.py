@@ -35,9 +35,7 @@ _EPS = float(np.finfo(np.float64).eps)
 _CHUNK = 1 << 23  # bytes of a temporary block
 
 
-def enumerate_arrangements(
-    X: Any, *, features: str | Features = "dense", max_cells: int = 100_000
-) -> Arrangements:
+def enumerate_arrangements(X: Any, *, features: str | Features = "dense", max_cells: int = 100_000) -> Arrangements:
     """All cells of the data, exact for its rank, whatever the dimension.
 
     Runs eagerly on the host in float64 (the number of cells depends on the values, so not under jit). Rows
@@ -89,9 +87,7 @@ def enumerate_arrangements(
     return Arrangements(jnp.asarray(masks), jnp.asarray(gates.astype(data.dtype)), complete=True)
 
 
-def _refuse_if_too_many(
-    count: int, max_cells: int, num_rows: int, width: int, shape: tuple[int, ...]
-) -> None:
+def _refuse_if_too_many(count: int, max_cells: int, num_rows: int, width: int, shape: tuple[int, ...]) -> None:
     """Raise TooManyArrangements if ``count`` cells of (num_rows, width) data pass the limit or the memory."""
     shown = str(count) if count < 10**15 else f"about 1e{math.log10(count):.0f}"
     what = f"X has up to {shown} cells ({shape[0]} distinct hyperplanes in rank {shape[1]})"

@@ -79,9 +79,7 @@ def facets_of(rows: Float[Array, "N p"], masks: Bool[Array, "P N"], gates: Float
 def facet_index(rows: Any, masks: Any, gates: Any) -> np.ndarray:
     """The ``index`` of :func:`facets_of` alone: (P, kmax) int32 on the host, padded with -1."""
     if any(isinstance(a, jax.core.Tracer) for a in (rows, masks, gates)):
-        raise InvalidTypeError(
-            "rows, masks, gates: got traced arrays; find the facets outside jit, vmap and grad."
-        )
+        raise InvalidTypeError("rows, masks, gates: got traced arrays; find the facets outside jit, vmap and grad.")
     Z = np.asarray(rows)
     eps = max(float(jnp.finfo(Z.dtype).eps), _EPS) if jnp.issubdtype(Z.dtype, jnp.floating) else _EPS
     Z, bits, inner = Z.astype(np.float64), np.asarray(masks, bool), np.asarray(gates, np.float64)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcvx import serialisation as checkpoint
+from jaxcvx import serialisation
 from jaxcvx.errors import FileFormatError, invalid
 from jaxcvx.solvers.core.callbacks import Hook
 from jaxcvx.solvers.core.protocol import AnySolver
@@ -86,10 +86,10 @@ class Checkpoint(Hook):
             raise invalid("callback", "a Checkpoint", f"none with {type(solver).__name__}, which cannot be resumed")
         self._fingerprint, self._written = fingerprint(problem, solver), 0
         self._last, self._snapshot, self._unsaved = None, None, False
-        checkpoint.remove_unfinished(self.path)
+        serialisation.remove_unfinished(self.path)
         if not os.path.exists(self.path):
             return None
-        saved, metadata = checkpoint.load_with_metadata(self.path)
+        saved, metadata = serialisation.load_with_metadata(self.path)
         kind = metadata.get("kind")
         if metadata.get("fingerprint") != self._fingerprint or kind not in (_KIND, _PARAMS_ONLY):
             return None
@@ -122,7 +122,7 @@ class Checkpoint(Hook):
         assert self._last is not None
         content = {"params": params, "state": None if self._snapshot is None else to_leaves(self._snapshot)}
         try:
-            checkpoint.save(self.path, content, metadata={"kind": _KIND, "fingerprint": self._fingerprint})
+            serialisation.save(self.path, content, metadata={"kind": _KIND, "fingerprint": self._fingerprint})
         except Exception:
             self._last = None
             raise

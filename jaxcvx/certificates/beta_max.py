@@ -47,9 +47,7 @@ def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
     zero = jnp.zeros_like(problem.Y)
     R = -problem.loss.grad(zero, problem.Y)
     if problem.features.free_bias and not isinstance(problem.loss, Squared):
-        raise invalid(
-            "problem", f"FreeBias() with loss {problem.loss.name!r}", "the squared loss with FreeBias()"
-        )
+        raise invalid("problem", f"FreeBias() with loss {problem.loss.name!r}", "the squared loss with FreeBias()")
     R = feasible_residual(problem, R)  # of the best constant
     if problem.features.free_bias and sweeps(problem):
         return sweep_pricer(problem)(problem, R, None, None, 1).values[0]

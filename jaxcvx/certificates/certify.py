@@ -89,9 +89,7 @@ def certify(
         problem = problem_for(network, _widened(X), _widened(Y), beta, loss)
         if method == "multistart":
             pricer = choose_pricer(problem, "multistart", 1)
-            return certify_priced(
-                problem, balance(network), pricer, None, jax.random.key(0), 1, _FRESH_STARTS
-            )
+            return certify_priced(problem, balance(network), pricer, None, jax.random.key(0), 1, _FRESH_STARTS)
         if problem.features.free_bias:
             return _certify_free_bias(problem, balance(network), arrangements, method)
         rows = problem.rows
@@ -108,9 +106,7 @@ def certify(
         problem = problem.replace(arrangements=arrangements)
         by_faces = method == "exact" or (method == "auto" and few and rank <= _AUTO_MAX_RANK)
         if several and arrangements is not None and by_faces:
-            return certify_priced(
-                problem, balance(network), choose_pricer(problem, "exact", 1), None, None, 1, 1
-            )
+            return certify_priced(problem, balance(network), choose_pricer(problem, "exact", 1), None, None, 1, 1)
         exact = arrangements is not None and not several
         semidefinite = method == "relaxed" and not exact and relaxation_order(*rows.shape) <= MAX_ORDER
         upper, lower = _evaluate(problem, padded(network), semidefinite)

@@ -45,9 +45,7 @@ def scaled_bound(problem: Problem, R: Float[Array, "n c"], dual_norm: Scalar) ->
     return _reported(problem, jnp.sum(terms) - slack)
 
 
-def proved_bound(
-    problem: Problem, R: Float[Array, "n c"], dual_norm: Scalar, *, masked: bool = True
-) -> Scalar:
+def proved_bound(problem: Problem, R: Float[Array, "n c"], dual_norm: Scalar, *, masked: bool = True) -> Scalar:
     """A lower bound on training whatever the rounding: dual value of the best feasible multiple of R, rounded down.
 
     The sums over rows in ``dual_norm`` have errors of up to ``gamma(N) |Z|^T |R|``, which may be far more than
@@ -93,9 +91,7 @@ def best_bound(problem: Problem, F: Float[Array, "n c"], dual_norm: Callable[[Ar
     """Best proved bound over the loss's dual candidates at predictions F; ``dual_norm`` maps R to its M."""
     candidates = jax.vmap(lambda R: feasible_residual(problem, R))(problem.loss.dual_candidates(F, problem.Y))
     masked = problem.arrangements is not None
-    return jnp.max(
-        jax.lax.map(lambda R: proved_bound(problem, R, dual_norm(R), masked=masked), candidates)
-    )
+    return jnp.max(jax.lax.map(lambda R: proved_bound(problem, R, dual_norm(R), masked=masked), candidates))
 
 
 def gated_dual_norm(operator: CellOperator, R: Float[Array, "n c"]) -> Scalar:

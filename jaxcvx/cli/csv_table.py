@@ -52,8 +52,7 @@ class Table(NamedTuple):
         for row, cell in enumerate(cells):
             if cell.lower() in MISSING:
                 raise InvalidInputError(
-                    f"{self.place(row, name)}: the value is missing ({quote(cell)})."
-                    " Fill it in or drop the row."
+                    f"{self.place(row, name)}: the value is missing ({quote(cell)}). Fill it in or drop the row."
                 )
             value = parse_number(cell)
             if value is not None and not math.isfinite(value):
@@ -86,8 +85,7 @@ class Table(NamedTuple):
         texts = [row for row, cell in enumerate(cells) if parse_number(cell) is None]
         if texts and 2 * len(texts) < len(cells):
             raise InvalidInputError(
-                f"{self.place(texts[0], name)}: {quote(cells[texts[0]])} is not a number,"
-                " but most of the column is."
+                f"{self.place(texts[0], name)}: {quote(cells[texts[0]])} is not a number, but most of the column is."
             )
         return not texts
 

@@ -25,27 +25,21 @@ from jaxcvx.cli.tabular import Schema, read_training_csv
 from jaxcvx.datasets import DATASET_NAMES, load_dataset
 from jaxcvx.errors import FileFormatError, JaxcvxError, invalid, require_extra
 
-_CHECKOUT = (
-    "needs a checkout of the source: git clone the repository, install it there, and call it in its root"
-)
+_CHECKOUT = "needs a checkout of the source: git clone the repository, install it there, and call it in its root"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jaxcvx", description=__doc__.splitlines()[0] if __doc__ else None)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    train = commands.add_parser(
-        "train", help="train a two-layer ReLU network, certify it, compare it with Adam"
-    )
+    train = commands.add_parser("train", help="train a two-layer ReLU network, certify it, compare it with Adam")
     train.add_argument("data", help="one of " + ", ".join(DATASET_NAMES) + ", or a CSV file")
     train.add_argument("--target", help="target column of a CSV file (required there)")
     train.add_argument("--task", choices=("auto", "classification", "regression"), default="auto")
     train.add_argument("--beta", default="auto", help="weight decay: a number, or auto (by validation)")
     train.add_argument("--cells", type=int, default=256, help="arrangement cells to use (all, if few exist)")
     train.add_argument("--solver", choices=("auto", "gated", "cone"), default="auto")
-    train.add_argument(
-        "--loss", choices=("auto", "squared", "logistic", "softmax", "huber", "hinge"), default="auto"
-    )
+    train.add_argument("--loss", choices=("auto", "squared", "logistic", "softmax", "huber", "hinge"), default="auto")
     train.add_argument("--test-fraction", type=float, default=0.2)
     train.add_argument("--width", type=int, default=64, help="neurons of the short Adam runs")
     train.add_argument("--tol", type=float, default=1e-5, help="relative gap of the convex program")
@@ -88,9 +82,7 @@ def _settings(args: argparse.Namespace) -> Any:
             raise invalid(f"--{name}", getattr(args, name), "a positive integer")
     if not 0 < args.tol < 1:
         raise invalid("--tol", args.tol, "a number between 0 and 1")
-    return Settings(
-        beta, args.cells, args.solver, args.loss, args.test_fraction, args.width, args.seed, args.tol
-    )
+    return Settings(beta, args.cells, args.solver, args.loss, args.test_fraction, args.width, args.seed, args.tol)
 
 
 def _load(args: argparse.Namespace) -> Any:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxcvx import serialisation as checkpoint
+from jaxcvx import serialisation
 from jaxcvx.cli.tabular import Schema
 from jaxcvx.errors import FileFormatError
 from jaxcvx.networks.network import Network
@@ -78,12 +78,10 @@ class Preprocessing:
         return {"rmse": error**0.5, "r2": 1 - error / spread if spread > 0 else float("nan")}
 
 
-def save_model(
-    path: str | os.PathLike[str], network: Network, prep: Preprocessing, extra: dict[str, Any]
-) -> None:
+def save_model(path: str | os.PathLike[str], network: Network, prep: Preprocessing, extra: dict[str, Any]) -> None:
     """Write the model file, atomically."""
     fields = dataclasses.asdict(prep) | {"schema": prep.schema.to_json()}
-    checkpoint.save(path, network, metadata={"kind": _KIND, "preprocessing": fields, **extra})
+    serialisation.save(path, network, metadata={"kind": _KIND, "preprocessing": fields, **extra})
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[Network, Preprocessing, dict[str, Any]]:
@@ -93,7 +91,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Network, Preprocessing, di
       FileFormatError: missing, corrupt, or not written by `jaxcvx train`.
     """
     path = os.path.join(path, "model.npz") if os.path.isdir(path) else path
-    network, metadata = checkpoint.load_with_metadata(path)
+    network, metadata = serialisation.load_with_metadata(path)
     if not isinstance(network, Network) or metadata.get("kind") != _KIND:
         raise FileFormatError(
             f"{os.fspath(path)}: got a jaxcvx file of another kind, expected a model of `jaxcvx train`."

@@ -114,9 +114,7 @@ def split_data(data: Dataset, settings: Settings, schema: Schema) -> Split:
     held = np.zeros(n, bool)
     count = max(1, round(n * settings.test_fraction))
     if n - count < 2:
-        raise invalid(
-            "--test-fraction", settings.test_fraction, f"a value that leaves 2 of {n} rows to train on"
-        )
+        raise invalid("--test-fraction", settings.test_fraction, f"a value that leaves 2 of {n} rows to train on")
     held[order[np.linspace(0, n - 1, count).round().astype(int)]] = True
     X, y = data.X[~held], data.y[~held]
     scale = X.std(axis=0)
@@ -146,16 +144,12 @@ def _check_loss(prep: Preprocessing) -> None:
 
 def _adam(problem: Problem, width: int, steps: int, keys: Any) -> Network:
     """Networks of short Adam runs from several keys, in one vmap."""
-    solver = GradientDescent(
-        width=width, max_steps=steps, schedule="cosine", check_every=max(50, steps // 10)
-    )
+    solver = GradientDescent(width=width, max_steps=steps, schedule="cosine", check_every=max(50, steps // 10))
     problem = problem.replace(arrangements=None)
     return jax.vmap(lambda key: solve(problem, solver, key=key).network)(keys)
 
 
-def choose_beta(
-    split: Split, settings: Settings, key: Any, report: Report
-) -> tuple[float, list[tuple[float, float]]]:
+def choose_beta(split: Split, settings: Settings, key: Any, report: Report) -> tuple[float, list[tuple[float, float]]]:
     """Fraction of beta_max by validation: short Adam runs for all betas at once, a quarter of the rows held out.
 
     Returns the fraction and the path as pairs (fraction, validation error).
@@ -230,9 +224,7 @@ def compare(problem: Problem, width: int, seconds: float, key: Any, report: Repo
     solve(problem, GradientDescent(width=width, max_steps=100_000, check_every=500), key=key, callback=stamp)
     (first, start), (last, end) = stamps[0], stamps[-1]  # the first block, left out, compiles
     steps = int(np.clip(seconds * (end - start) / max(last - first, 1e-9), 400, 10_000_000))
-    solver = GradientDescent(
-        width=width, max_steps=steps, schedule="cosine", check_every=max(50, steps // 200)
-    )
+    solver = GradientDescent(width=width, max_steps=steps, schedule="cosine", check_every=max(50, steps // 200))
     curve: list[tuple[float, float]] = []
     began = time.perf_counter()
 
@@ -248,9 +240,7 @@ def compare(problem: Problem, width: int, seconds: float, key: Any, report: Repo
     return Comparison(solution.network, objective, elapsed, done, status, curve)
 
 
-def train(
-    data: Dataset, schema: Schema, settings: Settings, report: Report, checkpoint: str | None = None
-) -> Result:
+def train(data: Dataset, schema: Schema, settings: Settings, report: Report, checkpoint: str | None = None) -> Result:
     """Run the pipeline. Everything random comes from ``settings.seed``.
 
     The convex program's state goes to the file ``checkpoint``, if one is named, and goes on from there if it exists.
@@ -268,9 +258,7 @@ def train(
     else:
         beta = float(settings.beta)
         fraction = beta / top if top > 0 else 0.0
-    problem = problem.replace(
-        beta=make_problem(split.X, Y, beta, loss=split.prep.loss, features=FEATURES).beta
-    )
+    problem = problem.replace(beta=make_problem(split.X, Y, beta, loss=split.prep.loss, features=FEATURES).beta)
     split = dataclasses.replace(split, prep=dataclasses.replace(split.prep, beta=beta))
 
     report("short Adam runs", 0.0)
@@ -334,9 +322,7 @@ def _value(problem: Problem, network: Network) -> float:
 @jax.jit
 def _bounds(problem: Problem, network: Network, residuals: Any) -> tuple[Any, Any]:
     def bound(R):
-        norm = jnp.maximum(
-            relaxed_dual_norm(problem.operator.carefully(), R), atom_dual_norm(network, problem, R)
-        )
+        norm = jnp.maximum(relaxed_dual_norm(problem.operator.carefully(), R), atom_dual_norm(network, problem, R))
         return proved_bound(problem, R, norm)
 
     return network_objective(network, problem), jnp.max(jax.lax.map(bound, residuals))

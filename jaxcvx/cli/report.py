@@ -112,9 +112,7 @@ def print_report(report: dict[str, Any], files: list[str]) -> None:
     consoles: Any = require_extra("rich.console", "cli")
     console = consoles.Console()
     data, base = report["data"], report["baseline"]
-    table = table_module.Table(
-        title=f"{data['name']}: {data['train_rows']} rows to train on", title_justify="left"
-    )  # type: ignore[attr-defined]
+    table = table_module.Table(title=f"{data['name']}: {data['train_rows']} rows to train on", title_justify="left")  # type: ignore[attr-defined]
     table.add_column("")
     table.add_column("jaxcvx", justify="right")
     table.add_column("Adam", justify="right")

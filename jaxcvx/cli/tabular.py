@@ -140,9 +140,7 @@ def read_training_csv(
             )
     target = table.header[-1] if target is None else target
     if target not in table.positions:
-        raise InvalidInputError(
-            f"target: {table.name} has no column {quote(target)}; it has {listing(table.header)}."
-        )
+        raise InvalidInputError(f"target: {table.name} has no column {quote(target)}; it has {listing(table.header)}.")
     feature_names = [name for name in table.header if name != target]
     if not feature_names:
         raise InvalidInputError(f"{table.name}: no feature column is left beside the target {quote(target)}.")

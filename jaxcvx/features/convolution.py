@@ -33,9 +33,7 @@ def _sizes(name: str, value: Any, rank: int | None = None) -> tuple[int, ...]:
     items = tuple(value) if isinstance(value, tuple | list | np.ndarray) else (value,) * (rank or 1)
     whole = all(isinstance(i, int | np.integer) and not isinstance(i, bool) and i >= 1 for i in items)
     if not whole or len(items) not in ((1, 2) if rank is None else (rank,)):
-        raise invalid(
-            name, repr(value), "one or two positive integers" if rank is None else f"{rank} of them"
-        )
+        raise invalid(name, repr(value), "one or two positive integers" if rank is None else f"{rank} of them")
     return tuple(int(i) for i in items)
 
 
@@ -101,9 +99,7 @@ class _Convolution(Features):
         if len(sample_shape) == rank:
             return sample_shape, 1
         if len(sample_shape) != rank + 1:
-            raise invalid(
-                "X", f"samples of shape {sample_shape}", f"{rank} axes, and one of channels or none"
-            )
+            raise invalid("X", f"samples of shape {sample_shape}", f"{rank} axes, and one of channels or none")
         return sample_shape[:-1], sample_shape[-1]
 
     def num_weights(self, *sample_shape: int) -> int:

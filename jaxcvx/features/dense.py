@@ -140,9 +140,7 @@ def resolve_features(features: object) -> Features:
     if isinstance(features, str):
         if features == "dense":
             return Dense()
-        raise invalid(
-            "features", repr(features), "'dense' or a features object such as jaxcvx.Dense(bias=True)"
-        )
+        raise invalid("features", repr(features), "'dense' or a features object such as jaxcvx.Dense(bias=True)")
     if not isinstance(features, Features):
         raise InvalidTypeError(
             f"features: got {type(features).__name__}, expected 'dense', jaxcvx.Dense(...), jaxcvx.FreeBias(), "

@@ -155,9 +155,7 @@ class _Work:
         return value if np.isfinite(value) else float("inf")
 
 
-def _checked(
-    backbone: Any, head: Any, data: Any, beta: Any, loss: Any, decay: Any, batch_size: Any
-) -> _Work:
+def _checked(backbone: Any, head: Any, data: Any, beta: Any, loss: Any, decay: Any, batch_size: Any) -> _Work:
     if not isinstance(backbone, nnx.Module):
         raise InvalidTypeError(f"backbone: got {type(backbone).__name__}, expected an nnx.Module.")
     if not isinstance(head, ConvexLayer | ConvexReLU):
@@ -223,9 +221,7 @@ def _refresh_layer(head: Any, features: Any, targets: Any, beta: Any, solver: An
 _refresh: Any = nnx.jit(_refresh_layer, static_argnums=4)
 
 
-def _descend(
-    work: _Work, backbone: nnx.Module, head: Any, optimizer: Any, state: Any, key: Any, steps: int
-) -> Any:
+def _descend(work: _Work, backbone: nnx.Module, head: Any, optimizer: Any, state: Any, key: Any, steps: int) -> Any:
     """Steps on the backbone, in place; the optimiser's state after them."""
     graph, *states = nnx.split(backbone, nnx.Param, ...)
     params, rest = states

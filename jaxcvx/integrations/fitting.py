@@ -262,9 +262,7 @@ def _train(problem: Problem, start: Network, key: Any, max_steps: int) -> tuple[
     network = refit_outputs(local, _descend(local, start, key, max_steps), tol=1e-7, max_steps=200)
     own = arrangements_of(network, problem.X)
     if not cells.complete:
-        cells = Arrangements(
-            jnp.concatenate([cells.masks, own.masks]), jnp.concatenate([cells.gates, own.gates])
-        )
+        cells = Arrangements(jnp.concatenate([cells.masks, own.masks]), jnp.concatenate([cells.gates, own.gates]))
     return network, network_bound(problem.replace(arrangements=cells), network)
 
 

@@ -53,9 +53,7 @@ class ConvexReLU(nnx.Module):
         dtype = jnp.result_type(float) if param_dtype is None else param_dtype
         self.hidden = nnx.Linear(in_features, width, use_bias=bias, param_dtype=dtype, rngs=rngs)
         self.output = nnx.Linear(width, out_features, use_bias=False, param_dtype=dtype, rngs=rngs)
-        self.skip = (
-            nnx.Linear(in_features, out_features, use_bias=bias, param_dtype=dtype, rngs=rngs) if skip else None
-        )
+        self.skip = nnx.Linear(in_features, out_features, use_bias=bias, param_dtype=dtype, rngs=rngs) if skip else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Outputs (..., out_features) for inputs (..., in_features)."""
@@ -157,9 +155,7 @@ def fit_head(
     cells = None
     if num_cells is not None:
         rows = Dense(bias=head.hidden.bias is not None)
-        cells = sample_arrangements(
-            jax.random.key(0) if key is None else key, features, num_cells, features=rows
-        )
+        cells = sample_arrangements(jax.random.key(0) if key is None else key, features, num_cells, features=rows)
     return head.fit(features, targets, beta, loss=loss, solver=solver, arrangements=cells, key=key)
 
 

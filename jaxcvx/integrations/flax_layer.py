@@ -220,9 +220,7 @@ class ConvexLayer(nnx.Module):
         """
         return self._solve(self.problem(features, targets, beta), solver or ProximalGradient())
 
-    def refresh(
-        self, features: Any, targets: Any, beta: Any = None, *, solver: ProximalGradient | None = None
-    ) -> None:
+    def refresh(self, features: Any, targets: Any, beta: Any = None, *, solver: ProximalGradient | None = None) -> None:
         """What :meth:`freeze` does, without a certificate: cheaper, and best compiled by ``nnx.jit``."""
         self._inner(self.problem(features, targets, beta), solver or ProximalGradient())
 

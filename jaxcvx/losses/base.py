@@ -33,9 +33,7 @@ def rest_entropy(t: Array) -> Array:
     return jnp.where(t < 1, -(1 - safe) * jnp.log1p(-safe), 0.0)
 
 
-def _maximise_concave(
-    function: Callable[[Array], Array], low: Scalar, high: Scalar, num_steps: int = 80
-) -> Scalar:
+def _maximise_concave(function: Callable[[Array], Array], low: Scalar, high: Scalar, num_steps: int = 80) -> Scalar:
     """Argmax of a concave function of one variable on [low, high], by golden sections; ends included."""
     ratio = (5**0.5 - 1) / 2
 

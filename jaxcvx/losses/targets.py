@@ -52,14 +52,10 @@ def _one_hot(Y: jax.Array, host: np.ndarray | None, dtype: Any, num_classes: int
     if Y.ndim == 2 and Y.shape[1] > 1:
         if host is not None:
             if not (np.isin(host, (0, 1)).all() and (host.sum(1) == 1).all()):
-                raise invalid(
-                    "Y", "a matrix that is not one-hot", "integer labels (n,) or one-hot rows (n, c)"
-                )
+                raise invalid("Y", "a matrix that is not one-hot", "integer labels (n,) or one-hot rows (n, c)")
         return Y.astype(dtype)
     if host is None:
-        raise invalid(
-            "Y", "traced labels", "one-hot rows (n, c) inside jit, where the classes can't be counted"
-        )
+        raise invalid("Y", "traced labels", "one-hot rows (n, c) inside jit, where the classes can't be counted")
     given = host.astype(np.float64).reshape(-1)
     wrong = (given != np.round(given)) | (given < 0) | (given > 2**31)
     if wrong.any():

@@ -153,9 +153,7 @@ def fit_lasso(
 
     def longest(now, change):
         """The largest step <= 1 that keeps positive numbers positive."""
-        return jnp.minimum(
-            1.0, jnp.min(jnp.where(change < 0, -now / jnp.where(change < 0, change, 1.0), jnp.inf))
-        )
+        return jnp.minimum(1.0, jnp.min(jnp.where(change < 0, -now / jnp.where(change < 0, change, 1.0), jnp.inf)))
 
     def lengths(state, d):
         primal = jnp.minimum(longest(state.slack, d.slack), longest(state.room, d.room))

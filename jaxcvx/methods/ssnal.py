@@ -16,8 +16,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcvx.operators.cells import CellOperator
-
 _WARM = 30.0  # first penalty, in units of (mean norm of the active blocks) / beta; measured
 
 
@@ -34,13 +32,6 @@ class LassoProgram(NamedTuple):
     adjoint: Callable[[Array], Array]
     prox: Callable[[Array, Array], Array]
     solve: Callable[[Array, Array, Array], Array]
-
-
-def largest_penalty(operator: CellOperator) -> Array:
-    """Penalty beyond which the Newton system, of condition about sigma ||Z||^2, would lose its digits."""
-    info = jnp.finfo(operator.Z.dtype)
-    size = operator.readout.gain * jnp.sum(operator.Z**2)
-    return 0.01 / info.eps / jnp.maximum(size, info.tiny)
 
 
 class LassoState(NamedTuple):

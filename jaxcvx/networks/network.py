@@ -255,9 +255,7 @@ def problem_for(network: Network, X: object, Y: object, beta: object, loss: str 
     readout = network.features.readout(*sample_shape)
     c = readout.outputs(q)
     if c == 0 or readout.columns(c) != q:
-        raise invalid(
-            "X", f"{readout.positions} positions", f"a divisor of {q}, the columns of network.output"
-        )
+        raise invalid("X", f"{readout.positions} positions", f"a divisor of {q}, the columns of network.output")
     Y = as_targets(resolved, Y, X.shape[0], X.dtype, num_classes=c)
     if Y.shape[1] != c:
         raise invalid("Y", f"{Y.shape[1]} outputs", f"{c}, the network's number of outputs")

@@ -68,9 +68,7 @@ class TrainingObjective(SmoothProblem):
         if not isinstance(init, Network):
             return init
         if init.width > self.width:
-            raise invalid(
-                "init", f"a network of width {init.width}", f"at most {self.width}, the solver's width"
-            )
+            raise invalid("init", f"a network of width {init.width}", f"at most {self.width}, the solver's width")
         return widen(init, self.width)
 
     def gradient_scale(self, params: Network, largest: Float[Array, ""]) -> Float[Array, ""]:

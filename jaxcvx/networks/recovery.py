@@ -91,9 +91,7 @@ def push_inside(
     signs = operator.signs()
     slack = jnp.einsum("np,qpc->qnc", operator.Z, V) * signs[:, :, None]
     room = (centers @ operator.Z.T) * signs
-    ratio = jnp.where(
-        (slack < 0) & (room[:, :, None] > 0), -slack / jnp.where(room > 0, room, 1.0)[:, :, None], 0.0
-    )
+    ratio = jnp.where((slack < 0) & (room[:, :, None] > 0), -slack / jnp.where(room > 0, room, 1.0)[:, :, None], 0.0)
     length = jnp.max(ratio, axis=1)
     return V + centers[:, :, None] * length[:, None, :]
 

@@ -70,9 +70,7 @@ def as_beta(beta: Any, dtype: Any) -> jax.Array:
         if not 0 <= number <= float(jnp.finfo(dtype).max):
             raise invalid("beta", number, f"a number >= 0 in the range of {np.dtype(dtype)}")
     if jnp.shape(beta) != ():
-        raise invalid(
-            "beta", f"shape {jnp.shape(beta)}", "a scalar (use jax.vmap over problem.replace(beta=...))"
-        )
+        raise invalid("beta", f"shape {jnp.shape(beta)}", "a scalar (use jax.vmap over problem.replace(beta=...))")
     return jnp.asarray(beta, dtype)
 
 

@@ -162,3 +162,10 @@ class CellOperator:
 
         begin = (first / norm, jnp.zeros((), self.Z.dtype))
         return jax.lax.fori_loop(0, num_steps, power, begin)[1]
+
+
+def largest_penalty(operator: CellOperator) -> Array:
+    """Penalty beyond which the Newton system, of condition about sigma ||Z||^2, would lose its digits."""
+    info = jnp.finfo(operator.Z.dtype)
+    size = operator.readout.gain * jnp.sum(operator.Z**2)
+    return 0.01 / info.eps / jnp.maximum(size, info.tiny)

@@ -150,9 +150,7 @@ def solve_streamed(
         elif objective > 2 * lowest:  # the curvature was underestimated
             curvature, point, last = 1.5 * curvature, params, params
             continue
-        stopped = callback is not None and callback(
-            StepInfo("Streamed", step, max_steps, objective, bound, gap, point)
-        )
+        stopped = callback is not None and callback(StepInfo("Streamed", step, max_steps, objective, bound, gap, point))
         if gap <= limit or stopped:
             status, params = (Status.CONVERGED if gap <= limit else Status.STOPPED), point
             break
@@ -209,9 +207,7 @@ def _dual_problem(stream: _Stream, beta: float) -> Problem:
     return Problem(jnp.zeros((len(Y), 1), stream.dtype), Y, jnp.asarray(beta, stream.dtype))
 
 
-def _report(
-    stream: _Stream, params: Array, beta: float, history: list[tuple], status: Status, step: int
-) -> Solution:
+def _report(stream: _Stream, params: Array, beta: float, history: list[tuple], status: Status, step: int) -> Solution:
     """Network and certificate from the weights alone, by passes in float64 on the host."""
     weights = np.asarray(params, np.float64)
     with double_precision():

@@ -126,9 +126,7 @@ def _step_axis(ax: Any, trace: _Trace) -> None:
 
 def _early(trace: _Trace) -> bool:
     """True if the best objective and bound were all but reached in the first twentieth of a long run."""
-    worst = (
-        trace.best_gap if np.isfinite(trace.best_gap[-1]) else trace.best_objective - trace.best_objective[-1]
-    )
+    worst = trace.best_gap if np.isfinite(trace.best_gap[-1]) else trace.best_objective - trace.best_objective[-1]
     reached = trace.step[np.argmax(worst <= 2 * worst[-1])]
     return len(trace.step) > 20 and reached < 0.05 * trace.step[-1]
 
@@ -156,9 +154,7 @@ def _draw_bounds(ax: Any, trace: _Trace) -> None:
         _plain_ticks(ax.yaxis)
     ax.set_ylim(low, high)
     bounded = np.isfinite(bound)
-    shown = np.where(
-        bounded, np.maximum(bound, low * (1e-3 if log else 1.0) - (0 if log else high - low)), low
-    )
+    shown = np.where(bounded, np.maximum(bound, low * (1e-3 if log else 1.0) - (0 if log else high - low)), low)
     ax.plot(trace.step, objective, color=BLUE, lw=2)
     ax.set_ylabel("objective")
     if not bounded.any():

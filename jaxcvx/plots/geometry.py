@@ -153,9 +153,7 @@ def draw_gaps(
         ax.axvline(optimum, color=INK, linewidth=0.9, linestyle=":", label=f"width of the optimum: {optimum}")
     for place, (name, values) in enumerate(gaps.items()):
         shown = np.maximum(np.asarray(values, float), floor)
-        ax.plot(
-            widths, shown, "o-", color=_COLORS[place % len(_COLORS)], linewidth=1.6, markersize=5, label=name
-        )
+        ax.plot(widths, shown, "o-", color=_COLORS[place % len(_COLORS)], linewidth=1.6, markersize=5, label=name)
     ax.set(yscale="log", xlabel="hidden neurons m", ylabel="relative duality gap")
     ax.legend(frameon=False, fontsize=8.5)
 

@@ -83,9 +83,7 @@ def plot_regions(
     for k, color in enumerate(palette):
         own = labels == k
         marker = {"marker": _MARKERS[k % len(_MARKERS)], "color": color, "s": 34}
-        handles.append(
-            ax.scatter(X[own, 0], X[own, 1], **marker, edgecolors="white", linewidths=0.7, zorder=3)
-        )
+        handles.append(ax.scatter(X[own, 0], X[own, 1], **marker, edgecolors="white", linewidths=0.7, zorder=3))
     ax.set_xlim(low[0], high[0])
     ax.set_ylim(low[1], high[1])
     ax.set_xlabel(shorten(axis_labels[0], 60), parse_math=False)
@@ -95,9 +93,7 @@ def plot_regions(
         names = [*names, f"neurons ({len(segments)})"]
         lines: Any = require_extra("matplotlib.lines", "plots")
         handles.append(lines.Line2D([], [], color=INK, lw=1.2))
-    legend = figure.legend(
-        handles, [str(k) for k in range(len(handles))], loc="outside right upper", frameon=False
-    )
+    legend = figure.legend(handles, [str(k) for k in range(len(handles))], loc="outside right upper", frameon=False)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set(text=shorten(name, 24), fontsize=9.5, color=INK, parse_math=False)
     save_png(figure, path)
@@ -128,9 +124,7 @@ def _lines(hidden_lines: Any) -> np.ndarray:
     if rows.size == 0:
         return np.zeros((0, 4))
     if rows.ndim != 2 or rows.shape[1] not in (3, 4):
-        raise invalid(
-            "hidden_lines", f"shape {rows.shape}", "(m, 3) rows (w1, w2, b) or (m, 4) with a strength"
-        )
+        raise invalid("hidden_lines", f"shape {rows.shape}", "(m, 3) rows (w1, w2, b) or (m, 4) with a strength")
     if not np.isfinite(rows).all():
         raise invalid("hidden_lines", "NaN or inf", "finite numbers")
     if rows.shape[1] == 3:
@@ -174,9 +168,7 @@ def _draw_lines(ax: Any, segments: np.ndarray, strength: np.ndarray) -> None:
     )
 
 
-def _codes_on_grid(
-    predict: Callable[..., Any], low: np.ndarray, high: np.ndarray, num_classes: int
-) -> np.ndarray:
+def _codes_on_grid(predict: Callable[..., Any], low: np.ndarray, high: np.ndarray, num_classes: int) -> np.ndarray:
     """Predicted codes at the centres of the background's pixels, asked for in blocks of equal size."""
     centres = (np.arange(_GRID) + 0.5) / _GRID
     x, y = (low[j] + centres * (high[j] - low[j]) for j in range(2))
@@ -185,8 +177,6 @@ def _codes_on_grid(
         block = np.stack(np.meshgrid(x, y[start : start + _ROWS_PER_CALL]), axis=-1).reshape(-1, 2)
         answer = np.asarray(predict(block))
         if answer.shape != block.shape[:1]:
-            raise invalid(
-                "predict", f"an answer of shape {answer.shape}", f"{block.shape[:1]}, a code per point"
-            )
+            raise invalid("predict", f"an answer of shape {answer.shape}", f"{block.shape[:1]}, a code per point")
         codes.append(_check_codes("predict", answer, num_classes))
     return np.concatenate(codes).reshape(_GRID, _GRID)

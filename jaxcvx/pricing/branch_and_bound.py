@@ -111,9 +111,7 @@ def _price_one(Z: Array, r: Array, U: Array, max_nodes: int, tol: float) -> tupl
     # multipliers to start from. The nodes in the heap cover whatever may exceed ``lower``.
     root = float(np.linalg.norm(host.astype(np.float64)) * top) * (1 + 1e-6)
     empty = np.zeros(len(host), host.dtype)
-    heap: list[tuple] = [
-        (-root, -1 - k, sign, np.zeros(len(host), np.int8), empty) for k, sign in enumerate((1, -1))
-    ]
+    heap: list[tuple] = [(-root, -1 - k, sign, np.zeros(len(host), np.int8), empty) for k, sign in enumerate((1, -1))]
     nodes = pushed = 0
     while heap and -heap[0][0] > lower * (1 + tol) and nodes < max_nodes:
         batch = [heapq.heappop(heap) for _ in range(min(_BATCH, max_nodes - nodes, len(heap)))]

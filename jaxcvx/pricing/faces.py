@@ -131,9 +131,7 @@ def _without_bias(projectors: np.ndarray, axis: np.ndarray) -> np.ndarray:
     share = np.einsum("sr,sr->s", part, part)
     free = 1 - share
     inside = free > 1e-12
-    stretch = np.where(inside, 1 / np.sqrt(np.where(inside, free, 1.0)) - 1, 0.0) / np.where(
-        share > 0, share, 1.0
-    )
+    stretch = np.where(inside, 1 / np.sqrt(np.where(inside, free, 1.0)) - 1, 0.0) / np.where(share > 0, share, 1.0)
     maps = projectors + stretch[:, None, None] * part[:, :, None] * part[:, None, :]
     return maps * inside[:, None, None]
 

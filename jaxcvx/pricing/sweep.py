@@ -86,9 +86,7 @@ def sort_plane(Z: np.ndarray) -> Plane:
     before = 0.5 * (events[order[0]] + events[order[-1]] - 2 * np.pi)  # inside the last arc
     on = inner @ np.array([np.cos(before), np.sin(before)]) > 0
     change = np.where(order < num, 1.0, -1.0)
-    return Plane(
-        *(jnp.asarray(a) for a in (basis, events[order], order % num, change, on.astype(np.float64)))
-    )
+    return Plane(*(jnp.asarray(a) for a in (basis, events[order], order % num, change, on.astype(np.float64))))
 
 
 def _upper(best: Array, rows: Array, R: Array) -> Array:
@@ -149,9 +147,7 @@ def price_plane(plane: Plane, Z: Float[Array, "N p"], R: Float[Array, "N q"], *,
     inner = Z @ plane.basis
     terms = inner[:, :, None] * R[:, None, :]  # (N, 2, q)
     start = jnp.einsum("n,ndq->dq", plane.first, terms)
-    G = start + jnp.cumsum(
-        plane.change[:, None, None] * terms[plane.row], axis=0
-    )  # of the arc after each angle
+    G = start + jnp.cumsum(plane.change[:, None, None] * terms[plane.row], axis=0)  # of the arc after each angle
     width = jnp.diff(plane.angle, append=plane.angle[:1] + 2 * jnp.pi)
     top, size = _top_angle(G)
     inside = jnp.stack([(top - plane.angle) % (2 * jnp.pi), (top + jnp.pi - plane.angle) % (2 * jnp.pi)])

@@ -18,9 +18,7 @@ from jaxcvx.problems.low_rank import Factors, LowRankProblem, as_row_bounds, as_
 from jaxcvx.problems.matrix_sensing import SquaredProblem
 
 
-def _draw(
-    problem: Any, params: Factors, key: PRNGKeyArray, batch_size: int
-) -> tuple[Float[Array, b], Float[Array, b]]:
+def _draw(problem: Any, params: Factors, key: PRNGKeyArray, batch_size: int) -> tuple[Float[Array, b], Float[Array, b]]:
     """Entries of X at observed places drawn at random, and their targets."""
     operator, (L, R) = problem.operator, problem.factors(params)
     slots = operator.slot[jax.random.randint(key, (batch_size,), 0, operator.count)]

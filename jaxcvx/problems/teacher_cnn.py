@@ -48,9 +48,7 @@ class TeacherCNN(SmoothProblem):
     a_star: Float[Array, k]
 
     @classmethod
-    def random(
-        cls, key: PRNGKeyArray, patches: int, size: int, ratio: float, dtype: Any = float
-    ) -> TeacherCNN:
+    def random(cls, key: PRNGKeyArray, patches: int, size: int, ratio: float, dtype: Any = float) -> TeacherCNN:
         """A random teacher with ``|w*| = |a*| = 1`` and ``(1'a*)^2 = ratio``.
 
         Raises:
@@ -115,9 +113,7 @@ class TeacherCNN(SmoothProblem):
         pull = jnp.vdot(params.a, target.a) * (_PI - angle(params.w, target.w)) / (2 * _PI)
         return StudentWeights(-pull * target.w, self.gradient(params).a)
 
-    def sampled_objective(
-        self, params: StudentWeights, key: PRNGKeyArray, batch_size: int
-    ) -> Float[Array, ""]:
+    def sampled_objective(self, params: StudentWeights, key: PRNGKeyArray, batch_size: int) -> Float[Array, ""]:
         """Mean of ``(f - f*)^2 / 2`` over ``batch_size`` fresh inputs."""
         Z = jax.random.normal(key, (self.w_star.size, batch_size, self.a_star.size), self.dtype)
 

@@ -165,9 +165,7 @@ def project_cells(
     return jax.vmap(one_cell)(signs, targets)
 
 
-def least_norm_shift(
-    rows: Float[Array, "n p"], signs: Float[Array, n], bound: Float[Array, n]
-) -> Float[Array, p]:
+def least_norm_shift(rows: Float[Array, "n p"], signs: Float[Array, n], bound: Float[Array, n]) -> Float[Array, p]:
     """Shortest w with ``signs[k] rows[k] @ w >= bound[k]`` (least distance programming, as in the source above).
 
     The polyhedron must not be empty; for cones of full-dimensional cells it never is.
@@ -177,9 +175,7 @@ def least_norm_shift(
     return point[:-1] / jnp.where(point[-1] > 0, point[-1], jnp.inf)
 
 
-def _unit_rows(
-    rows: Float[Array, "n p"], signs: Float[Array, n], active: ActiveRows
-) -> Float[Array, "*k p p"]:
+def _unit_rows(rows: Float[Array, "n p"], signs: Float[Array, n], active: ActiveRows) -> Float[Array, "*k p p"]:
     """The constraints' normals in the slots, of unit norm; zero where there is none."""
     chosen = signs[active.index, None] * rows[active.index]
     square = jnp.sum(chosen**2, axis=-1, keepdims=True)
@@ -187,9 +183,7 @@ def _unit_rows(
     return jnp.where(keep, chosen / jnp.sqrt(jnp.where(keep, square, 1.0)), 0.0)
 
 
-def face_projector(
-    rows: Float[Array, "n p"], signs: Float[Array, n], active: ActiveRows
-) -> Float[Array, "p p"]:
+def face_projector(rows: Float[Array, "n p"], signs: Float[Array, n], active: ActiveRows) -> Float[Array, "p p"]:
     """Orthogonal projector on the span of the face that the active rows hold: a derivative of the projection.
 
     Has derivatives with respect to the rows.

@@ -124,9 +124,7 @@ def polish_problem(problem: Problem, network: Network, *, tol: float = 1e-6, rou
 
 
 @with_full_precision
-def polish(
-    network: Network, X: Any, Y: Any, beta: Any, *, loss: str | Loss = "squared", tol: float = 1e-6
-) -> Network:
+def polish(network: Network, X: Any, Y: Any, beta: Any, *, loss: str | Loss = "squared", tol: float = 1e-6) -> Network:
     """The best network that the convex programs on the network's own cells give, never a worse one.
 
     Args:
@@ -143,7 +141,5 @@ def polish(
     """
     problem = problem_for(network, X, Y, beta, loss)
     if problem.features.free_bias:
-        raise invalid(
-            "network", "one with FreeBias()", "a penalised bias or none: CuttingPlane solves the others"
-        )
+        raise invalid("network", "one with FreeBias()", "a penalised bias or none: CuttingPlane solves the others")
     return polish_problem(problem, checked_network(network), tol=tol)

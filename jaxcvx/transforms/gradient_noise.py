@@ -53,9 +53,7 @@ def annealed_gradient_noise(radius_schedule: Radius, key: PRNGKeyArray, *, noise
     return optax.GradientTransformation(lambda params: _start(key), update)
 
 
-def langevin(
-    learning_rate: float | Schedule, temperature: float | Schedule = 1.0, *, key: PRNGKeyArray
-) -> Any:
+def langevin(learning_rate: float | Schedule, temperature: float | Schedule = 1.0, *, key: PRNGKeyArray) -> Any:
     """Langevin dynamics: ``x <- x - eta g + sqrt(2 eta T) xi`` with ``xi ~ N(0, I)``.
 
     With constant eta and T it samples ``exp(-loss / T)`` up to the bias of the step: on a quadratic loss of

@@ -71,9 +71,7 @@ def noise_annealed_gd(
         }
     check_radius(radius_schedules, "radius_schedules")
     descent = riemannian_sphere(optax.sgd(lr_schedule), sphere_mask)
-    return perturbing(
-        descent, radius_schedules, key, noise, labels, lambda params: retract(mask_of(params), params)
-    )
+    return perturbing(descent, radius_schedules, key, noise, labels, lambda params: retract(mask_of(params), params))
 
 
 def sphere_labels(params: Any, mask: Any) -> Any:

@@ -74,9 +74,7 @@ def perturb_iterates(
     return perturbing(inner, radius, key, noise, labels, lambda params: params)
 
 
-def perturbing(
-    inner: Any, radius: Radius, key: Any, noise: str, labels: Any, constrain: Callable[[Any], Any]
-) -> Any:
+def perturbing(inner: Any, radius: Radius, key: Any, noise: str, labels: Any, constrain: Callable[[Any], Any]) -> Any:
     """:func:`perturb_iterates`, with the perturbed params mapped back onto a constraint set by ``constrain``."""
     import optax
 

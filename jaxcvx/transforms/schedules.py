@@ -67,8 +67,6 @@ def check_radius(radius: Any, name: str = "radius") -> None:
         if callable(value) or isinstance(value, jax.core.Tracer):
             continue
         if not isinstance(value, numbers.Real) and getattr(value, "shape", None) != ():
-            raise InvalidTypeError(
-                f"{name}: got {value!r}, expected a number, a schedule or a dict of those."
-            )
+            raise InvalidTypeError(f"{name}: got {value!r}, expected a number, a schedule or a dict of those.")
         if not 0 <= float(value) < float("inf"):
             raise invalid(name, value, "a finite number >= 0")

@@ -121,9 +121,9 @@ def test_reference_value_of_whitened_regression():
     y = np.array([1.0, -1, 2, 0.5, -0.25, 0, 1, -2])
     closed = whitened_solution(make_problem(X, y, 0.3))
     R = np.asarray(closed.dual)
-    assert np.linalg.norm(np.maximum(R, 0)) == pytest.approx(0.3) and np.linalg.norm(
-        np.minimum(R, 0)
-    ) == pytest.approx(0.3)
+    assert np.linalg.norm(np.maximum(R, 0)) == pytest.approx(0.3) and np.linalg.norm(np.minimum(R, 0)) == pytest.approx(
+        0.3
+    )
     np.testing.assert_allclose(closed.network(X), y[:, None] - R, atol=1e-12)
 
 

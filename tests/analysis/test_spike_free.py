@@ -39,9 +39,7 @@ def test_known_cases():
     white = np.asarray(fit_whitening(X)(X))
     scales = np.arange(1, 7.0)[:, None]
     assert is_spike_free(white) and is_spike_free(scales * white)
-    assert is_spike_free(np.abs(coefficients) @ direction) and is_spike_free(
-        -np.abs(coefficients) @ direction
-    )
+    assert is_spike_free(np.abs(coefficients) @ direction) and is_spike_free(-np.abs(coefficients) @ direction)
     assert not is_spike_free(coefficients @ direction)
     assert not is_spike_free(X) and not is_spike_free(X.T)
     assert is_spike_free(np.zeros((2, 3)))
@@ -71,10 +69,7 @@ def test_the_ascent_finds_a_spike_where_the_exact_test_sees_one():
 def test_the_statistic_falls_to_one_from_above():
     values = [statistic(gaussian_data(0, 8, d)[0]) for d in (20, 80, 800)]
     assert 1.05 < values[0] and 1.02 < values[1] < values[0] and 1 < values[2] < 1.01
-    assert (
-        statistic(np.asarray(fit_whitening(gaussian_data(0, 8, 20)[0])(gaussian_data(0, 8, 20)[0])))
-        <= 1 + 1e-12
-    )
+    assert statistic(np.asarray(fit_whitening(gaussian_data(0, 8, 20)[0])(gaussian_data(0, 8, 20)[0]))) <= 1 + 1e-12
 
 
 def test_tolerance():
@@ -101,10 +96,7 @@ def test_witnesses_can_be_checked_by_least_squares(shape):
     target = np.maximum(X @ u, 0)
     w, *_ = np.linalg.lstsq(X, target, rcond=None)
     assert np.linalg.norm(X @ w - target) > 1e-6 or np.linalg.norm(w) > 1 + 1e-9
-    assert (
-        spike_free_witness(np.asarray(fit_whitening(gaussian_data(0, 4, 6)[0])(gaussian_data(0, 4, 6)[0])))
-        is None
-    )
+    assert spike_free_witness(np.asarray(fit_whitening(gaussian_data(0, 4, 6)[0])(gaussian_data(0, 4, 6)[0]))) is None
 
 
 @pytest.mark.long

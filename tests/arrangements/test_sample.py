@@ -33,9 +33,7 @@ def as_set(masks) -> set[bytes]:
 @pytest.mark.routine(2)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(
-    "X", [gaussian(0, 15, 2), grid(4, 4), -grid(3, 5)], ids=["generic", "grid", "negative"]
-)
+@pytest.mark.parametrize("X", [gaussian(0, 15, 2), grid(4, 4), -grid(3, 5)], ids=["generic", "grid", "negative"])
 def test_sampled_cells_are_true_cells(method, bias, X):
     features = Dense(bias=bias)
     cells = sample_arrangements(KEY, X, 300, method=method, features=features)

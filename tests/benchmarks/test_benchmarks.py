@@ -102,9 +102,7 @@ def test_table_and_json(
     assert json.loads(file.read_text()) == fista
 
 
-def test_missing_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     def run(quick: bool) -> dict[str, Any]:
         raise ImportError("No module named 'celer'")
 

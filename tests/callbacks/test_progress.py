@@ -80,9 +80,7 @@ def test_several_callbacks_all_see_every_block_and_any_can_stop():
     def second(info):
         seen[1].append(info.step)
 
-    solution = jaxcvx.solve(
-        _problem(), jaxcvx.ProximalGradient(tol=0, phases="accelerated"), callback=(first, second)
-    )
+    solution = jaxcvx.solve(_problem(), jaxcvx.ProximalGradient(tol=0, phases="accelerated"), callback=(first, second))
     assert seen[0] == seen[1] == [0, 20]
     assert jaxcvx.Status(int(solution.status)) is jaxcvx.Status.STOPPED
 

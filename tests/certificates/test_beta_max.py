@@ -39,9 +39,7 @@ def test_gated_threshold_by_clarabel(loss, features):
     threshold = float(beta_max(problem))
     assert threshold == float(problem.beta_max()) == float(beta_max(problem, "gated"))
     masks = problem.arrangements.masks
-    above, below = (
-        gated_optimum(Z, masks, Y, f * threshold, loss=loss, skip=features.skip) for f in (1.001, 0.99)
-    )
+    above, below = (gated_optimum(Z, masks, Y, f * threshold, loss=loss, skip=features.skip) for f in (1.001, 0.99))
     assert above == pytest.approx(at_zero, rel=1e-8)
     assert below < at_zero * (1 - 1e-7)
 
@@ -53,9 +51,7 @@ def test_network_threshold_by_clarabel(loss, features):
     problem, Z, Y, at_zero = case(loss, 1, features)
     threshold = float(beta_max(problem, "network"))
     masks = problem.arrangements.masks
-    above, below = (
-        cone_optimum(Z, masks, Y, f * threshold, loss=loss, skip=features.skip) for f in (1.001, 0.99)
-    )
+    above, below = (cone_optimum(Z, masks, Y, f * threshold, loss=loss, skip=features.skip) for f in (1.001, 0.99))
     assert above == pytest.approx(at_zero, rel=1e-8)
     assert below < at_zero * (1 - 1e-7)
     assert threshold <= float(beta_max(problem, "gated")) * (1 + 1e-12)
@@ -76,9 +72,7 @@ def test_without_cells_it_is_an_upper_bound():
     bound = float(beta_max(make_problem(X, Y, 0.1)))
     assert exact <= bound <= 3 * exact
     assert exact == pytest.approx(np.abs(Y[:, 0] @ neurons_in_the_plane(X)).max(), rel=1e-6)
-    assert float(beta_max(complete.replace(arrangements=distinct_cells(0, X, 3)), "network")) <= exact * (
-        1 + 1e-12
-    )
+    assert float(beta_max(complete.replace(arrangements=distinct_cells(0, X, 3)), "network")) <= exact * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
@@ -104,9 +98,7 @@ def test_it_works_under_jit_and_vmap():
     problem, *_ = case("squared")
     for program in ("gated", "network"):
         expected = float(beta_max(problem, program))
-        assert float(jax.jit(lambda p, program=program: beta_max(p, program))(problem)) == pytest.approx(
-            expected
-        )
+        assert float(jax.jit(lambda p, program=program: beta_max(p, program))(problem)) == pytest.approx(expected)
     scales = jnp.arange(1.0, 4.0)
     many = jax.vmap(lambda s: beta_max(problem.replace(Y=s * problem.Y)))(scales)
     np.testing.assert_allclose(many, scales * beta_max(problem), rtol=1e-12)

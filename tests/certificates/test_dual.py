@@ -71,9 +71,7 @@ def test_norms_of_many_cells_are_those_of_each(seed):
     )  # (cells, signs, outputs)
     assert float(gated_norm(operator, R)) == pytest.approx(np.sqrt((G**2).sum((1, 2))).max(), rel=1e-13)
     assert float(cone_norm(operator, R, "per-output")) == pytest.approx(sides.max(), rel=1e-9)
-    assert float(cone_norm(operator, R, "shared")) == pytest.approx(
-        np.linalg.norm(sides, axis=2).max(), rel=1e-9
-    )
+    assert float(cone_norm(operator, R, "shared")) == pytest.approx(np.linalg.norm(sides, axis=2).max(), rel=1e-9)
     decoupled = np.linalg.norm(sides.max(axis=1), axis=1)
     spectral = np.linalg.norm(G, ord=2, axis=(1, 2))
     assert float(relaxed_norm(operator, R)) == pytest.approx(np.minimum(decoupled, spectral).max(), rel=1e-9)
@@ -162,9 +160,7 @@ def test_relaxed_norms_are_never_too_small(seed):
         relaxed = float(relaxed_norm(problem.operator, R))
         without_cells = float(free_norm(problem.replace(arrangements=None), R))
         assert true <= relaxed * (1 + 1e-12) <= without_cells * (1 + 1e-9)
-        assert without_cells <= np.linalg.norm(X, 2) * np.linalg.norm(
-            np.asarray(R)
-        )  # no cruder than Cauchy-Schwarz
+        assert without_cells <= np.linalg.norm(X, 2) * np.linalg.norm(np.asarray(R))  # no cruder than Cauchy-Schwarz
         assert relaxed <= float(gated_norm(problem.operator, R)) * (1 + 1e-10)
 
 

@@ -28,9 +28,7 @@ def classified(tmp_path_factory):
     X = rng.standard_normal((40, 2))
     labels = np.where(X[:, 0] * X[:, 1] > 0, "same", "other")
     path = folder / "data.csv"
-    write_csv(
-        path, ["a", "b", "label"], [[*map(repr, map(float, x)), y] for x, y in zip(X, labels, strict=True)]
-    )
+    write_csv(path, ["a", "b", "label"], [[*map(repr, map(float, x)), y] for x, y in zip(X, labels, strict=True)])
     out = folder / "out"
     code = main(
         [

@@ -23,9 +23,7 @@ def test_everything_becomes_json():
     assert type(found["3"][0]) is bool and type(found["3"][3]) is int
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(None, "none"), (1.4e-11, "1.4e-11"), (0.0, "0.0e+00"), (0.604, "60.4 %")]
-)
+@pytest.mark.parametrize(("value", "text"), [(None, "none"), (1.4e-11, "1.4e-11"), (0.0, "0.0e+00"), (0.604, "60.4 %")])
 def test_gaps(value, text):
     assert _gap(value) == text
 

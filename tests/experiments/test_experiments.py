@@ -62,9 +62,7 @@ def test_convolution(tmp_path: Path) -> None:
     result = result_of("convolution", tmp_path)
     assert {c["vary"] for c in result["counts"]} == {"images", "size"}
     assert all(c["cells"] == c["formula"] for c in result["counts"])
-    assert result["exponents"]["2"] == pytest.approx(1) and result["exponents"]["3"] == pytest.approx(
-        2, abs=0.1
-    )
+    assert result["exponents"]["2"] == pytest.approx(1) and result["exponents"]["3"] == pytest.approx(2, abs=0.1)
     (net,) = result["networks"]
     assert net["scope"] == "global" and net["gap"] <= 1e-6
     assert min(net["adam"][0]["objectives"]) >= net["lower_bound"]

@@ -55,9 +55,7 @@ def test_order_of_rows_and_entries():
     for i in range(n):
         for top in range(0, H - fh + 1, 2):
             for left in range(W - fw + 1):
-                np.testing.assert_array_equal(
-                    Z[row].reshape(fh, fw, channels), X[i, top : top + fh, left : left + fw]
-                )
+                np.testing.assert_array_equal(Z[row].reshape(fh, fw, channels), X[i, top : top + fh, left : left + fw])
                 row += 1
     assert row == len(Z)
 

@@ -68,9 +68,7 @@ def test_operator_adjoint_and_gram(readout):
     inner = rng.standard_normal((D, D))
     inner = jnp.asarray(inner + inner.T)
     weights = jnp.asarray(rng.random(P))
-    expected = operator.forward(
-        weights[:, None, None] * jnp.einsum("pr,qrc->qpc", inner, operator.adjoint(R))
-    )
+    expected = operator.forward(weights[:, None, None] * jnp.einsum("pr,qrc->qpc", inner, operator.adjoint(R)))
     np.testing.assert_allclose(operator.gram(inner, weights) @ R, expected, atol=1e-12)
     np.testing.assert_allclose(operator.gram() @ R, operator.forward(operator.adjoint(R)), atol=1e-12)
     top = np.linalg.eigvalsh(np.asarray(operator.gram()))[-1]

@@ -116,9 +116,7 @@ def test_with_a_relu_head():
     record = jaxcvx.flax.alternate(backbone, head, (x, y), 0.2, optax.adam(1e-2), 1, steps_per_round=5)
     assert record.objective[0] >= record.after_backbone[0] >= record.objective[1]
     network = jaxcvx.flax.from_nnx(head)
-    np.testing.assert_allclose(
-        jaxcvx.training_objective(network, backbone(x), y, 0.2), record.objective[-1], rtol=1e-9
-    )
+    np.testing.assert_allclose(jaxcvx.training_objective(network, backbone(x), y, 0.2), record.objective[-1], rtol=1e-9)
     np.testing.assert_allclose(record.solution.upper_bound, record.objective[-1], rtol=1e-9)
     assert record.solution.scope == "global"
 

@@ -106,9 +106,7 @@ def test_conjugate_is_the_supremum_on_a_grid(name):
     Y = jnp.asarray([[1.0]])
     values = np.asarray(jax.vmap(lambda x: value(loss, x[None, None], Y))(f))
     for g in np.linspace(-0.95, -0.05, 10):  # inside the domain of all four
-        assert float(conjugate(loss, jnp.asarray([[g]]), Y)) == pytest.approx(
-            np.max(g * f - values), abs=1e-8
-        )
+        assert float(conjugate(loss, jnp.asarray([[g]]), Y)) == pytest.approx(np.max(g * f - values), abs=1e-8)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,7 @@ from jaxcvx.losses.softmax import SoftmaxCrossEntropy, balanced_rows, other_clas
 def test_softmax_conjugate_is_the_supremum():
     loss, Y = SoftmaxCrossEntropy(), jnp.asarray([[0.0, 1.0, 0.0]])
     t = np.linspace(-15, 15, 601)
-    grid = np.stack([*np.meshgrid(t, t), np.zeros((601, 601))], -1).reshape(
-        -1, 1, 3
-    )  # the loss ignores shifts
+    grid = np.stack([*np.meshgrid(t, t), np.zeros((601, 601))], -1).reshape(-1, 1, 3)  # the loss ignores shifts
     values = np.asarray(jax.vmap(lambda F: loss.value(F, Y))(grid))
     for p in ([0.2, 0.5, 0.3], [0.05, 0.05, 0.9], [0.6, 0.3, 0.1]):
         G = np.asarray(p) - np.asarray(Y)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcvx.methods.ssnal import LassoProgram, largest_penalty, lasso_start, lasso_step
-from jaxcvx.operators.cells import CellOperator
+from jaxcvx.methods.ssnal import LassoProgram, lasso_start, lasso_step
+from jaxcvx.operators.cells import CellOperator, largest_penalty
 from tests.helpers import gaussian_data
 
 B, Y = gaussian_data(0, 12, 20)

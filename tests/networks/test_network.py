@@ -137,9 +137,7 @@ def test_pruning_by_size_and_of_the_zero_network():
 def test_concatenation_adds_functions(network, seed):
     other = random_network(seed, network.features)
     both = concatenate(network, other)
-    np.testing.assert_allclose(
-        predictions(both), predictions(network) + predictions(other), rtol=1e-11, atol=1e-9
-    )
+    np.testing.assert_allclose(predictions(both), predictions(network) + predictions(other), rtol=1e-11, atol=1e-9)
     assert both.width == 2 * M
 
 
@@ -186,9 +184,7 @@ def test_gradient_is_finite_at_the_zero_network(features):
     problem = make_problem(X, Y, 0.1, features=features)
     gradient = jax.grad(network_objective)(zero_network(problem, 3), problem)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
-    assert all(
-        bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(jax.grad(balanced_penalty)(gradient))
-    )
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(jax.grad(balanced_penalty)(gradient)))
 
 
 def test_networks_work_under_jit_and_vmap():

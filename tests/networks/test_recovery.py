@@ -47,9 +47,7 @@ def cone_point(problem, seed: int):
         inside = np.all((np.einsum("np,qpc->qnc", Z, moved) >= 0) == masks[:, :, None], axis=1)
         V = np.where(inside[:, None, :], moved, columns) * rng.uniform(0.1, 2, (P, 1, c))
         V[rng.random(P) < 0.4] = 0
-        pair.append(
-            np.concatenate([V, rng.standard_normal((1, *V.shape[1:]))]) if problem.features.skip else V
-        )
+        pair.append(np.concatenate([V, rng.standard_normal((1, *V.shape[1:]))]) if problem.features.skip else V)
     return tuple(jnp.asarray(a) for a in pair)
 
 
@@ -71,9 +69,7 @@ def test_network_of_a_cone_point_has_its_objective(features, c):
         problem = problem_with(features, c, seed)
         V, W = cone_point(problem, seed)
         network = recover_cone(problem, V, W)
-        assert float(network_objective(network, problem)) == pytest.approx(
-            cone_value(problem, V, W), rel=1e-12
-        )
+        assert float(network_objective(network, problem)) == pytest.approx(cone_value(problem, V, W), rel=1e-12)
         assert network.features == features and (network.skip is not None) == features.skip
 
 
@@ -148,9 +144,7 @@ def test_gated_blocks_inside_their_cells_cost_nothing():
     V = problem.arrangements.gates[:, :, None] * jnp.asarray([1.0, -2, 0, 3, -0.1, 1])[:, None, None]
     network = gated_to_relu(problem, V)
     assert prune(network, tol=1e-12).width == 5
-    assert float(balanced_penalty(network)) == pytest.approx(
-        float(jnp.sum(jnp.linalg.norm(V[:, :, 0], axis=1)))
-    )
+    assert float(balanced_penalty(network)) == pytest.approx(float(jnp.sum(jnp.linalg.norm(V[:, :, 0], axis=1))))
 
 
 def test_pushing_inside():

@@ -17,9 +17,7 @@ from jaxcvx.networks.width import reduce_width
 def test_same_function_fewer_neurons(n, c, width, seed):
     rng = np.random.default_rng(seed)
     problem = make_problem(rng.standard_normal((n, 3)), rng.standard_normal((n, c)), 0.1)
-    network = Network(
-        jnp.asarray(rng.standard_normal((width, 3))), jnp.asarray(rng.standard_normal((width, c)))
-    )
+    network = Network(jnp.asarray(rng.standard_normal((width, 3))), jnp.asarray(rng.standard_normal((width, c))))
     smaller = reduce_width(problem, network)
     assert smaller.width <= n * c + 1
     np.testing.assert_allclose(smaller(problem.X), network(problem.X), atol=1e-9)

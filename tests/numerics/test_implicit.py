@@ -224,9 +224,7 @@ def test_the_objective_needs_no_solve_and_has_a_right_second_derivative(monkeypa
         return implicit.differentiable_objective(optimality, p, params, jnp.asarray(0.0))
 
     h = 1e-5
-    norms = [
-        np.sqrt((polished(problem.replace(beta=problem.beta + s), W) ** 2).sum((1, 2))).sum() for s in (h, -h)
-    ]
+    norms = [np.sqrt((polished(problem.replace(beta=problem.beta + s), W) ** 2).sum((1, 2))).sum() for s in (h, -h)]
     assert_close(jax.grad(jax.grad(value, 2), 2)(*data(problem)), (norms[0] - norms[1]) / (2 * h))
 
     X, masks, V = np.asarray(problem.X), np.asarray(problem.arrangements.masks, float), np.asarray(W)
@@ -244,9 +242,7 @@ def test_zero_solutions_and_repeated_cells():
 
     problem, W = solved_exactly(1)
     cells = problem.arrangements
-    twice = problem.replace(
-        arrangements=Arrangements(*(jnp.concatenate([a, a]) for a in (cells.masks, cells.gates)))
-    )
+    twice = problem.replace(arrangements=Arrangements(*(jnp.concatenate([a, a]) for a in (cells.masks, cells.gates))))
     both = jnp.concatenate([0.3 * W, 0.7 * W])  # a solution that is not unique, though its predictions are
 
     def predictions(problem, W):

@@ -24,9 +24,7 @@ def test_ball_is_uniform():
         # Volumes of inner balls, and the covariance r^2 / (d + 2).
         for inner in (0.5, 0.8, 0.95):
             assert abs((share < inner).mean() - inner**d) < 4 * 0.5 / len(share) ** 0.5
-        np.testing.assert_allclose(
-            np.cov(np.asarray(leaf).T), np.eye(d) * radius**2 / (d + 2), atol=0.05 * radius**2
-        )
+        np.testing.assert_allclose(np.cov(np.asarray(leaf).T), np.eye(d) * radius**2 / (d + 2), atol=0.05 * radius**2)
 
 
 def test_sphere_has_the_radius_as_length():

@@ -147,6 +147,4 @@ def test_transformations_of_jax():
 def test_float32_is_kept():
     operator, matrix, W, R = build(((7, 5, 2, 3), False, 1))
     assert operator.forward(W).dtype == operator.adjoint(R).dtype == jnp.float32
-    np.testing.assert_allclose(
-        operator.forward(W).reshape(-1), (matrix @ np.asarray(W).reshape(10, 3)).ravel(), 1e-4
-    )
+    np.testing.assert_allclose(operator.forward(W).reshape(-1), (matrix @ np.asarray(W).reshape(10, 3)).ravel(), 1e-4)

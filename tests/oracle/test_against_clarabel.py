@@ -16,9 +16,7 @@ FOUR, SIX = range(4), range(6)
 FRACTIONS = [0.3, 0.05, 0.01, 0.6, 0.1, 0.002]  # of beta_max, one per seed
 
 
-def random_problem(
-    seed: int, shape: tuple[int, int, int], c: int, loss: str = "squared"
-) -> tuple[Problem, np.ndarray]:
+def random_problem(seed: int, shape: tuple[int, int, int], c: int, loss: str = "squared") -> tuple[Problem, np.ndarray]:
     """A random problem over cells of its own, and its targets as the oracle wants them."""
     n, d, num = shape
     X, raw = gaussian_data(seed, n, d, c)
@@ -132,9 +130,7 @@ def test_bias_and_skip_connection():
             F = np.maximum(Z @ np.asarray(solution.network.hidden).T, 0) @ np.asarray(solution.network.output)
             F = F + Z @ np.asarray(solution.network.skip)
             np.testing.assert_allclose(solution.network(problem.X), F, atol=1e-12)
-            penalty = 0.5 * sum(
-                np.sum(np.square(w)) for w in (solution.network.hidden, solution.network.output)
-            )
+            penalty = 0.5 * sum(np.sum(np.square(w)) for w in (solution.network.hidden, solution.network.output))
             value = 0.5 * np.sum((F - Y) ** 2) + 0.3 * (penalty + np.linalg.norm(solution.network.skip))
             assert solution.upper_bound == pytest.approx(value, rel=1e-12)
 

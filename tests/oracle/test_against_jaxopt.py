@@ -48,5 +48,5 @@ def test_gated_program(loss, c):
 
 
 def test_jaxopt_is_not_imported_with_the_package():
-    code = "import sys, jaxcvx, jaxcvx._compat.jaxopt; sys.exit('jaxopt' in sys.modules)"
+    code = "import sys, jaxcvx; sys.exit('jaxopt' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

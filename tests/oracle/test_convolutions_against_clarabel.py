@@ -68,9 +68,7 @@ def test_gated_program(features):
 
 
 @pytest.mark.routine(1)
-@pytest.mark.parametrize(
-    ("features", "grouping"), [(POOL, "shared"), (FLATTEN, "shared"), (FLATTEN, "per-output")]
-)
+@pytest.mark.parametrize(("features", "grouping"), [(POOL, "shared"), (FLATTEN, "shared"), (FLATTEN, "per-output")])
 def test_cone_program(features, grouping):
     problem = problem_of(features, 0.03)
     solution = jaxcvx.solve(problem, ConeADMM(tol=1e-8, grouping=grouping))

@@ -75,9 +75,7 @@ def test_texts_of_the_third_panel_do_not_overlap(monkeypatch: pytest.MonkeyPatch
     kept = []
     monkeypatch.setattr(convergence, "save_png", lambda figure, path: kept.append(figure))
     for lower in (1.5, 1.45, 1.2, 0.8, 0.1, -1.0):
-        plot_convergence(
-            tmp_path / "a.png", history=CASES["plain"], upper_bound=1.5, lower_bound=lower, baseline=RUN
-        )
+        plot_convergence(tmp_path / "a.png", history=CASES["plain"], upper_bound=1.5, lower_bound=lower, baseline=RUN)
         figure = kept[-1]
         figure.canvas.draw()
         frames = [text.get_window_extent() for text in figure.axes[2].texts]

@@ -39,9 +39,7 @@ def test_other_spike_free_rows_and_others():
     inverse = np.diag(2 * (A + A.T).sum(axis=1)) - (A + A.T)  # an M-matrix
     X, R = np.linalg.cholesky(np.linalg.inv(inverse)), rng.standard_normal((4, 1))
     assert spike_free(X, EPS)
-    assert float(price_cone(jnp.asarray(X), jnp.asarray(R)).values[0]) == pytest.approx(
-        exact_price(X, R), rel=1e-9
-    )
+    assert float(price_cone(jnp.asarray(X), jnp.asarray(R)).values[0]) == pytest.approx(exact_price(X, R), rel=1e-9)
     below = []
     for seed in range(5):
         X, R = gaussian_data(seed, 6, 2)

@@ -61,9 +61,7 @@ def test_plane_finds_the_best_angle(p, q):
         grid = np.linalg.norm(R.T @ neurons_in_the_plane(inner), axis=0).max()
         assert grid * (1 - 1e-12) <= float(priced.values[0]) <= grid * (1 + 1e-6)
         cells = enumerate_arrangements(Z)
-        exact = price_exact(
-            face_table(Z, cells.masks, cells.gates), jnp.asarray(Z), cells.masks, jnp.asarray(R)
-        )
+        exact = price_exact(face_table(Z, cells.masks, cells.gates), jnp.asarray(Z), cells.masks, jnp.asarray(R))
         assert float(priced.values[0]) == pytest.approx(float(exact.values[0]), rel=1e-10)
         assert float(priced.values[0]) <= float(priced.upper) <= float(exact.values[0]) * (1 + 1e-9) + 1e-11
         np.testing.assert_allclose(np.linalg.norm(priced.directions, axis=1), 1, rtol=1e-12)
@@ -75,9 +73,7 @@ def test_rank_one_rows_have_two_neurons():
     priced = price_plane(sort_plane(X), jnp.asarray(X), jnp.asarray(R))
     assert float(priced.values[0]) == pytest.approx(10.0)  # -u: only the second row, 2 * 5
     one = np.array([[1.0], [-2.0], [0.5]])
-    assert float(price_plane(sort_plane(one), jnp.asarray(one), jnp.asarray(R)).values[0]) == pytest.approx(
-        2.0
-    )
+    assert float(price_plane(sort_plane(one), jnp.asarray(one), jnp.asarray(R)).values[0]) == pytest.approx(2.0)
 
 
 @pytest.mark.routine(2)
@@ -104,8 +100,4 @@ def test_faces_with_free_biases_are_the_faces_seen_from_every_sample(d, q):
 
 
 def test_rank():
-    assert (
-        rank_of(np.zeros((3, 2))) == 0
-        and rank_of(np.outer([1, 2, 3], [1, 1])) == 1
-        and rank_of(np.eye(4)) == 4
-    )
+    assert rank_of(np.zeros((3, 2))) == 0 and rank_of(np.outer([1, 2, 3], [1, 1])) == 1 and rank_of(np.eye(4)) == 4

@@ -45,9 +45,7 @@ def test_samples_are_unbiased():
     problem = LeastSquares(jnp.asarray(X), jnp.asarray(Y), jnp.asarray(THETA[:, 0]), linear)
     keys = jax.random.split(jax.random.key(0), 20_000)
     values = jax.vmap(lambda key: problem.sampled_objective(problem.start, key, 2))(keys)
-    assert (
-        abs(float(values.mean() - problem.objective(problem.start))) < 4 * float(values.std()) / 20_000**0.5
-    )
+    assert abs(float(values.mean() - problem.objective(problem.start))) < 4 * float(values.std()) / 20_000**0.5
 
 
 def test_solvers_take_it():

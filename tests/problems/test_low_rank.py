@@ -36,9 +36,7 @@ def test_objectives_are_what_they_say():
     np.testing.assert_allclose(problem.objective(jnp.asarray(U)), 0.5 * r @ r)
     sides = [F.T @ F for F in PARAMS]
     balance = 0.25 * 0.5 * len(ROWS) / (D1 * D2) * np.sum((sides[0] - sides[1]) ** 2)
-    np.testing.assert_allclose(
-        completion(balance=0.5).objective(given()), 0.5 * residual @ residual + balance
-    )
+    np.testing.assert_allclose(completion(balance=0.5).objective(given()), 0.5 * residual @ residual + balance)
 
 
 def test_minibatches_are_unbiased():

@@ -178,9 +178,7 @@ def test_messages_say_what_was_got_and_what_was_expected():
 
 def test_targets_become_a_matrix_of_the_inputs_dtype():
     problem = make_problem(X, Y.tolist(), 1)
-    assert (
-        problem.Y.shape == (3, 1) and problem.Y.dtype == problem.X.dtype == problem.beta.dtype == jnp.float64
-    )
+    assert problem.Y.shape == (3, 1) and problem.Y.dtype == problem.X.dtype == problem.beta.dtype == jnp.float64
     assert make_problem(X, np.ones((3, 4)), 1).num_outputs == 4
     assert make_problem(X, [1, 2, 3], 1).Y.tolist() == [[1], [2], [3]]
     single = make_problem(X.astype(np.float32), Y, 0.1)
@@ -236,9 +234,7 @@ def test_beta_zero_and_array_scalars_are_fine():
 
 
 def test_objects_are_taken_as_they_are():
-    problem = make_problem(
-        X, Y, 0.1, loss=Huber(0.5), features=Dense(bias=True, skip=True), arrangements=cells(p=3)
-    )
+    problem = make_problem(X, Y, 0.1, loss=Huber(0.5), features=Dense(bias=True, skip=True), arrangements=cells(p=3))
     assert problem.loss == Huber(0.5)
     assert problem.rows.shape == (3, 3)
     np.testing.assert_array_equal(problem.rows[:, 2], 1)

@@ -24,9 +24,7 @@ from tests.problems.low_rank_data import (
 @pytest.mark.parametrize("key", [None, 0])
 def test_completion_recovers_from_both_starts(key):
     problem = completion()
-    solution = jaxcvx.solve(
-        problem, jaxcvx.GradientDescent(), key=None if key is None else jax.random.key(key)
-    )
+    solution = jaxcvx.solve(problem, jaxcvx.GradientDescent(), key=None if key is None else jax.random.key(key))
     assert solution.converged and error(problem, solution, TRUTH) < 1e-5
     assert solution.scope == "global" and solution.lower_bound == 0 and solution.network is None
 
@@ -60,9 +58,7 @@ def test_bounded_rows_stay_bounded_and_stationary():
 def test_single_precision():
     problem = completion()
     assert problem.dtype == jnp.float32
-    assert (
-        error(problem, jaxcvx.solve(problem, jaxcvx.GradientDescent(), key=jax.random.key(0)), TRUTH) < 1e-3
-    )
+    assert error(problem, jaxcvx.solve(problem, jaxcvx.GradientDescent(), key=jax.random.key(0)), TRUTH) < 1e-3
 
 
 @pytest.mark.float32
@@ -89,9 +85,7 @@ def test_curvature_is_the_expected_one_at_zero(link):
     """Fisher's information: the second derivative at 0, averaged over both signs."""
     nothing = (jnp.zeros((1, 1)), jnp.ones((1, 1)))
     problems = [jaxcvx.OneBitCompletion([0], [0], [s], (1, 1), 1, link, 0.7, row_bound=10.0) for s in (1, -1)]
-    along = [
-        jax.grad(jax.grad(lambda x, p=p: p.objective((x.reshape(1, 1), nothing[1]))))(0.0) for p in problems
-    ]
+    along = [jax.grad(jax.grad(lambda x, p=p: p.objective((x.reshape(1, 1), nothing[1]))))(0.0) for p in problems]
     np.testing.assert_allclose(np.mean(along), problems[0].loss_curvature, rtol=1e-12)
 
 

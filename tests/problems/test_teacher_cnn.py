@@ -106,9 +106,7 @@ def test_spurious_point_is_stationary_with_the_value_of_the_formula(k, ratio):
     assert max(float(jnp.abs(g).max()) for g in gradient) < 1e-12
     np.testing.assert_allclose(problem.objective(point), problem.spurious_value(), rtol=1e-12)
     # a solves the linear system of the papers
-    a = np.linalg.solve(
-        np.ones((k, k)) + (np.pi - 1) * np.eye(k), (np.ones((k, k)) - np.eye(k)) @ problem.a_star
-    )
+    a = np.linalg.solve(np.ones((k, k)) + (np.pi - 1) * np.eye(k), (np.ones((k, k)) - np.eye(k)) @ problem.a_star)
     np.testing.assert_allclose(point.a, a, atol=1e-13)
 
 
@@ -133,9 +131,7 @@ def _escapes(problem):
 def test_trap_rule_is_exact_on_a_grid(k):
     threshold = (k + np.pi - 1) / np.pi
     ratios = np.array([q for q in (0, 0.5, 1, 2, 4, 9, 16) if q <= k] + [0.97 * threshold, 1.03 * threshold])
-    problems = jax.vmap(lambda q, key: _teacher_at(q, key, k))(
-        ratios, jax.random.split(jax.random.key(1), len(ratios))
-    )
+    problems = jax.vmap(lambda q, key: _teacher_at(q, key, k))(ratios, jax.random.split(jax.random.key(1), len(ratios)))
     np.testing.assert_array_equal(jax.vmap(TeacherCNN.traps)(problems), ratios < threshold)
     alignment = jax.vmap(lambda problem: problem.alignment(problem.spurious_point()))(problems)
     np.testing.assert_array_equal(alignment < 0, ratios < threshold)

@@ -106,9 +106,7 @@ def test_derivative_of_singular_value_shrinking(shape):
     W, E = rng.standard_normal((2, *shape))
     for direction in ((E, 0.0), (np.zeros(shape), 1.0)):
         tangent = jax.jvp(shrink_singular_values, (W, 0.8), direction)[1]
-        plus, minus = (
-            shrink_singular_values(W + h * direction[0], 0.8 + h * direction[1]) for h in (1e-6, -1e-6)
-        )
+        plus, minus = (shrink_singular_values(W + h * direction[0], 0.8 + h * direction[1]) for h in (1e-6, -1e-6))
         np.testing.assert_allclose(tangent, (plus - minus) / 2e-6, atol=1e-8)
 
 

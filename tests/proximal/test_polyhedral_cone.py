@@ -107,9 +107,7 @@ def test_iterations_cut_short_still_bound_from_above(kind, seed, max_steps):
     point, active = project(rows, signs, target, max_steps=max_steps)
     assert np.linalg.norm(point) >= best - 1e-9 * np.linalg.norm(target)
     assert np.all(active.value >= 0)
-    np.testing.assert_allclose(
-        point, rebuilt(rows, signs, target, active), atol=1e-12 * np.linalg.norm(target)
-    )
+    np.testing.assert_allclose(point, rebuilt(rows, signs, target, active), atol=1e-12 * np.linalg.norm(target))
 
 
 @settings(max_examples=50, deadline=None)
@@ -148,9 +146,7 @@ def test_points_inside_and_in_the_polar():
     np.testing.assert_array_equal(project(rows, signs, np.zeros(P))[0], 0)
     _, warm = project(rows, signs, -inside)
     np.testing.assert_array_equal(project(rows, signs, np.zeros(P), warm)[0], 0)
-    np.testing.assert_array_equal(
-        project(0 * rows, signs, -inside)[0], -inside
-    )  # zero rows constrain nothing
+    np.testing.assert_array_equal(project(0 * rows, signs, -inside)[0], -inside)  # zero rows constrain nothing
 
 
 def test_sign_zero_drops_a_row():
@@ -167,9 +163,7 @@ def test_projecting_all_columns_of_all_cells():
     points = jax.jit(project_cells)(rows, signs, targets)
     for i in range(5):
         for k in range(2):
-            np.testing.assert_allclose(
-                points[i, :, k], reference(rows, signs[i], targets[i, :, k]), atol=1e-12
-            )
+            np.testing.assert_allclose(points[i, :, k], reference(rows, signs[i], targets[i, :, k]), atol=1e-12)
 
 
 @pytest.mark.routine(2)

@@ -167,9 +167,7 @@ SAMPLERS: dict[str, Callable[[], Any]] = {
         jax.random.key(0), _images(), 20, method="conv", features=jaxcvx.ConvPool((3, 3))
     ),
     "all-cells": lambda: jaxcvx.enumerate_arrangements(_data()[0]),
-    "perturbed": lambda: _followed(
-        jaxcvx.perturb_iterates(optax.sgd(0.1), 0.5, key=jax.random.key(0)), grad_fn=True
-    ),
+    "perturbed": lambda: _followed(jaxcvx.perturb_iterates(optax.sgd(0.1), 0.5, key=jax.random.key(0)), grad_fn=True),
     "annealed": lambda: _followed(jaxcvx.noise_annealed_gd(0.1, 0.5, jax.random.key(0)), grad_fn=True),
     "gradient-noise": lambda: _followed(
         optax.chain(jaxcvx.annealed_gradient_noise(0.5, jax.random.key(0)), optax.sgd(0.1))

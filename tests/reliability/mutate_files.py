@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcvx
-from jaxcvx import serialisation as checkpoint
+from jaxcvx import serialisation
 from jaxcvx.errors import FileFormatError
 from tests.reliability.cases import bits
 from tests.reliability.memory import peak_megabytes
@@ -59,7 +59,7 @@ def resealed(data: bytes) -> bytes:
     stream = io.BytesIO(data)
     if len(data) < 64:
         return data
-    return data[:-64] + checkpoint._checksum(stream)
+    return data[:-64] + serialisation._checksum(stream)
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -343,7 +343,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def outcome(path: Path, original: Any, forged: bool) -> str:
-    """"refused", "equal", or "forged": other contents that were written as we write them."""
+    """ "refused", "equal", or "forged": other contents that were written as we write them."""
     try:
         loaded = jaxcvx.load(path)
     except FileFormatError as err:

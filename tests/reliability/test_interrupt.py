@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import jaxcvx
-from jaxcvx import serialisation as checkpoint
+from jaxcvx import serialisation
 from jaxcvx.errors import FileFormatError
 from tests.reliability.cases import DRIVEN, HOSTED, Case, differing
 
@@ -204,8 +204,8 @@ def test_damaged_checkpoints_are_refused_and_kept(tmp_path: Path, damage: str, m
     other.write_bytes(path.read_bytes())
     if damage == "newer":
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "VERSION", checkpoint.VERSION + 1)
-            checkpoint.save(path, jaxcvx.load(other))
+            patch.setattr(serialisation, "VERSION", serialisation.VERSION + 1)
+            serialisation.save(path, jaxcvx.load(other))
     else:
         path.write_bytes(DAMAGE[damage](path.read_bytes()))
     before = path.read_bytes()
@@ -269,12 +269,12 @@ import os, resource, sys
 import numpy as np
 from jaxcvx import checkpoint, errors
 path, arrays = sys.argv[1], [np.zeros(1000), np.ones(50)]
-checkpoint.save(path, ["old"])
+serialisation.save(path, ["old"])
 old, size, refused = open(path, "rb").read(), 12_000, 0
 for limit in range(0, size, 150):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        checkpoint.save(path, arrays)
+        serialisation.save(path, arrays)
         break
     except errors.FileFormatError as err:
         refused += 1

@@ -102,9 +102,7 @@ def _solver(solver: Any, c: int, loss: str = "squared", **options: Any) -> Calla
     def build() -> Case:
         problem = _problem(c, loss)
         key = options.get("seed")
-        return _solve_case(
-            problem, _problem_axes(problem), solver, key=None if key is None else jax.random.key(key)
-        )
+        return _solve_case(problem, _problem_axes(problem), solver, key=None if key is None else jax.random.key(key))
 
     return build
 

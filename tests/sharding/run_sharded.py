@@ -47,9 +47,7 @@ def place(args: Any, axes: Any, layout: str) -> Any:
 def difference(got: Any, expected: Any) -> float:
     """Largest difference between the leaves, relative to the largest entry of each; inf where integers differ."""
     worst = 0.0
-    for a, b in zip(
-        map(np.asarray, jax.tree.leaves(got)), map(np.asarray, jax.tree.leaves(expected)), strict=True
-    ):
+    for a, b in zip(map(np.asarray, jax.tree.leaves(got)), map(np.asarray, jax.tree.leaves(expected)), strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
         if not np.issubdtype(b.dtype, np.floating):
             worst = max(worst, 0.0 if np.array_equal(a, b) else float("inf"))

@@ -43,9 +43,7 @@ def test_improves_or_keeps_adam_networks(outputs, count):
 def test_unbalanced_network_is_at_least_balanced():
     X, Y = data(1)
     rng = np.random.default_rng(5)
-    net = jaxcvx.Network(
-        jnp.asarray(rng.standard_normal((12, 4))) * 10, jnp.asarray(rng.standard_normal((12, 1)))
-    )
+    net = jaxcvx.Network(jnp.asarray(rng.standard_normal((12, 4))) * 10, jnp.asarray(rng.standard_normal((12, 1))))
     before = float(jaxcvx.training_objective(jaxcvx.balance(net), X, Y, 0.5))
     assert float(jaxcvx.training_objective(jaxcvx.polish(net, X, Y, 0.5), X, Y, 0.5)) <= before
 

@@ -78,7 +78,8 @@ class ConeADMM(Solver):
     Over-relaxed, batched over cells. With ``phases="auto"``, the squared loss and moderate sizes (n c <= 4096), a
     semismooth Newton method takes over at ``switch_gap``, or after 100 steps, and delivers the last digits. Other
     smooth losses, and larger problems, are solved by an accelerated proximal gradient method with exact projections
-    on the cones (:mod:`jaxcvx.solvers.cone.proximal_gradient`) instead of ADMM: its bounds close in a tenth of the steps.
+    on the cones (:mod:`jaxcvx.solvers.cone.proximal_gradient`) instead of ADMM: its bounds close in a tenth of the
+    steps.
 
     ``solution.params`` is a pair (V, W) of (P, p, c) arrays, feasible to rounding (projected on the cones);
     with a skip connection their last blocks are free and stand for V - W. For c = 1 (and
@@ -185,9 +186,7 @@ class ConeADMM(Solver):
         weight = 1.0 if squared else state.rho_fit
         wanted = Y if squared else state.fit - state.dual_fit
 
-        pulled = (
-            state.group - state.dual_group + _cone_adjoint(program, cache, state.slack - state.dual_slack)
-        )
+        pulled = state.group - state.dual_group + _cone_adjoint(program, cache, state.slack - state.dual_slack)
         mean = jnp.einsum("pr,qrc->qpc", cache.inverse, pulled)
         error = wanted - program.forward(mean)
         pull = (weight / state.rho) * cache.values
@@ -233,16 +232,12 @@ class ConeADMM(Solver):
         Q, rows = program.project_above(state.group, state.rows, jnp.zeros((), Y.dtype))
         objective = program.objective(problem, Q)
         # Any non-negative multipliers bound the dual norm: those of the slack copies are free.
-        multipliers = jnp.where(
-            program.signs[:, :, None] == 0, 0.0, jnp.maximum(-state.rho * state.dual_slack, 0.0)
-        )
+        multipliers = jnp.where(program.signs[:, :, None] == 0, 0.0, jnp.maximum(-state.rho * state.dual_slack, 0.0))
         lift = _cone_adjoint(program, state.cache, multipliers)
         residuals = [-loss.grad(program.forward(Q), Y)]
         if not isinstance(loss, Squared):
             residuals.append(loss.project_dual(-state.rho_fit * state.dual_fit, Y))
-        bounds = [
-            scaled_bound(problem, R, jnp.max(program.norms(program.adjoint(R) + lift))) for R in residuals
-        ]
+        bounds = [scaled_bound(problem, R, jnp.max(program.norms(program.adjoint(R) + lift))) for R in residuals]
         best = jnp.argmax(jnp.stack(bounds))
         state = _adapt(state)
         bound = bounds[0] if len(bounds) == 1 else jnp.stack(bounds)[best]

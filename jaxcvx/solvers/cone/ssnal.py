@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound
-from jaxcvx.methods.ssnal import largest_penalty
 from jaxcvx.numerics.conjugate_gradient import conjugate_gradients, float32_inverse
 from jaxcvx.numerics.fold import fold_marked
+from jaxcvx.operators.cells import largest_penalty
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.polyhedral_cone import ActiveRows, face_basis
 from jaxcvx.solvers.cone.program import (

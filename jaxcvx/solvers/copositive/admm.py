@@ -66,8 +66,9 @@ class _State(NamedTuple):
 class CopositiveADMM(Solver):
     """Solves the doubly non-negative relaxation of training with several outputs (squared loss).
 
-    See :mod:`jaxcvx.solvers.copositive.program` for the program. It is exact where every cell has at most four facets, so
-    always for two features (:func:`jaxcvx.solvers.copositive.program.relaxation_is_exact` tells), and a lower bound otherwise.
+    See :mod:`jaxcvx.solvers.copositive.program` for the program. It is exact where every cell has at most four
+    facets, so always for two features (:func:`jaxcvx.solvers.copositive.program.relaxation_is_exact` tells), and a
+    lower bound otherwise.
 
     ADMM (Boyd et al. 2011) with a semidefinite copy of each cell's block and a non-negative copy of its facet
     values: one n x n matrix is diagonalised once, and a step costs one batched eigendecomposition. Its

@@ -147,9 +147,7 @@ class CopositiveInterior(Solver):
         s = jnp.where(cone.live, mu / jnp.where(cone.live, values, 1.0), 0.0)
         one = jnp.ones((), Y.dtype)
         dual = Dual(Y, jnp.zeros((P, k, k), Y.dtype))
-        return _State(
-            zero_relaxed(problem), L, X, s, dual, jnp.asarray(0, jnp.int32), jnp.inf * one, one, one
-        )
+        return _State(zero_relaxed(problem), L, X, s, dual, jnp.asarray(0, jnp.int32), jnp.inf * one, one, one)
 
     def step(self, problem: Problem, state: _State) -> _State:
         operator, Y, beta = problem.operator, problem.Y, problem.beta

@@ -55,9 +55,7 @@ def cholesky_factor(A: Float[Array, "k p"], U: Float[Array, "p p"]) -> Float[Arr
     return jax.lax.scan(pivot, U, length=U.shape[0])[1].T
 
 
-def rotate_into_cone(
-    A: Float[Array, "k p"], Q: Float[Array, "p r"], num_steps: int = 100
-) -> Float[Array, "p r"]:
+def rotate_into_cone(A: Float[Array, "k p"], Q: Float[Array, "p r"], num_steps: int = 100) -> Float[Array, "p r"]:
     """Q O with O orthogonal such that ``A Q O >= 0``, as nearly as alternating projections find it."""
     AQ = A @ Q
 
@@ -142,9 +140,7 @@ def round_relaxed(problem: Problem, U: Float[Array, "P p p"], tol: float = 1e-9)
     found = unit_rows(found)
 
     def fit(hidden):
-        return fit_atoms(
-            operator.phi(hidden), problem.Y, problem.beta, operator.readout, tol=tol, max_steps=60
-        )
+        return fit_atoms(operator.phi(hidden), problem.Y, problem.beta, operator.readout, tol=tol, max_steps=60)
 
     def improve(_, carry):
         hidden, fitted = carry

@@ -83,9 +83,7 @@ def solve(
         raise InvalidTypeError(f"solver: got {type(solver).__name__}, expected a solver object.")
     if not isinstance(problem, solver.problem_kinds):
         kinds = " or ".join(kind.__name__ for kind in solver.problem_kinds)
-        raise InvalidTypeError(
-            f"problem: got {type(problem).__name__}, expected {kinds} for {type(solver).__name__}."
-        )
+        raise InvalidTypeError(f"problem: got {type(problem).__name__}, expected {kinds} for {type(solver).__name__}.")
     for name in ("tol", "max_steps", "check_every"):
         value = getattr(solver, name)
         if not value >= (0 if name == "tol" else 1):

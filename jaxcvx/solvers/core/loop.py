@@ -134,9 +134,7 @@ def run(problem: Problem, solver: Solver, params: Any, key: PRNGKeyArray | None)
 
         first = _init_if(status == Status.RUNNING, problem, phase, key, params)
         begin = (first, status, history, jnp.ones((), bool), (jnp.full_like(first.objective, jnp.inf), params))
-        state, status, history, _, at_start = jax.lax.while_loop(
-            lambda carry: carry[1] == Status.RUNNING, body, begin
-        )
+        state, status, history, _, at_start = jax.lax.while_loop(lambda carry: carry[1] == Status.RUNNING, body, begin)
         if best is None and solver.keeps_better_start:
             best = start_as_best(*at_start)
         total, last = total + state.step, phase

@@ -58,9 +58,7 @@ def summarise(problem: Problem, solver: Solver, done: Run) -> Solution:
 
 
 @functools.partial(jax.jit, static_argnames=("solver", "room"))
-def evaluate_jitted(
-    problem: Problem, solver: Solver, outcome: Outcome, room: int | None
-) -> tuple[Parts, _Numbers]:
+def evaluate_jitted(problem: Problem, solver: Solver, outcome: Outcome, room: int | None) -> tuple[Parts, _Numbers]:
     """What a solver makes of its params, compiled."""
     parts = solver.evaluate(problem, outcome, **({} if room is None else {"room": room}))
     return parts, _numbers(problem, parts)
@@ -82,9 +80,7 @@ def summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
             upper = np.float64(objective_on_host(to_double(network), exact))
     network = jax.tree.map(jnp.asarray, network)
     certificate = make_certificate(upper, numbers.lower_bound, solver.scope(problem))
-    numbers = numbers._replace(
-        upper_bound=certificate.upper, lower_bound=certificate.lower, gap=certificate.gap
-    )
+    numbers = numbers._replace(upper_bound=certificate.upper, lower_bound=certificate.lower, gap=certificate.gap)
     history = jax.device_get(done.history)
     used = int(history.count)
     return Solution(

@@ -21,9 +21,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxcvx.methods.ssnal import largest_penalty
 from jaxcvx.numerics.conjugate_gradient import conjugate_gradients, float32_inverse
-from jaxcvx.operators.cells import CellOperator
+from jaxcvx.operators.cells import CellOperator, largest_penalty
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.norms import group_norms
 from jaxcvx.solvers.core.protocol import Solver

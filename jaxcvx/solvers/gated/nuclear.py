@@ -13,9 +13,9 @@ from jaxcvx.certificates.dual import scaled_bound, skip_dual_norm
 from jaxcvx.errors import invalid
 from jaxcvx.losses.entrywise import Squared
 from jaxcvx.methods.fista import Acceleration, LinearMap, accelerated_step, refresh, start
-from jaxcvx.methods.ssnal import LassoProgram, LassoState, largest_penalty, lasso_start, lasso_step
+from jaxcvx.methods.ssnal import LassoProgram, LassoState, lasso_start, lasso_step
 from jaxcvx.numerics.rounding import gamma
-from jaxcvx.operators.cells import CellOperator
+from jaxcvx.operators.cells import CellOperator, largest_penalty
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.norms import group_norms, nuclear_norms, shrink_groups, shrink_singular_values
 from jaxcvx.solvers.core.protocol import Solver

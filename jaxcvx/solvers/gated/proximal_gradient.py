@@ -54,9 +54,9 @@ class ProximalGradient(Solver):
     the test for it compares squared norms of differences, not objective values, so that it works in float32.
 
     With ``phases="auto"`` the same on a working set of cells with full momentum and, in float64, products of
-    differences in float32 (:mod:`jaxcvx.solvers.gated.working_set`): less than half the time. For the squared loss and up
-    to 4096 rows the last digits come from Newton's method, within ``switch_gap`` or after 300 steps: on the cells with
-    weights where a solution is near (:mod:`jaxcvx.solvers.gated.active_set_newton`), else on the dual
+    differences in float32 (:mod:`jaxcvx.solvers.gated.working_set`): less than half the time. For the squared loss and
+    up to 4096 rows the last digits come from Newton's method, within ``switch_gap`` or after 300 steps: on the cells
+    with weights where a solution is near (:mod:`jaxcvx.solvers.gated.active_set_newton`), else on the dual
     (:mod:`jaxcvx.solvers.gated.ssnal`); with several outputs only for small problems, where it pays.
 
     ``solution.params`` is (P, p, c), one block per cell (and a last one for a skip connection);

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcvx.methods.ssnal import LassoProgram, LassoState, largest_penalty, lasso_start, lasso_step
+from jaxcvx.methods.ssnal import LassoProgram, LassoState, lasso_start, lasso_step
 from jaxcvx.numerics.conjugate_gradient import conjugate_gradients, float32_inverse
+from jaxcvx.operators.cells import largest_penalty
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.norms import group_norms, shrink_groups
 from jaxcvx.solvers.core.protocol import Solver

@@ -110,9 +110,7 @@ class GatedWorkingSet(Solver):
         anchor = self._anchor(operator, self._choose(group_norms(W) > 0, group_norms(G)), W, F, gradient, G)
         linear = _linear(problem, anchor)
         local = _local(problem, anchor)
-        curvature = (
-            local.max_curvature(10).astype(one.dtype) * anchor.size**2 * (problem.loss.curvature or 1.0)
-        )
+        curvature = local.max_curvature(10).astype(one.dtype) * anchor.size**2 * (problem.loss.curvature or 1.0)
         fista = start(linear, anchor.W, curvature)
         return WorkingSetState(
             params, fista, anchor, jnp.asarray(0, jnp.int32), jnp.inf * one, one, one, jnp.zeros((), bool)
@@ -185,9 +183,7 @@ class GatedWorkingSet(Solver):
             return jnp.arange(num)
         return jnp.argsort(jnp.where(live, jnp.inf, price), descending=True)[: self.capacity]
 
-    def _anchor(
-        self, operator: CellOperator, cells: Array, W: Array, F: Array, gradient: Array, G: Array
-    ) -> _Anchor:
+    def _anchor(self, operator: CellOperator, cells: Array, W: Array, F: Array, gradient: Array, G: Array) -> _Anchor:
         dtype = _product_type(W.dtype)
         largest = jnp.max(jnp.abs(operator.Z))
         size = jnp.where((largest > 0) & (dtype != W.dtype), largest, 1.0)

@@ -99,13 +99,9 @@ class AnnealedNoise(SmoothSolver):
         if self.reading not in ("tangent", "wn", "angle"):
             raise invalid("reading", repr(self.reading), "'tangent', 'wn' or 'angle'")
         if self.reading == "angle" and not hasattr(problem, "angle_gradient"):
-            raise invalid(
-                "reading", "'angle'", f"'tangent' or 'wn' for {type(problem).__name__}: no teacher is known"
-            )
+            raise invalid("reading", "'angle'", f"'tangent' or 'wn' for {type(problem).__name__}: no teacher is known")
         if self.reading == "angle" and self.batch_size is not None:
-            raise invalid(
-                "batch_size", self.batch_size, "None with reading='angle', a formula of the population"
-            )
+            raise invalid("batch_size", self.batch_size, "None with reading='angle', a formula of the population")
         for name in ("learning_rate_decay", "radius_decay"):
             if not 0 < getattr(self, name) <= 1:
                 raise invalid(name, getattr(self, name), "a number in (0, 1]")

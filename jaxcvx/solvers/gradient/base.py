@@ -50,9 +50,7 @@ class SmoothSolver(Solver, abc.ABC):
     def smooth(self, problem: Any) -> SmoothProblem:
         """The problem as a function of params."""
         return (
-            problem
-            if isinstance(problem, SmoothProblem)
-            else TrainingObjective(problem, self.width, self.init_scale)
+            problem if isinstance(problem, SmoothProblem) else TrainingObjective(problem, self.width, self.init_scale)
         )
 
     def validate(self, problem: Any) -> None:
@@ -82,9 +80,7 @@ class SmoothSolver(Solver, abc.ABC):
         return BestSeen(params, jnp.minimum(objective, best.objective), size / scale, largest)
 
     def check(self, problem: Any, state: Any) -> Any:
-        seen = self.look(
-            problem, state.current, BestSeen(*(getattr(state, name) for name in BestSeen._fields))
-        )
+        seen = self.look(problem, state.current, BestSeen(*(getattr(state, name) for name in BestSeen._fields)))
         return state._replace(**seen._asdict())
 
     def finish(self, problem: Any, state: Any) -> Outcome:

@@ -65,9 +65,7 @@ class GradientDescent(SmoothSolver):
         if optimizer is not None:
             return optimizer
         rate: Any = self.learning_rate
-        return optax.adam(
-            optax.cosine_decay_schedule(rate, self.max_steps) if self.schedule == "cosine" else rate
-        )
+        return optax.adam(optax.cosine_decay_schedule(rate, self.max_steps) if self.schedule == "cosine" else rate)
 
     def validate(self, problem: Any) -> None:
         super().validate(problem)

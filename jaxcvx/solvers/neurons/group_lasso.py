@@ -129,8 +129,6 @@ def _program(atoms: Array, beta: Array, readout: Readout) -> LassoProgram:
         flat = L.reshape(n * c, m)
         small = jnp.eye(m, dtype=g.dtype) + sigma * flat.T @ columns
         first = cho_solve(factor, g)
-        return first - sigma * (columns @ cho_solve(cho_factor(small), flat.T @ first.reshape(-1))).reshape(
-            n, c
-        )
+        return first - sigma * (columns @ cho_solve(cho_factor(small), flat.T @ first.reshape(-1))).reshape(n, c)
 
     return LassoProgram(forward, adjoint, shrink_groups, solve)

@@ -54,9 +54,7 @@ def refit_outputs(problem: Problem, network: Network, *, tol: float = 1e-6, max_
     if squared and readout == Readout() and atoms.shape[0] > atoms.shape[1]:
         atoms, Y = _compressed(atoms, Y)
     local = problem.replace(Y=Y)
-    linear = LinearMap(
-        lambda W: readout.apply(atoms, W[:, 0, :]), lambda R: readout.price(atoms, R)[:, None, :]
-    )
+    linear = LinearMap(lambda W: readout.apply(atoms, W[:, 0, :]), lambda R: readout.price(atoms, R)[:, None, :])
 
     def prox(A, step, carry):
         return shrink_groups(A, problem.beta * step), carry

@@ -155,9 +155,7 @@ class ColumnGeneration(HostSolver):
             stop = False
             if callback is not None:
                 seen = scaling.network(pool_network(work, pool), problem)
-                stop = callback(
-                    StepInfo("ColumnGeneration", steps, self.max_steps, *trace[-1][1:], gap, seen)
-                )
+                stop = callback(StepInfo("ColumnGeneration", steps, self.max_steps, *trace[-1][1:], gap, seen))
             late = self.max_seconds is not None and time.perf_counter() - began > self.max_seconds
             if gap <= tol or stop or late:
                 status = Status.CONVERGED if gap <= tol else Status.STOPPED if stop else Status.MAX_STEPS
@@ -173,9 +171,7 @@ class ColumnGeneration(HostSolver):
             wanted = values > work.beta * (1 + (1e-12 if exact else 5e-4))
             pool = self._round(work, pool, directions, wanted, exact)
         network = scaling.network(pool_network(work, pool), problem)
-        network, certificate, finite = self._finish(
-            problem, pricer, pool_of(network), scaling.residual(dual), keys[-1]
-        )
+        network, certificate, finite = self._finish(problem, pricer, pool_of(network), scaling.residual(dual), keys[-1])
         status = status if finite else Status.DIVERGED
         return host_solution(network, network, certificate, status, steps, trace)
 
@@ -196,9 +192,7 @@ class ColumnGeneration(HostSolver):
         else:
             networks = list(init) if isinstance(init, list | tuple) else [init]
             if not networks or not all(isinstance(net, Network) for net in networks):
-                raise InvalidTypeError(
-                    f"init: got {type(init).__name__}, expected a Network or a list of them."
-                )
+                raise InvalidTypeError(f"init: got {type(init).__name__}, expected a Network or a list of them.")
             shape = (work.rows.shape[1], work.num_columns)
             pools = []
             for net in networks:

@@ -122,17 +122,13 @@ class CuttingPlane(HostSolver):
             cuts = cleaned(work, cuts)
         network = prune(jax.tree.map(lambda a: a.astype(problem.X.dtype), cuts_network(work, cuts)))
         network, finite = usable(problem, network)
-        certificate = certify_priced(
-            work, to_double(network), oracle, dual, key, self.new_neurons, self.final_starts
-        )
+        certificate = certify_priced(work, to_double(network), oracle, dual, key, self.new_neurons, self.final_starts)
         bound = certificate.lower if oracle.exact else certificate.heuristic_bound
         if certificate.upper - bound <= tol * max(abs(certificate.upper), np.finfo(float).tiny):
             status = Status.CONVERGED
         status = status if finite else Status.DIVERGED
         params, network = jax.device_get((cuts._replace(dual=dual), network))
-        return host_solution(
-            jax.tree.map(jnp.asarray, network), params, certificate, status, len(trace) - 1, trace
-        )
+        return host_solution(jax.tree.map(jnp.asarray, network), params, certificate, status, len(trace) - 1, trace)
 
     def _start(self, work: Problem, init: Any) -> Cuts:
         """No cut, or the neurons of a given network; the first dual point is Y, made feasible."""

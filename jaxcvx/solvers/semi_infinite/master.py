@@ -3,7 +3,8 @@
     min_{W, c}  loss(lower((Z U^T)_+ W) + c, Y) + beta sum_j ||w_j||
 
 with unit neurons u_j. Its dual is the training problem's, with the constraints of these neurons only. The squared
-loss goes to the Newton method of :mod:`jaxcvx.solvers.neurons.group_lasso`, others to :mod:`jaxcvx.methods.interior_point`.
+loss goes to the Newton method of :mod:`jaxcvx.solvers.neurons.group_lasso`, others to
+:mod:`jaxcvx.methods.interior_point`.
 """
 
 from __future__ import annotations
@@ -62,9 +63,7 @@ def fit_cuts(problem: Problem, cuts: Cuts, tol: float = 1e-11) -> Cuts:
     A, free = readout.design(atoms)[:, :, 0], problem.features.free_bias
     if not isinstance(loss, Squared):
         found = fit_lasso(loss, A, Y[:, 0], problem.beta, free, tol=tol)
-        return cuts._replace(
-            weights=found.weights[:, None], output_bias=found.bias[None], dual=found.R[:, None]
-        )
+        return cuts._replace(weights=found.weights[:, None], output_bias=found.bias[None], dual=found.R[:, None])
     # A free bias is fitted by centring; then only the part of Y in the span of the atoms matters.
     mean_A, mean_Y = (jnp.mean(a, axis=0) if free else 0 * a[0] for a in (A, Y))
     A, target = A - mean_A, Y - mean_Y

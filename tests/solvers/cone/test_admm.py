@@ -127,10 +127,7 @@ def test_beta_zero_and_tiny():
 def test_nothing_to_fit():
     X, Y = gaussian_data(0, N, D)
     solution = solve(make_problem(X, 0 * Y, 0.1, arrangements=distinct_cells(0, X, P)), SOLVER)
-    assert (
-        solution.status == Status.CONVERGED
-        and solution.objective == solution.upper_bound == solution.gap == 0
-    )
+    assert solution.status == Status.CONVERGED and solution.objective == solution.upper_bound == solution.gap == 0
     assert solution.network.width == 1
 
 

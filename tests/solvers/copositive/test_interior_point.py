@@ -36,9 +36,7 @@ def instance(shape: str, seed: int):
     found = problem.facets
     extra = facets - found.index.shape[1]  # padded to one shape, which must not matter
     pad = ((0, 0), (0, extra))
-    padded = type(found)(
-        jnp.pad(found.index, pad), jnp.pad(found.scale, pad), jnp.pad(found.rays, (*pad, (0, 0)))
-    )
+    padded = type(found)(jnp.pad(found.index, pad), jnp.pad(found.scale, pad), jnp.pad(found.rays, (*pad, (0, 0))))
     return dataclasses.replace(problem, facets=padded, faces=None), X, Y
 
 
@@ -71,9 +69,7 @@ def test_both_sides_are_feasible():
         assert (A @ u @ A.T).min() >= -1e-12  # every row, though only facets were constraints
         assert np.linalg.eigvalsh(np.block([[u, v], [v.T, w]])).min() >= -1e-9
         F = F + B @ v
-    value = 0.5 * np.sum((F - Y) ** 2) + 0.5 * beta * (
-        np.trace(U, axis1=1, axis2=2).sum() + np.trace(W.sum(0))
-    )
+    value = 0.5 * np.sum((F - Y) ** 2) + 0.5 * beta * (np.trace(U, axis1=1, axis2=2).sum() + np.trace(W.sum(0)))
     assert optimum == pytest.approx(value, rel=1e-12)
     assert S.min() >= 0
     # Dual: G G^T + beta A^T S A <= beta^2 I up to the gap.

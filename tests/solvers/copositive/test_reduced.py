@@ -36,9 +36,7 @@ def gram_matrices(seed: int = 1) -> jax.Array:
 def test_equal_to_the_block_form_at_the_relaxation_s_solution():
     problem = with_facets(instance()[0])
     solver = CopositiveInterior(tol=1e-8)
-    blocks = jax.jit(run, static_argnums=1)(
-        problem, solver, solver.initial_params(problem, None), None
-    ).outcome.params
+    blocks = jax.jit(run, static_argnums=1)(problem, solver, solver.initial_params(problem, None), None).outcome.params
     value = relaxed_objective(problem, blocks)
     assert completely_positive_objective(problem, blocks.U) == pytest.approx(float(value), rel=1e-12)
 

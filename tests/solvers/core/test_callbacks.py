@@ -55,9 +55,7 @@ def test_callbacks_can_stop(solved):
 
 def test_stopping_ends_all_phases():
     calls = []
-    solution = solve(
-        small_problem(0.01), ProximalGradient(tol=1e-12), callback=lambda i: calls.append(i) or True
-    )
+    solution = solve(small_problem(0.01), ProximalGradient(tol=1e-12), callback=lambda i: calls.append(i) or True)
     assert solution.status == Status.STOPPED and len(calls) == 1
 
 

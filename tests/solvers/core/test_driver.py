@@ -83,9 +83,7 @@ def test_warm_starts(solved):
     assert far.status == Status.CONVERGED and far.objective == pytest.approx(solved.objective, rel=2e-6)
 
 
-@pytest.mark.parametrize(
-    "bad", [np.zeros((P, D)), np.zeros((P, D, 2)), (np.zeros((P, D, 1)),) * 2, np.zeros(())]
-)
+@pytest.mark.parametrize("bad", [np.zeros((P, D)), np.zeros((P, D, 2)), (np.zeros((P, D, 1)),) * 2, np.zeros(())])
 def test_a_start_of_the_wrong_shape_is_refused(bad):
     with pytest.raises(InvalidInputError, match=r"^init: got shapes .*expected shapes \(10, 3, 1\)"):
         solve(small_problem(), SOLVER, init=bad)

@@ -198,10 +198,7 @@ def test_nothing_to_fit():
     X, Y = gaussian_data(0, N, D)
     problem = make_problem(X, 0 * Y, 0.1, arrangements=distinct_cells(0, X, P))
     solution = solve(problem, SOLVER)
-    assert (
-        solution.status == Status.CONVERGED
-        and solution.objective == solution.upper_bound == solution.gap == 0
-    )
+    assert solution.status == Status.CONVERGED and solution.objective == solution.upper_bound == solution.gap == 0
     assert solution.network.width == 1
 
 
@@ -209,9 +206,7 @@ def test_complete_cells_make_the_bound_a_relaxation():
     X, Y = gaussian_data(0, 6, 2)
     problem = make_problem(X, Y, 0.1, arrangements=enumerate_arrangements(X))
     solution = solve(problem, ProximalGradient(phases="accelerated"))
-    assert (
-        solution.scope == "relaxation"
-    )  # gated networks drop the cones: a bound for all networks, not exact
+    assert solution.scope == "relaxation"  # gated networks drop the cones: a bound for all networks, not exact
 
 
 @pytest.mark.parametrize(

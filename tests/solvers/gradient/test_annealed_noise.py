@@ -87,9 +87,7 @@ def test_readings_by_hand():
     at = {name: jaxcvx.AnnealedNoise(reading=name)._gradient(problem, noisy, None) for name in names}
     np.testing.assert_allclose(at["tangent"].w, problem.gradient(unit).w, atol=1e-13)
     length = jnp.linalg.norm(noisy.w)
-    np.testing.assert_allclose(
-        at["wn"].w, problem.tangent(unit, problem.gradient(unit)).w / length, atol=1e-13
-    )
+    np.testing.assert_allclose(at["wn"].w, problem.tangent(unit, problem.gradient(unit)).w / length, atol=1e-13)
     np.testing.assert_allclose(at["angle"].w, problem.angle_gradient(noisy).w, atol=1e-13)
     for gradient in at.values():
         np.testing.assert_allclose(gradient.a, at["angle"].a, atol=1e-13)
@@ -141,9 +139,7 @@ def test_training_problem_and_its_objective_are_one():
     network = smooth.initial_params(KEY)
     radii = solver.init(problem, KEY, network).radii
     np.testing.assert_allclose(radii.hidden, 0.5 * jnp.linalg.norm(network.hidden), rtol=1e-12)
-    given = (
-        dataclasses.replace(solver, radius={"hidden": 0.2, "output": 0.0}).init(problem, KEY, network).radii
-    )
+    given = dataclasses.replace(solver, radius={"hidden": 0.2, "output": 0.0}).init(problem, KEY, network).radii
     assert (float(given.hidden), float(given.output)) == (0.2, 0.0)
 
 
@@ -185,9 +181,7 @@ def test_vmap_equals_a_loop():
     keys = jax.random.split(KEY, 2)
     both = jax.vmap(lambda key: jaxcvx.solve(problem, solver, init=params, key=key).params.a)(keys)
     for key, a in zip(keys, both, strict=True):
-        np.testing.assert_allclose(
-            a, jaxcvx.solve(problem, solver, init=params, key=key).params.a, atol=1e-12
-        )
+        np.testing.assert_allclose(a, jaxcvx.solve(problem, solver, init=params, key=key).params.a, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,7 @@ def test_with_all_cells_the_bound_is_global_and_below():
 
 def test_minibatches_and_any_optimizer():
     problem = jaxcvx.make_problem(X, Y, 0.5)
-    sgd = jaxcvx.GradientDescent(
-        width=10, max_steps=1000, batch_size=8, optimizer=optax.sgd(2e-3, momentum=0.9)
-    )
+    sgd = jaxcvx.GradientDescent(width=10, max_steps=1000, batch_size=8, optimizer=optax.sgd(2e-3, momentum=0.9))
     start = sgd.initial_params(problem, jax.random.key(0))
     solution = jaxcvx.solve(problem, sgd, key=jax.random.key(0))
     assert float(solution.upper_bound) < 0.8 * float(jaxcvx.training_objective(start, X, Y, 0.5))
@@ -82,9 +80,7 @@ def test_minibatch_gradient_is_unbiased():
     smooth = solver.smooth(problem)
     full = jaxcvx.GradientDescent(width=5)._gradient(smooth, net, None)
     keys = jax.random.split(jax.random.key(4), 4000)
-    mean = jax.tree.map(
-        lambda a: a.mean(0), jax.jit(jax.vmap(lambda k: solver._gradient(smooth, net, k)))(keys)
-    )
+    mean = jax.tree.map(lambda a: a.mean(0), jax.jit(jax.vmap(lambda k: solver._gradient(smooth, net, k)))(keys))
     error = np.linalg.norm(np.asarray(mean.hidden - full.hidden)) / np.linalg.norm(np.asarray(full.hidden))
     assert error < 0.1
 

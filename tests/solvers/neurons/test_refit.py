@@ -17,9 +17,7 @@ X, Y = RNG.standard_normal((30, 4)), RNG.standard_normal((30, 2))
 
 def network(width=8):
     rng = np.random.default_rng(1)
-    return jaxcvx.Network(
-        jnp.asarray(rng.standard_normal((width, 4))), jnp.asarray(rng.standard_normal((width, 2)))
-    )
+    return jaxcvx.Network(jnp.asarray(rng.standard_normal((width, 4))), jnp.asarray(rng.standard_normal((width, 2))))
 
 
 def test_optimality_conditions_of_the_group_lasso():

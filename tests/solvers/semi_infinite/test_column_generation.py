@@ -154,9 +154,7 @@ def test_the_key_decides(heuristic):
 @pytest.mark.long
 def test_networks_as_starts_never_come_back_worse(heuristic):
     problem, solver, _ = heuristic
-    runs = [
-        solve(problem, GradientDescent(width=20, max_steps=500), key=jax.random.key(seed)) for seed in (0, 1)
-    ]
+    runs = [solve(problem, GradientDescent(width=20, max_steps=500), key=jax.random.key(seed)) for seed in (0, 1)]
     few = ColumnGeneration(pricing="multistart", max_steps=2, move_steps=100, final_starts=64, num_starts=16)
     one = solve(problem, few, init=runs[0].network)
     assert one.upper_bound <= runs[0].upper_bound

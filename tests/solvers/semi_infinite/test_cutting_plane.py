@@ -109,8 +109,7 @@ def test_a_line_in_several_dimensions_is_one_feature():
     direction = np.array([3.0, 0.0, 4.0])
     X = np.outer(x, direction) + np.array([1.0, 2.0, 3.0])
     one, several = (
-        solve(make_problem(data, y, 0.3, features=FreeBias()), CuttingPlane(tol=1e-9))
-        for data in (5 * x[:, None], X)
+        solve(make_problem(data, y, 0.3, features=FreeBias()), CuttingPlane(tol=1e-9)) for data in (5 * x[:, None], X)
     )
     assert several.upper_bound == pytest.approx(float(one.upper_bound), rel=1e-8)
     assert several.scope == "global" and several.gap <= 1e-8

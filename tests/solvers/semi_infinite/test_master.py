@@ -61,9 +61,7 @@ def test_dependent_neurons_are_traded_away_at_no_cost():
     problem, cuts = setting()
     found = fit_cuts(problem, cuts)
     w = 0.5 * found.weights
-    double = found._replace(
-        directions=jnp.concatenate([found.directions] * 2), weights=jnp.concatenate([w, w])
-    )
+    double = found._replace(directions=jnp.concatenate([found.directions] * 2), weights=jnp.concatenate([w, w]))
     small = cleaned(problem, double)
     used = int((np.asarray(small.weights) != 0).sum())
     assert used == int((np.abs(np.asarray(found.weights)) > 1e-12).sum())

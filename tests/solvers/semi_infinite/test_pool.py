@@ -32,9 +32,7 @@ def setting(name: str, width: int = 6):
     problem = make_problem(X, rng.standard_normal((12, 2)), 0.3, features=FEATURES[name])
     p, q = problem.rows.shape[1], problem.num_columns
     hidden = np.concatenate([rng.standard_normal((width, p)), np.zeros((2, p))])
-    network = Network(
-        jnp.asarray(hidden), jnp.asarray(rng.standard_normal((width + 2, q))), None, problem.features
-    )
+    network = Network(jnp.asarray(hidden), jnp.asarray(rng.standard_normal((width + 2, q))), None, problem.features)
     return problem, network, pool_of(network)
 
 
