@@ -29,9 +29,9 @@ from jaxcvx import (
     make_problem,
     restrict_filters,
     sample_arrangements,
+    serialisation,
     solve,
 )
-from jaxcvx import serialisation
 from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.errors import FileFormatError, InvalidTypeError, JaxcvxError
 from jaxcvx.features.dense import Dense

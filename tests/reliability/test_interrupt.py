@@ -267,7 +267,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
 SAVE_UNDER_LIMITS = """
 import os, resource, sys
 import numpy as np
-from jaxcvx import checkpoint, errors
+from jaxcvx import errors, serialisation
 path, arrays = sys.argv[1], [np.zeros(1000), np.ones(50)]
 serialisation.save(path, ["old"])
 old, size, refused = open(path, "rb").read(), 12_000, 0
