@@ -56,7 +56,7 @@ def rank_one_solution(problem: Problem, tol: float | None = None) -> tuple[Netwo
     """
     if isinstance(problem.X, jax.core.Tracer):
         raise InvalidTypeError("rank_one_solution: got traced arrays, expected concrete ones.")
-    if not isinstance(problem.loss, Squared) or problem.features.skip:
+    if not problem.loss.is_quadratic or problem.features.skip:
         raise invalid("problem", f"loss {problem.loss.name!r}", "the squared loss without a skip connection")
     Z, Y, beta = problem.rows, problem.Y, problem.beta
     _, size, right = np.linalg.svd(np.asarray(Z), full_matrices=False)
@@ -128,7 +128,7 @@ def whitened_solution(problem: Problem, tol: float | None = None) -> ClosedForm:
             jnp.array([[1.0], [-1.0]]),
         )
     else:
-        disjoint = isinstance(loss, Squared) and problem.num_columns == problem.num_outputs
+        disjoint = loss.is_quadratic and problem.num_columns == problem.num_outputs
         if tol < np.inf and not (disjoint and bool(jnp.all(Y >= 0)) and bool(jnp.all(jnp.sum(Y > 0, axis=1) <= 1))):
             raise invalid("problem.Y", "parts that overlap", "one output, or one-hot targets with the squared loss")
         parts, towards = Y, jnp.eye(Y.shape[1])

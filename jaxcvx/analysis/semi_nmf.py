@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 
 from jaxcvx.analysis.spike_free import positive_cell
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network, balance, prune
 from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.problems.training import Problem
@@ -63,7 +62,7 @@ def semi_nmf(problem: Problem, network: Network | None = None) -> SemiNMF:
     """
     if isinstance(problem.X, jax.core.Tracer):
         raise InvalidTypeError("semi_nmf: got traced arrays, expected concrete ones.")
-    if not isinstance(problem.loss, Squared) or problem.features.skip:
+    if not problem.loss.is_quadratic or problem.features.skip:
         raise invalid("problem", f"loss {problem.loss.name!r}", "the squared loss without a skip connection")
     network = prune(balance(network)) if network is not None else _positive_network(problem)
     width = problem.rows.shape[1]

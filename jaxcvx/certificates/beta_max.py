@@ -13,7 +13,6 @@ from jaxcvx.certificates.dual import (
     skip_dual_norm,
 )
 from jaxcvx.errors import InvalidTypeError, invalid, wrong_type
-from jaxcvx.losses.entrywise import Squared
 from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.pricing.oracles import choose_pricer, sweep_pricer, sweeps
@@ -46,7 +45,7 @@ def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
         raise invalid("program", repr(program), "'gated' or 'network'")
     zero = jnp.zeros_like(problem.Y)
     R = -problem.loss.grad(zero, problem.Y)
-    if problem.features.free_bias and not isinstance(problem.loss, Squared):
+    if problem.features.free_bias and not problem.loss.is_quadratic:
         raise invalid("problem", f"FreeBias() with loss {problem.loss.name!r}", "the squared loss with FreeBias()")
     R = feasible_residual(problem, R)  # of the best constant
     if problem.features.free_bias and sweeps(problem):

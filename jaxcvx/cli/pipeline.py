@@ -204,7 +204,7 @@ def choose_cells(
 def _pick_solver(settings: Settings, problem: Problem) -> Any:
     name = settings.solver
     if name == "auto":
-        name = "cone" if problem.num_outputs == 1 or problem.loss.curvature is None else "gated"
+        name = "cone" if problem.num_outputs == 1 or not problem.loss.is_smooth else "gated"
     if name == "gated":
         return ProximalGradient(tol=settings.tol, max_steps=5000)
     if name == "cone":

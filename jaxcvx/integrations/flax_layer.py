@@ -117,7 +117,7 @@ class ConvexLayer(nnx.Module):
             raise InvalidTypeError(f"solver: got {type(solver).__name__}, expected ProximalGradient.")
         dtype = jnp.result_type(float) if param_dtype is None else param_dtype
         self.loss = resolve_loss(loss)
-        if self.loss.curvature is None:
+        if not self.loss.is_smooth:
             raise invalid("loss", repr(self.loss.name), "a smooth loss")
         self.in_features, self.out_features = in_features, out_features
         self.bias, self.normalise, self.beta_scale = bias, normalise, beta_scale

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -55,11 +56,18 @@ class Loss(abc.ABC):
       name: the word that the public functions accept.
       curvature: bound on the second derivative of the loss in F (spectral norm per sample), or None.
       kind: what targets look like: "real", "sign" (+-1), or "label" (classes, stored one-hot).
+      is_quadratic: True only for ``1/2 ||F - Y||^2``, whose programs have closed forms and linear systems.
     """
 
     name: str
     curvature: float | None
     kind: str = "real"
+    is_quadratic: ClassVar[bool] = False
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether the loss has a Lipschitz gradient in F."""
+        return self.curvature is not None
 
     @abc.abstractmethod
     def value(self, F: Matrix, Y: Matrix) -> Scalar:

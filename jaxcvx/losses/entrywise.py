@@ -24,6 +24,7 @@ class Squared(Loss):
 
     name = "squared"
     curvature = 1.0
+    is_quadratic = True
 
     def value(self, F, Y):
         return 0.5 * jnp.sum((F - Y) ** 2)

@@ -23,7 +23,6 @@ from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import proved_bound, scaled_bound
 from jaxcvx.errors import invalid
-from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network, balance, network_objective
 from jaxcvx.numerics.rounding import gamma
 from jaxcvx.problems.training import Problem
@@ -131,13 +130,9 @@ class SoftThresholdedSVD(Solver):
     max_steps: int = 1
     check_every: int = 1
 
-    needs_arrangements = False
+    requires = frozenset({"squared loss", "no skip", "no free bias"})
 
     def validate(self, problem: Problem) -> None:
-        if not isinstance(problem.loss, Squared):
-            raise invalid("problem.loss", repr(problem.loss.name), "'squared', for SoftThresholdedSVD")
-        if problem.features.skip:
-            raise invalid("problem.features", "a skip connection", "none, for SoftThresholdedSVD")
         if _traced(problem):
             return
         Z = np.asarray(problem.rows)

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from jaxcvx.arrangements.cells import Arrangements, arrangements_of
 from jaxcvx.errors import invalid
 from jaxcvx.losses.base import Loss
-from jaxcvx.losses.entrywise import Squared
 from jaxcvx.methods.fista import LinearMap, accelerated_step, refresh, start
 from jaxcvx.networks.network import (
     Network,
@@ -47,7 +46,7 @@ def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> 
     accelerated proximal gradient whose prox projects on the cones. Works under jit; smooth losses only.
     """
     loss = problem.loss
-    if loss.curvature is None or (network.skip is not None and not isinstance(loss, Squared)):
+    if not loss.is_smooth or (network.skip is not None and not loss.is_quadratic):
         return balance(network)
     network = balance(network)
     Z, readout = problem.rows, problem.readout

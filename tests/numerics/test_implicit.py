@@ -205,7 +205,7 @@ def test_conjugate_gradients_give_the_same(monkeypatch):
 def test_jaxopt_agrees():
     problem, W = solved_exactly(2, "logistic")
     _, dY, dbeta = directions(problem)
-    expected = jaxopt.implicit_tangent(problem, W, (dY, dbeta))
+    expected = jaxopt_reference.implicit_tangent(problem, W, (dY, dbeta))
 
     def params(Y, beta):
         return implicit.differentiable_params(gated_optimality(W), problem.replace(Y=Y, beta=beta), W)

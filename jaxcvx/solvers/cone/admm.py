@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.errors import invalid
-from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network
 from jaxcvx.numerics.implicit import Optimality
 from jaxcvx.problems.training import Problem
@@ -119,9 +118,9 @@ class ConeADMM(Solver):
         n, c = problem.Y.shape
         work = 2.0 * problem.operator.num_blocks * problem.num_columns * problem.rows.size
         small = n * c <= _NEWTON_MAX_ROWS and work <= _NEWTON_MAX_WORK
-        if self.phases == "admm" or problem.loss.curvature is None:
+        if self.phases == "admm" or not problem.loss.is_smooth:
             return (self,)
-        if not small or not isinstance(problem.loss, Squared):
+        if not small or not problem.loss.is_quadratic:
             return (ConeProximal(self.tol, self.max_steps, self.check_every, self.grouping),)
         first = dataclasses.replace(self, tol=self.switch_gap, max_steps=min(self.max_steps, _FIRST_STEPS))
         return (first, ConeNewton(tol=self.tol, grouping=self.grouping))
@@ -153,7 +152,7 @@ class ConeADMM(Solver):
         scale = jnp.where(problem.beta > 0, problem.beta, 1e-3 * top)
         rho = jnp.maximum(3 * scale * top / size, jnp.finfo(Y.dtype).tiny)
         slack = _non_negative(program, _cone(program, cache, Q))
-        fit = Y if isinstance(problem.loss, Squared) else program.forward(Q)
+        fit = Y if problem.loss.is_quadratic else program.forward(Q)
         curvature = problem.loss.curvature
         gradient = problem.loss.grad(program.forward(Q), Y)
         rho_fit = one * (1.0 if curvature is None else curvature)
@@ -182,7 +181,7 @@ class ConeADMM(Solver):
 
     def step(self, problem: Problem, state: _State) -> _State:
         program, cache, Y = cone_program(problem, self.grouping), state.cache, problem.Y
-        squared = isinstance(problem.loss, Squared)
+        squared = problem.loss.is_quadratic
         weight = 1.0 if squared else state.rho_fit
         wanted = Y if squared else state.fit - state.dual_fit
 
@@ -235,7 +234,7 @@ class ConeADMM(Solver):
         multipliers = jnp.where(program.signs[:, :, None] == 0, 0.0, jnp.maximum(-state.rho * state.dual_slack, 0.0))
         lift = _cone_adjoint(program, state.cache, multipliers)
         residuals = [-loss.grad(program.forward(Q), Y)]
-        if not isinstance(loss, Squared):
+        if not loss.is_quadratic:
             residuals.append(loss.project_dual(-state.rho_fit * state.dual_fit, Y))
         bounds = [scaled_bound(problem, R, jnp.max(program.norms(program.adjoint(R) + lift))) for R in residuals]
         best = jnp.argmax(jnp.stack(bounds))

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import invalid
-from jaxcvx.losses.entrywise import Squared
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.psd_cone import project_psd, symmetric
 from jaxcvx.solvers.copositive.interior_point import CopositiveInterior
@@ -105,15 +104,13 @@ class CopositiveADMM(Solver):
             return (self,)
         return (CopositiveInterior(tol=0.1 * self.tol), self)
 
+    requires = frozenset({"cells", "squared loss", "no skip", "no free bias"})
+
     def validate(self, problem: Problem) -> None:
         if self.phases not in ("auto", "admm"):
             raise invalid("phases", repr(self.phases), "'auto' or 'admm'")
         if not 0 < self.relaxation < 2:
             raise invalid("relaxation", self.relaxation, "a number between 0 and 2")
-        if not isinstance(problem.loss, Squared):
-            raise invalid("loss", repr(problem.loss.name), "'squared' for CopositiveADMM")
-        if problem.features.skip:
-            raise invalid("features", "a skip connection", "none for CopositiveADMM")
 
     def prepare(self, problem: Problem) -> Problem:
         return with_facets(problem)

@@ -33,6 +33,7 @@ from jaxcvx.solvers.core.loop import (
 )
 from jaxcvx.solvers.core.protocol import AnySolver, Callback, HostSolver, Solver
 from jaxcvx.solvers.core.report import evaluate_jitted, summarise, summarise_on_host
+from jaxcvx.solvers.core.requirements import refuse_unmet
 from jaxcvx.solvers.core.snapshot import Saved, Snapshot, restore
 from jaxcvx.solvers.core.solution import Outcome, Solution, Status, StepInfo
 
@@ -89,7 +90,7 @@ def solve(
         if not value >= (0 if name == "tol" else 1):
             raise invalid(name, value, "a positive number" if name != "tol" else "a number >= 0")
     if isinstance(problem, Problem):
-        _check_structure(problem, solver)
+        refuse_unmet(problem, solver.requires, type(solver).__name__)
     if key is not None:
         check_key(key)
     return _solve_checked(problem, solver, init, key, callback)
@@ -173,23 +174,6 @@ def _solve(problem: Problem, solver: AnySolver, init: Any, key: Any, callback: C
     else:
         done = _run_with_callback(problem, solver, params, key, callback, resumed)
     return summarise_on_host(problem, solver, done)
-
-
-def _check_structure(problem: Problem, solver: AnySolver) -> None:
-    """Cells where they are needed, no free biases where they are not known."""
-    if solver.needs_arrangements and problem.arrangements is None:
-        raise invalid(
-            "problem.arrangements",
-            "None",
-            f"cells for {type(solver).__name__}: make_problem(..., arrangements=jaxcvx.enumerate_arrangements(X)) "
-            "or sample_arrangements(key, X, num)",
-        )
-    if problem.features.free_bias and not solver.takes_free_bias:
-        raise invalid(
-            "features",
-            "FreeBias()",
-            f"a penalised bias, Dense(bias=True), or none for {type(solver).__name__}",
-        )
 
 
 def starting_params(problem: Problem, solver: Solver, init: Any, key: Any) -> Any:
@@ -293,7 +277,7 @@ def memory_estimate(problem: Problem | SmoothProblem, solver: AnySolver) -> int:
     if not isinstance(solver, Solver):
         raise invalid("solver", type(solver).__name__, "a solver that runs as one compiled program")
     if isinstance(problem, Problem):
-        _check_structure(problem, solver)
+        refuse_unmet(problem, solver.requires, type(solver).__name__)
     return _estimate(problem, solver)
 
 

@@ -44,10 +44,10 @@ class AnySolver:
     max_steps: int = 10_000
     check_every: int = 20
 
-    needs_arrangements = True
+    requires: ClassVar[frozenset[str]] = frozenset({"cells", "no free bias"})
+    """Names of :data:`jaxcvx.solvers.core.requirements.REQUIREMENTS`; ``solve`` refuses problems that lack one."""
     resumable = True  # whether StepInfo.params is something to start from
     problem_kinds: ClassVar[tuple[type, ...]] = (Problem,)
-    takes_free_bias = False
 
     def validate(self, problem: Problem) -> None:
         """Raise if this solver can't take ``problem``; shapes and static fields only."""

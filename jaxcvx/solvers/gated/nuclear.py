@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound, skip_dual_norm
 from jaxcvx.errors import invalid
-from jaxcvx.losses.entrywise import Squared
 from jaxcvx.methods.fista import Acceleration, LinearMap, accelerated_step, refresh, start
 from jaxcvx.methods.ssnal import LassoProgram, LassoState, lasso_start, lasso_step
 from jaxcvx.numerics.rounding import gamma
@@ -90,12 +89,13 @@ class NuclearProximalGradient(Solver):
     phases: str = "auto"
     switch_gap: float = 3e-3
 
+    requires = frozenset({"cells", "smooth loss", "no free bias"})
     keeps_better_start = True
 
     def run_phases(self, problem: Problem) -> tuple[Solver, ...]:
         if self.phases == "accelerated" or self.tol >= self.switch_gap:
             return (self,)
-        if not isinstance(problem.loss, Squared) or problem.Y.size > _NEWTON_MAX_SIZE:
+        if not problem.loss.is_quadratic or problem.Y.size > _NEWTON_MAX_SIZE:
             return (self,)
         first = dataclasses.replace(self, tol=self.switch_gap, max_steps=min(self.max_steps, 300))
         return (first, NuclearNewton(tol=self.tol), self)
@@ -103,8 +103,6 @@ class NuclearProximalGradient(Solver):
     def validate(self, problem: Problem) -> None:
         if self.phases not in ("auto", "accelerated"):
             raise invalid("phases", repr(self.phases), "'auto' or 'accelerated'")
-        if problem.loss.curvature is None:
-            raise invalid("loss", repr(problem.loss.name), "a smooth loss for NuclearProximalGradient")
 
     def initial_params(self, problem: Problem, key: Any) -> Float[Array, "P p q"]:
         return zero_blocks(problem)

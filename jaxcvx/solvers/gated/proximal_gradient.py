@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import invalid
-from jaxcvx.losses.entrywise import Squared
 from jaxcvx.methods.fista import Acceleration, LinearMap, accelerated_step, refresh, start
 from jaxcvx.numerics.implicit import Optimality
 from jaxcvx.problems.training import Problem
@@ -83,6 +82,7 @@ class ProximalGradient(Solver):
     phases: str = "auto"
     switch_gap: float = 3e-3
 
+    requires = frozenset({"cells", "smooth loss", "no free bias"})
     keeps_better_start = True
 
     def run_phases(self, problem: Problem) -> tuple[Solver, ...]:
@@ -90,7 +90,7 @@ class ProximalGradient(Solver):
             return (self,)
         P, columns = problem.operator.num_blocks, problem.num_columns
         fast = GatedWorkingSet(self.tol, self.max_steps, self.check_every)
-        newton = isinstance(problem.loss, Squared) and problem.num_rows <= _NEWTON_MAX_ROWS
+        newton = problem.loss.is_quadratic and problem.num_rows <= _NEWTON_MAX_ROWS
         cheap = columns == 1 or problem.rows.size * P * columns <= _NEWTON_MAX_WORK
         if newton and cheap and self.tol < self.switch_gap:
             steps = min(self.max_steps, _FIRST_STEPS)
@@ -112,12 +112,6 @@ class ProximalGradient(Solver):
     def validate(self, problem: Problem) -> None:
         if self.phases not in ("auto", "accelerated"):
             raise invalid("phases", repr(self.phases), "'auto' or 'accelerated'")
-        if problem.loss.curvature is None:
-            raise invalid(
-                "loss",
-                repr(problem.loss.name),
-                "a smooth loss for ProximalGradient (use ConeADMM for the hinge)",
-            )
 
     def initial_params(self, problem: Problem, key: Any) -> Float[Array, "P p c"]:
         return zero_blocks(problem)

@@ -43,8 +43,7 @@ class SmoothSolver(Solver, abc.ABC):
     width: int = 100
     init_scale: float = 1.0
 
-    needs_arrangements = False
-    takes_free_bias = True
+    requires = frozenset()
     problem_kinds = (Problem, SmoothProblem)
 
     def smooth(self, problem: Any) -> SmoothProblem:

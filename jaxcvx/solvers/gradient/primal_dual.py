@@ -116,7 +116,7 @@ class PrimalDual(Solver):
     penalty: float = 0.2
     inner_steps: int = 25
 
-    needs_arrangements = False
+    requires = frozenset()
     problem_kinds = (LowRankProblem,)  # type: ignore[assignment]
 
     def validate(self, problem: Any) -> None:

@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.features.readout import Readout
-from jaxcvx.losses.entrywise import Squared
 from jaxcvx.methods.fista import LinearMap, accelerated_step, refresh, start
 from jaxcvx.networks.network import Network, balance, hidden_norms, network_objective
 from jaxcvx.problems.training import Problem
@@ -38,9 +37,9 @@ def refit_outputs(problem: Problem, network: Network, *, tol: float = 1e-6, max_
     Returns:
       A balanced network of the same width, not worse than the given one.
     """
-    loss, squared = problem.loss, isinstance(problem.loss, Squared)
+    loss, squared = problem.loss, problem.loss.is_quadratic
     fixed = network.skip is not None or network.output_bias is not None
-    if loss.curvature is None or (fixed and not squared):
+    if not loss.is_smooth or (fixed and not squared):
         return balance(network)
     Z, readout = problem.rows, problem.readout
     norms = hidden_norms(network)

@@ -15,11 +15,9 @@ from jaxcvx.certificates.certificate import Certificate
 from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.certificates.priced import certify_priced
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network, prune
 from jaxcvx.networks.width import reduce_width
 from jaxcvx.numerics.precision import double_precision, to_double
-from jaxcvx.numerics.trees import is_traced
 from jaxcvx.pricing.oracles import Pricer, choose_pricer
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.host import host_solution, usable
@@ -100,20 +98,14 @@ class ColumnGeneration(HostSolver):
     move_steps: int = 1000
     rate: float = 2e-3
 
-    needs_arrangements = False
+    requires = frozenset({"smooth loss", "no skip", "no free bias", "positive beta"})
 
     def validate(self, problem: Problem) -> None:
-        if problem.loss.curvature is None:
-            raise invalid("loss", repr(problem.loss.name), "a smooth loss for ColumnGeneration")
-        if problem.features.skip:
-            raise invalid("features", "a skip connection", "none for ColumnGeneration")
         for name in ("width", "new_neurons", "num_starts", "final_starts"):
             if getattr(self, name) < 1:
                 raise invalid(name, getattr(self, name), "a positive integer")
         if self.move_steps < 0:
             raise invalid("move_steps", self.move_steps, "an integer >= 0")
-        if not is_traced(problem.beta) and not float(problem.beta) > 0:
-            raise invalid("beta", float(problem.beta), "a positive number for ColumnGeneration")
         if self.max_seconds is not None and not self.max_seconds >= 0:
             raise invalid("max_seconds", self.max_seconds, "None or a number >= 0")
 
@@ -166,7 +158,7 @@ class ColumnGeneration(HostSolver):
                 wanted = values > fine.beta * (1 + _FINE_GAIN)
                 pool = insert_finely(self._with_room(pool, wanted), directions, wanted)
                 continue
-            if not exact and isinstance(work.loss, Squared) and value > before * (1 - _STALLED):
+            if not exact and work.loss.is_quadratic and value > before * (1 - _STALLED):
                 fine, tol = fine_problem(problem), max(self.tol, _FINEST)
             wanted = values > work.beta * (1 + (1e-12 if exact else 5e-4))
             pool = self._round(work, pool, directions, wanted, exact)

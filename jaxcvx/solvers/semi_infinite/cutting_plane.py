@@ -13,10 +13,8 @@ from jaxtyping import Array
 from jaxcvx.certificates.dual import feasible_residual, scaled_bound
 from jaxcvx.certificates.priced import certify_priced
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network, balance, hidden_norms, prune
 from jaxcvx.numerics.precision import double_precision, to_double
-from jaxcvx.numerics.trees import is_traced
 from jaxcvx.pricing.oracles import ORACLES, choose_oracle
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.host import host_solution, usable
@@ -66,24 +64,19 @@ class CuttingPlane(HostSolver):
     num_starts: int = 256
     final_starts: int = 5000
 
-    needs_arrangements = False
-    takes_free_bias = True
+    requires = frozenset({"no skip", "positive beta"})
 
     def validate(self, problem: Problem) -> None:
-        if not isinstance(problem.loss, Squared):
+        if not problem.loss.is_quadratic:
             if problem.num_columns > 1:
                 got = f"{problem.num_columns} output weights per neuron with loss {problem.loss.name!r}"
                 raise invalid("problem", got, "one for CuttingPlane, or the squared loss")
             problem.loss.dual_interval(problem.Y)  # raises for losses that are not a sum over entries
-        if problem.features.skip:
-            raise invalid("features", "a skip connection", "none for CuttingPlane")
         if self.oracle not in ORACLES:
             raise invalid("oracle", repr(self.oracle), "one of " + ", ".join(map(repr, ORACLES)))
         for name in ("new_neurons", "num_starts", "final_starts"):
             if getattr(self, name) < 1:
                 raise invalid(name, getattr(self, name), "a positive integer")
-        if not is_traced(problem.beta) and not float(problem.beta) > 0:
-            raise invalid("beta", float(problem.beta), "a positive number for CuttingPlane")
 
     def solve_on_host(self, problem: Problem, init: Any, key: Any, callback: Callback | None) -> Solution:
         with double_precision():

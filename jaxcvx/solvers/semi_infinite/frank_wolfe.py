@@ -13,7 +13,6 @@ from jaxtyping import Array, Float
 
 from jaxcvx.certificates.priced import certify_priced
 from jaxcvx.errors import invalid
-from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network, balance, balanced_penalty, merge_parallel, prune, zero_network
 from jaxcvx.numerics.precision import double_precision, to_double
 from jaxcvx.pricing.faces import price_exact
@@ -68,14 +67,10 @@ class FrankWolfe(HostSolver):
     radius: float | None = None
     line_search: bool = True
 
-    needs_arrangements = False
+    requires = frozenset({"squared loss", "no skip", "no free bias"})
     resumable = False  # its iterate is a prediction, whose network is the list of all steps
 
     def validate(self, problem: Problem) -> None:
-        if not isinstance(problem.loss, Squared):
-            raise invalid("loss", repr(problem.loss.name), "'squared' for FrankWolfe")
-        if problem.features.skip:
-            raise invalid("features", "a skip connection", "none for FrankWolfe")
         if self.radius is not None and not 0 < self.radius < float("inf"):
             raise invalid("radius", self.radius, "None or a positive number")
 

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcvx.losses.entrywise import Squared
 from jaxcvx.methods.interior_point import fit_lasso
 from jaxcvx.networks.network import Network, balance, network_objective
 from jaxcvx.problems.training import Problem
@@ -61,7 +60,7 @@ def fit_cuts(problem: Problem, cuts: Cuts, tol: float = 1e-11) -> Cuts:
         fit = fit_atoms(atoms, Y, problem.beta, readout, init=cuts.weights, tol=tol)
         return cuts._replace(weights=fit.output, dual=fit.R)
     A, free = readout.design(atoms)[:, :, 0], problem.features.free_bias
-    if not isinstance(loss, Squared):
+    if not loss.is_quadratic:
         found = fit_lasso(loss, A, Y[:, 0], problem.beta, free, tol=tol)
         return cuts._replace(weights=found.weights[:, None], output_bias=found.bias[None], dual=found.R[:, None])
     # A free bias is fitted by centring; then only the part of Y in the span of the atoms matters.
@@ -90,7 +89,7 @@ def cleaned(problem: Problem, cuts: Cuts) -> Cuts:
     constant = np.full((len(A), int(free)), len(A) ** -0.5)
     scale = np.linalg.norm(A, axis=0)
     held = np.ones(len(A), bool)
-    if problem.loss.curvature is None:
+    if not problem.loss.is_smooth:
         low, high = (np.asarray(b)[:, 0] for b in problem.loss.dual_interval(problem.Y))
         held = np.minimum(R - low, high - R) > 1e-6 * (high - low)
     while True:
@@ -117,7 +116,7 @@ def cleaned(problem: Problem, cuts: Cuts) -> Cuts:
             held[sample] = True
         else:
             w[alive[first]] = 0.0
-    if problem.loss.curvature is None and len(alive):
+    if not problem.loss.is_smooth and len(alive):
         fixed, *_ = np.linalg.lstsq(columns[held], (Y - A @ w - c)[held], rcond=None)
         w[alive] += fixed[: len(alive)] / scale[alive]
         c += float(fixed[len(alive) :] @ constant[0])

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network, balance, network_objective
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.neurons.group_lasso import fit_atoms
@@ -86,7 +85,7 @@ def reweight(problem: Problem, pool: Pool, num_steps: int) -> Pool:
     For the squared loss, accelerated proximal gradient (Beck and Teboulle 2009, restarted) on the Gram matrix of
     the atoms, which costs nothing in n.
     """
-    if not isinstance(problem.loss, Squared):
+    if not problem.loss.is_quadratic:
         return pool_of(refit_outputs(problem, pool_network(problem, pool), tol=1e-4, max_steps=num_steps))
     readout, Y = problem.readout, problem.Y
     m, c = pool.weights.shape[0], Y.shape[1]
@@ -121,7 +120,7 @@ def reweight(problem: Problem, pool: Pool, num_steps: int) -> Pool:
 @jax.jit
 def fit_weights(problem: Problem, pool: Pool) -> tuple[Pool, Float[Array, "n c"]]:
     """Exact output weights and the dual residual of the pool."""
-    if not isinstance(problem.loss, Squared):
+    if not problem.loss.is_quadratic:
         pool = reweight(problem, pool, 5000)
         return pool, dual_residual(problem, pool)
     atoms = jax.nn.relu(problem.rows @ pool.directions.T)

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcvx.losses.entrywise import Squared
 from jaxcvx.networks.network import Network, balance
 from jaxcvx.problems.training import Problem
 
@@ -55,7 +54,7 @@ def scaled_problem(problem: Problem, dtype: Any = None) -> tuple[Problem, Scalin
     dtype = problem.X.dtype if dtype is None else dtype
     X, Y = np.asarray(problem.X, np.float64), np.asarray(problem.Y, np.float64)
     x = 1.0 if problem.features.bias else _size(X)
-    y = _size(Y) if isinstance(problem.loss, Squared) else 1.0
+    y = _size(Y) if problem.loss.is_quadratic else 1.0
     scaled = dataclasses.replace(
         problem,
         X=jnp.asarray(X / x, dtype),

@@ -1,0 +1,64 @@
+"""What a solver may require of a training problem, by name, and the refusals that follow from it.
+
+A solver declares ``requires = frozenset({"cells", "smooth loss"})``. ``solve`` refuses a problem that lacks one of
+them, with a message that names the argument, what was got and what was expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from jaxcvx.errors import invalid
+from jaxcvx.numerics.trees import is_traced
+from jaxcvx.problems.training import Problem
+
+
+class Requirement(NamedTuple):
+    """A property that a training problem may lack.
+
+    Attributes:
+      argument: the argument of ``make_problem`` that decides it.
+      holds: whether a problem has the property; shapes, static fields and concrete numbers only.
+      got: what to show of a problem that lacks it.
+      expected: what to ask for, followed by "for" and the solver's name.
+    """
+
+    argument: str
+    holds: Callable[[Problem], bool]
+    got: Callable[[Problem], Any]
+    expected: str
+
+
+REQUIREMENTS: dict[str, Requirement] = {
+    "cells": Requirement(
+        "arrangements",
+        lambda p: p.arrangements is not None,
+        lambda p: None,
+        "cells, from jaxcvx.enumerate_arrangements(X) or jaxcvx.sample_arrangements(key, X, num),",
+    ),
+    "smooth loss": Requirement(
+        "loss", lambda p: p.loss.is_smooth, lambda p: repr(p.loss.name), "a smooth loss (ConeADMM takes the others)"
+    ),
+    "squared loss": Requirement("loss", lambda p: p.loss.is_quadratic, lambda p: repr(p.loss.name), "'squared'"),
+    "no skip": Requirement("features", lambda p: not p.features.skip, lambda p: "a skip connection", "none"),
+    "no free bias": Requirement(
+        "features", lambda p: not p.features.free_bias, lambda p: "FreeBias()", "Dense(bias=True), or no bias,"
+    ),
+    "positive beta": Requirement(
+        "beta", lambda p: is_traced(p.beta) or float(p.beta) > 0, lambda p: float(p.beta), "a positive number"
+    ),
+}
+
+
+def unmet(problem: Problem, requires: Iterable[str]) -> list[str]:
+    """The names among ``requires`` that the problem lacks, in the table's order."""
+    wanted = frozenset(requires)
+    return [name for name, requirement in REQUIREMENTS.items() if name in wanted and not requirement.holds(problem)]
+
+
+def refuse_unmet(problem: Problem, requires: Iterable[str], solver: str) -> None:
+    """Raise InvalidInputError for the first requirement that the problem lacks."""
+    for name in unmet(problem, requires):
+        requirement = REQUIREMENTS[name]
+        raise invalid(requirement.argument, requirement.got(problem), f"{requirement.expected} for {solver}")
