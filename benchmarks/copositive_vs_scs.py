@@ -136,7 +136,7 @@ def _one(
 ) -> dict[str, Any]:
     import jaxcvx
     from jaxcvx.datasets import spiral
-    from jaxcvx.solvers.core.driver import _run_jitted  # what solve runs: compiled once for both
+    from jaxcvx.solvers.core.loop import run_jitted  # the program that solve runs, compiled once for both
 
     X, arm = spiral(num_per_arm)
     problem = jaxcvx.make_problem(X, np.eye(3)[arm], beta, arrangements=jaxcvx.enumerate_arrangements(X))
@@ -150,7 +150,7 @@ def _one(
         solver = jaxcvx.CopositiveADMM(tol=tol)
         calls = {
             "whole": lambda solver=solver: jaxcvx.solve(problem, solver),
-            "solver": lambda solver=solver: _run_jitted(prepared, solver, start, None),
+            "solver": lambda solver=solver: run_jitted(prepared, solver, start, None),
         }
         times, results = interleave(calls, repeats)
         solution = results["whole"]

@@ -52,7 +52,8 @@ from jaxcvx.serialisation import load, save
 from jaxcvx.solvers.closed_form import SoftThresholdedSVD
 from jaxcvx.solvers.cone.admm import ConeADMM
 from jaxcvx.solvers.copositive.admm import CopositiveADMM
-from jaxcvx.solvers.core.driver import memory_estimate, solve
+from jaxcvx.solvers.core.driver import solve
+from jaxcvx.solvers.core.memory_estimate import memory_estimate
 from jaxcvx.solvers.core.solution import Solution, Status, StepInfo
 from jaxcvx.solvers.gated.nuclear import NuclearProximalGradient
 from jaxcvx.solvers.gated.proximal_gradient import ProximalGradient

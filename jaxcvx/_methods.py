@@ -9,7 +9,7 @@ from __future__ import annotations
 from jaxcvx.certificates.beta_max import beta_max
 from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.problems.training import Problem
-from jaxcvx.solvers.core.driver import memory_estimate
+from jaxcvx.solvers.core.memory_estimate import memory_estimate
 
 Problem.beta_max = beta_max  # type: ignore[method-assign,assignment]
 Problem.memory_estimate = memory_estimate  # type: ignore[method-assign,assignment]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxcvx
+from jaxcvx import serialisation
 from jaxcvx.callbacks.checkpoint import fingerprint
 from tests.helpers import gaussian_data
 
@@ -119,7 +120,7 @@ def test_files_that_hold_params_only_give_the_start(tmp_path):
     path, problem = tmp_path / "run.npz", _problem()
     whole = jaxcvx.solve(problem, SLOW)
     header = {"kind": "solve-checkpoint", "fingerprint": fingerprint(problem, SLOW)}
-    jaxcvx.checkpoint.save(path, whole.params, header)
+    serialisation.save(path, whole.params, header)
     again, seen = _steps_seen(problem, SLOW, path)
     assert [step for step, _ in seen] == [0] and again.converged
 
@@ -127,14 +128,14 @@ def test_files_that_hold_params_only_give_the_start(tmp_path):
 def test_states_of_another_layout_give_the_start(tmp_path):
     path, problem = tmp_path / "run.npz", _problem()
     whole = jaxcvx.solve(problem, SLOW, callback=jaxcvx.Checkpoint(path))
-    saved, metadata = jaxcvx.checkpoint.load_with_metadata(path)
+    saved, metadata = serialisation.load_with_metadata(path)
     other = ({".state.other": saved["state"][".status"]}, {".phase": np.int32(7)}, {".status": np.zeros(2, np.int32)})
     for change in other:
-        jaxcvx.checkpoint.save(path, saved | {"state": saved["state"] | change}, metadata)
+        serialisation.save(path, saved | {"state": saved["state"] | change}, metadata)
         again, seen = _steps_seen(problem, SLOW, path)
         assert [step for step, _ in seen] == [0]
         np.testing.assert_allclose(again.objective, whole.objective, rtol=1e-8)
-    jaxcvx.checkpoint.save(path, [1], metadata)
+    serialisation.save(path, [1], metadata)
     with pytest.raises(jaxcvx.errors.FileFormatError, match="damaged"):
         jaxcvx.solve(problem, SLOW, callback=jaxcvx.Checkpoint(path))
 

@@ -25,6 +25,7 @@ from jaxcvx.errors import InvalidTypeError
 from jaxcvx.numerics import implicit
 from jaxcvx.solvers.gated.program import gated_optimality
 from tests.helpers import distinct_cells, gaussian_data, targets_for
+from tests.oracle import jaxopt_reference
 
 N, D, P = 24, 2, 8
 OUTPUTS = {"squared": 2, "logistic": 1, "softmax": 3}

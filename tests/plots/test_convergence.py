@@ -161,7 +161,7 @@ def test_global_state_is_left_alone(tmp_path: Path) -> None:
 import sys
 import numpy as np
 from jaxcvx.plots import plot_convergence, plot_regions
-from jaxcvx.solvers.base import History
+from jaxcvx.solvers.core.solution import History
 assert "matplotlib" not in sys.modules
 history = History(np.arange(3), np.array([3.0, 2.0, 1.5]), np.array([-np.inf, 1.0, 1.4]), np.asarray(3))
 run = [(0.0, 2.0), (1.0, 1.6)]

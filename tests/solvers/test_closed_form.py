@@ -114,9 +114,9 @@ def test_data_that_are_not_whitened():
 
 def test_other_problems_are_refused():
     X, Y = white(5, 8), one_hot(2, 3)
-    with pytest.raises(InvalidInputError, match="^problem.loss: got 'huber'"):
+    with pytest.raises(InvalidInputError, match="^loss: got 'huber'"):
         solve(make_problem(X, Y, 0.5, loss="huber"), SoftThresholdedSVD())
-    with pytest.raises(InvalidInputError, match="^problem.features: got a skip"):
+    with pytest.raises(InvalidInputError, match="^features: got a skip"):
         solve(make_problem(X, Y, 0.5, features=Dense(skip=True)), SoftThresholdedSVD())
 
 

@@ -14,28 +14,23 @@ import numpy as np
 
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.numerics.implicit import differentiable_objective, differentiable_params, refuse_derivatives
-from jaxcvx.numerics.memory import available_bytes, program_bytes, refuse_beyond, shapes_of, tree_bytes
-from jaxcvx.numerics.precision import double_precision, with_full_precision
+from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.numerics.validation import check_key
 from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.problems.training import Problem
+from jaxcvx.solvers.core.callback_loop import run_with_callback
 from jaxcvx.solvers.core.callbacks import Hook, as_callbacks
 from jaxcvx.solvers.core.loop import (
-    Run,
-    keep_best,
-    new_history,
-    next_status,
-    record,
     run,
-    run_block,
-    start_as_best,
+    run_jitted,
 )
+from jaxcvx.solvers.core.memory_estimate import refuse_if_too_large
 from jaxcvx.solvers.core.protocol import AnySolver, Callback, HostSolver, Solver
-from jaxcvx.solvers.core.report import evaluate_jitted, summarise, summarise_on_host
+from jaxcvx.solvers.core.report import summarise, summarise_on_host
 from jaxcvx.solvers.core.requirements import refuse_unmet
 from jaxcvx.solvers.core.snapshot import Saved, Snapshot, restore
-from jaxcvx.solvers.core.solution import Outcome, Solution, Status, StepInfo
+from jaxcvx.solvers.core.solution import Solution, StepInfo
 
 
 @with_full_precision
@@ -168,11 +163,11 @@ def _solve(problem: Problem, solver: AnySolver, init: Any, key: Any, callback: C
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, params, key))):
         # What is concrete here, such as a problem that is closed over, would be traced in there.
         return dataclasses.replace(_solve_traced(problem, solver, params, key), scope=solver.scope(problem))
-    _refuse_if_too_large(problem, solver)
+    refuse_if_too_large(problem, solver)
     if callback is None:
-        done = _run_jitted(problem, solver, params, key)
+        done = run_jitted(problem, solver, params, key)
     else:
-        done = _run_with_callback(problem, solver, params, key, callback, resumed)
+        done = run_with_callback(problem, solver, params, key, callback, resumed)
     return summarise_on_host(problem, solver, done)
 
 
@@ -205,105 +200,3 @@ def _solve_traced(problem: Problem, solver: Solver, params: Any, key: Any) -> So
     found = differentiable_params(optimality, problem, solution.params)
     value = differentiable_objective(optimality, problem, found, solution.objective)
     return dataclasses.replace(solution, params=found, objective=value)
-
-
-@functools.partial(jax.jit, static_argnames="solver")
-def _run_jitted(problem: Problem, solver: Solver, params: Any, key: Any) -> Run:
-    return run(problem, solver, params, key)
-
-
-_init = jax.jit(lambda problem, solver, key, params: solver.init(problem, key, params), static_argnums=1)
-_run_block = jax.jit(run_block, static_argnames="solver")
-_finish = jax.jit(lambda problem, solver, state: solver.finish(problem, state), static_argnums=1)
-
-
-def _run_with_callback(
-    problem: Problem,
-    solver: Solver,
-    params: Any,
-    key: Any,
-    callback: Callable[[StepInfo, Snapshot], bool],
-    resumed: Snapshot | None,
-) -> Run:
-    """The same loop as ``run``, on the host; from its beginning, or from a snapshot of it."""
-    phases = solver.run_phases(problem)
-    history = new_history(problem, phases)
-    status = jnp.asarray(Status.RUNNING if bool(problem.is_valid()) else Status.INVALID_INPUT, jnp.int32)
-    total, best, first = jnp.asarray(0, jnp.int32), None, 0
-    if resumed is not None:
-        first, total, best = int(resumed.phase), resumed.before, resumed.best
-        history, key = resumed.history, resumed.key
-    for index, phase in enumerate(phases[first:], first):
-        if resumed is not None and index == first:
-            state, status, fresh = resumed.state, resumed.status, False
-        else:
-            status = next_status(status, phases[index - 1] if index else None, solver)
-            state, fresh = _init(problem, phase, key, params), True
-        while int(status) == Status.RUNNING:
-            state, status = _run_block(problem, phase, state, status, fresh)
-            if fresh and best is None and solver.keeps_better_start:
-                best = start_as_best(state.objective, state.params)
-            history, fresh = record(history, state, total), False
-            objective, bound, residual = map(float, (state.objective, state.bound, state.residual))
-            step, name = int(total + state.step), type(phase).__name__
-            here = Snapshot(np.int32(index), state, status, total, best, history, key)
-            if callback(StepInfo(name, step, phase.max_steps, objective, bound, residual, state.params), here):
-                status = jnp.where(status == Status.RUNNING, Status.STOPPED, status)
-        if index == 0 or int(state.step) > 0:
-            best = keep_best(best, state, _finish(problem, phase, state))
-        total = total + state.step
-        assert best is not None
-        params = best.params
-    assert best is not None
-    return Run(Outcome(best.params, best.dual), status, total, history)
-
-
-@with_full_precision
-def memory_estimate(problem: Problem | SmoothProblem, solver: AnySolver) -> int:
-    """Bytes that ``solve(problem, solver)`` takes at its peak, data included: the compiler's count and a fifth of it.
-
-    The fifth is for what matrix products pack and allocators keep; measured peaks are 0.8 to 1.5 times the estimate.
-    Nothing is allocated but the solver is compiled, which takes seconds. Not counted are the compiler's own needs and
-    what numerical libraries set aside, some 0.3 GiB. On an accelerator the certificate is made in the host's memory,
-    and counted all the same.
-
-    Args:
-      problem: what ``solve`` would be given.
-      solver: a solver that runs as one compiled program: not ColumnGeneration, CuttingPlane or FrankWolfe.
-
-    Raises:
-      InvalidInputError: the solver runs on the host, where sizes depend on values, or cannot take the problem.
-    """
-    if not isinstance(solver, Solver):
-        raise invalid("solver", type(solver).__name__, "a solver that runs as one compiled program")
-    if isinstance(problem, Problem):
-        refuse_unmet(problem, solver.requires, type(solver).__name__)
-    return _estimate(problem, solver)
-
-
-def _estimate(problem: Any, solver: Solver) -> int:
-    solver.validate(problem)
-    problem = solver.prepare(problem)
-    data, key = shapes_of(problem), jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(lambda p, k: solver.initial_params(p, k), data, key)
-    solving = program_bytes(_run_jitted, data, solver, params, key)
-    outcome = jax.eval_shape(lambda p, w, k: run(p, solver, w, k).outcome, data, params, key)
-    kept = tree_bytes((data, outcome))
-    with double_precision():
-        exact, point = shapes_of(data, jnp.float64), shapes_of(outcome, jnp.float64)
-        certifying = program_bytes(evaluate_jitted, exact, solver, point, None)
-    return int(_MARGIN * max(solving, kept + certifying))
-
-
-_MARGIN = 1.2  # measured over the compiler's count
-_SMALL = 64  # a problem whose masks, as numbers, fit so often into what there is needs no closer look
-
-
-def _refuse_if_too_large(problem: Problem, solver: Solver) -> None:
-    """Raise NotEnoughMemory before anything is allocated."""
-    least = tree_bytes(problem)
-    if isinstance(problem, Problem) and problem.arrangements is not None:
-        least += problem.arrangements.masks.size * problem.num_columns * problem.dtype.itemsize
-    available = available_bytes()
-    if available is not None and _SMALL * least > available:
-        refuse_beyond(available + tree_bytes(problem), memory_estimate(problem, solver), type(solver).__name__)

@@ -18,32 +18,43 @@ class Requirement(NamedTuple):
     """A property that a training problem may lack.
 
     Attributes:
-      argument: the argument of ``make_problem`` that decides it.
-      holds: whether a problem has the property; shapes, static fields and concrete numbers only.
-      got: what to show of a problem that lacks it.
-      expected: what to ask for, followed by "for" and the solver's name.
+      argument: the argument to name in the refusal.
+      holds: tells whether a problem has the property, from shapes, static fields and concrete numbers only.
+      got: the value to show in the refusal.
+      expected: the words after "expected" in the refusal. The solver's name follows.
+      remedy: the end of the refusal, in brackets, or nothing.
     """
 
     argument: str
     holds: Callable[[Problem], bool]
     got: Callable[[Problem], Any]
     expected: str
+    remedy: str = ""
 
 
 REQUIREMENTS: dict[str, Requirement] = {
     "cells": Requirement(
-        "arrangements",
+        "problem.arrangements",
         lambda p: p.arrangements is not None,
         lambda p: None,
-        "cells, from jaxcvx.enumerate_arrangements(X) or jaxcvx.sample_arrangements(key, X, num),",
+        "cells",
+        "from jaxcvx.enumerate_arrangements(X) or jaxcvx.sample_arrangements(key, X, num)",
     ),
     "smooth loss": Requirement(
-        "loss", lambda p: p.loss.is_smooth, lambda p: repr(p.loss.name), "a smooth loss (ConeADMM takes the others)"
+        "loss",
+        lambda p: p.loss.is_smooth,
+        lambda p: repr(p.loss.name),
+        "a smooth loss",
+        "ConeADMM takes every loss",
     ),
     "squared loss": Requirement("loss", lambda p: p.loss.is_quadratic, lambda p: repr(p.loss.name), "'squared'"),
     "no skip": Requirement("features", lambda p: not p.features.skip, lambda p: "a skip connection", "none"),
     "no free bias": Requirement(
-        "features", lambda p: not p.features.free_bias, lambda p: "FreeBias()", "Dense(bias=True), or no bias,"
+        "features",
+        lambda p: not p.features.free_bias,
+        lambda p: "FreeBias()",
+        "a penalised bias or none",
+        "Dense(bias=True) or Dense()",
     ),
     "positive beta": Requirement(
         "beta", lambda p: is_traced(p.beta) or float(p.beta) > 0, lambda p: float(p.beta), "a positive number"
@@ -61,4 +72,6 @@ def refuse_unmet(problem: Problem, requires: Iterable[str], solver: str) -> None
     """Raise InvalidInputError for the first requirement that the problem lacks."""
     for name in unmet(problem, requires):
         requirement = REQUIREMENTS[name]
-        raise invalid(requirement.argument, requirement.got(problem), f"{requirement.expected} for {solver}")
+        remedy = f" ({requirement.remedy})" if requirement.remedy else ""
+        expected = f"{requirement.expected} for {solver}{remedy}"
+        raise invalid(requirement.argument, requirement.got(problem), expected)

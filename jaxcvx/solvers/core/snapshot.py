@@ -1,4 +1,4 @@
-"""Where a solve stands between two blocks of steps: all that it takes to go on from there as if nothing had been."""
+"""Snapshots: the variables of a solve after a block of steps, from which it can be continued to the same bits."""
 
 from __future__ import annotations
 
@@ -9,21 +9,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.problems.training import Problem
-from jaxcvx.solvers.core.loop import Best, keep_best, new_history, run_block, start_as_best, status_at
+from jaxcvx.solvers.core.loop import (
+    Best,
+    Between,
+    after_first_check,
+    before_first_phase,
+    new_history,
+    phase_end,
+    run_block,
+    status_at,
+)
 from jaxcvx.solvers.core.protocol import Solver
 from jaxcvx.solvers.core.solution import History, Status
 
 
 class Snapshot(NamedTuple):
-    """The variables of the driver's loop after a block of steps, a pytree.
+    """The variables of the loop after a block of steps, a pytree. Files hold them by these names.
 
     Attributes:
       phase: index in ``solver.run_phases(problem)``.
-      state: of that phase's solver.
-      status: after the block, before any callback was asked.
-      before: steps of the phases before.
-      best: of the phases before, or None.
-      history: what the checks saw.
+      state: state of that phase's solver.
+      status: after the block, before the callbacks are asked.
+      before: steps of the phases before this one.
+      best: best result of the phases before this one; the start, where the solver keeps it; else None.
+      history: one entry per check.
       key: the random key that the solve was given, or None.
     """
 
@@ -35,12 +44,16 @@ class Snapshot(NamedTuple):
     history: History
     key: Any
 
+    def between(self) -> Between:
+        """The loop's variables at the start of this snapshot's phase, with the history up to now."""
+        return Between(self.status, self.before, self.best, self.history, self.state.params)
+
 
 class Saved(NamedTuple):
-    """What ``Hook.begin`` may return to have a solve go on from a snapshot.
+    """A saved snapshot. A callback's ``begin`` returns it to continue that solve.
 
-    ``params`` is the start where ``leaves`` (of :func:`to_leaves`) are not those of this solver: where another
-    version of a library lays out its state in another way.
+    ``leaves`` come from :func:`to_leaves`. If they do not fit this solver, because another version laid out its state
+    in another way, the solve starts from ``params``.
     """
 
     params: Any
@@ -48,7 +61,7 @@ class Saved(NamedTuple):
 
 
 def to_leaves(snapshot: Snapshot) -> dict[str, Any]:
-    """The arrays of a snapshot by their place in it: plain data, from which ``restore`` builds the snapshot again."""
+    """The arrays of a snapshot, keyed by their place in it. ``restore`` builds the snapshot from them again."""
     used = int(snapshot.history.count)
     step, objective, bound = (np.asarray(a)[:used] for a in snapshot.history[:3])
     history: Any = {"step": step, "objective": objective, "bound": bound}
@@ -56,9 +69,9 @@ def to_leaves(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def restore(problem: Problem, solver: Solver, leaves: dict[str, Any]) -> Snapshot | None:
-    """The snapshot that ``leaves`` came from, or None where their places, shapes or dtypes are not this solver's.
+    """The snapshot that ``leaves`` came from; None if their places, shapes or dtypes do not fit this solver.
 
-    Limits may have changed: the status is that of the solver's present ``tol`` and ``max_steps``.
+    The solver's ``tol`` and ``max_steps`` may have changed since. The status is computed from their present values.
     """
     phases, phase = solver.run_phases(problem), leaves.get(".phase")
     if phase is None or not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves.values()):
@@ -91,24 +104,21 @@ def _form(place: str, leaf: Any) -> tuple[Any, Any]:
 
 
 def _example(problem: Problem, solver: Solver, index: int, key: Any) -> Snapshot:
-    """A snapshot in phase ``index``, as the driver's loop would make it; only its structure is of use."""
+    """A snapshot in phase ``index`` of which only the structure is used."""
     params = solver.initial_params(problem, jax.random.key(0) if key is None else key)
     params = jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), params)
-    phases, best = solver.run_phases(problem), None
-    history, zero = new_history(problem, phases), jnp.asarray(0, jnp.int32)
-    for phase in phases[: index + 1]:
-        state = phase.init(problem, key, params)
+    between, zero = before_first_phase(problem, solver, params), jnp.asarray(0, jnp.int32)
+    for phase in solver.run_phases(problem)[: index + 1]:
+        state = phase.init(problem, key, between.params)
         state, status = run_block(problem, phase, state, zero, jnp.ones((), bool))
-        if best is None and solver.keeps_better_start:
-            best = start_as_best(state.objective, state.params)
-        snapshot = Snapshot(zero, state, status, zero, best, history, key)
-        best = keep_best(best, state, phase.finish(problem, state))
-        params = best.params
+        between = after_first_check(between, solver, state.objective, state.params)
+        snapshot = Snapshot(zero, state, status, zero, between.best, between.history, key)
+        between = phase_end(between, state, status, phase.finish(problem, state))
     return snapshot
 
 
 def _fitted(history: History, empty: History) -> History:
-    """A history in the room that the present limits give."""
+    """A history with as many entries as the present limits allow."""
     count = min(int(history.count), empty.step.shape[0], history.step.shape[0])
     filled = [np.array(a) for a in empty[:3]]
     for new, old in zip(filled, history[:3], strict=True):

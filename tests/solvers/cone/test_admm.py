@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.solvers.test_proximal_gradient import HARD, hard_data, problem_of
 
 from jaxcvx import (
     ConeADMM,
@@ -35,6 +34,7 @@ from tests.helpers import (
     network_value,
     spiral_data,
 )
+from tests.solvers.gated.test_proximal_gradient import HARD, hard_data, problem_of
 
 N, D, P = 20, 3, 12
 SOLVER = ConeADMM(tol=1e-8)

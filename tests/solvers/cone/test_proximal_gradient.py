@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from tests.solvers.test_proximal_gradient import problem_of
 
 import jaxcvx
 from jaxcvx import ConeADMM, Status, make_problem, solve
 from jaxcvx.solvers.cone.proximal_gradient import ConeProximal
 from tests.helpers import cone_optimum, gaussian_data
+from tests.solvers.gated.test_proximal_gradient import problem_of
 
 
 def test_optimum_is_clarabels_and_every_point_is_feasible():

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.solvers.test_proximal_gradient import hard_data
-from tests.solvers.test_proximal_gradient import problem_of as hard_problem
 
 from jaxcvx import ConeADMM, ConvFlatten, ConvPool, Dense, Status, make_problem, sample_arrangements, solve
 from jaxcvx.solvers.cone import ssnal as cone_newton
 from jaxcvx.solvers.cone.program import cone_program
 from jaxcvx.solvers.cone.ssnal import ConeNewton, _direction
 from tests.helpers import cone_optimum, distinct_cells, gaussian_data
+from tests.solvers.gated.test_proximal_gradient import hard_data
+from tests.solvers.gated.test_proximal_gradient import problem_of as hard_problem
 
 
 def problem_of(c: int = 1):

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.solvers.test_proximal_gradient import problem_of
 
 from jaxcvx import Status
-from jaxcvx.solvers.core.loop import keep_best, next_status, run, start_as_best
+from jaxcvx.solvers.core.loop import Between, after_first_check, phase_end, phase_start, run
 from jaxcvx.solvers.core.protocol import Solver
 from jaxcvx.solvers.core.solution import Outcome
 from tests.helpers import gaussian_data
+from tests.solvers.gated.test_proximal_gradient import problem_of
 
 
 class _State(NamedTuple):
@@ -118,25 +118,36 @@ def test_a_better_start_comes_back(problem):
     assert float(done.outcome.params) == 1.0 and int(done.num_steps) == 5
 
 
-def test_next_status_goes_on_unless_the_solve_has_ended():
+def between(status: Status, **changes) -> Between:
+    return Between(jnp.asarray(status, jnp.int32), jnp.asarray(0), None, None, jnp.ones(()))._replace(**changes)
+
+
+def test_a_phase_runs_unless_the_solve_has_failed_or_met_its_tolerance():
     rough, fine = Halving(tol=1e-2), Halving(tol=1e-6)
-    status = {name: jnp.asarray(value, jnp.int32) for name, value in Status.__members__.items()}
-    assert int(next_status(status["CONVERGED"], rough, fine)) == Status.RUNNING
-    assert int(next_status(status["CONVERGED"], fine, rough)) == Status.CONVERGED
-    assert int(next_status(status["MAX_STEPS"], rough, fine)) == Status.RUNNING
-    for name in ("DIVERGED", "INVALID_INPUT", "STOPPED"):
-        assert int(next_status(status[name], rough, fine)) == Status[name]
+
+    def next_status(status, last, solver):
+        return int(phase_start(between(status), solver, last).status)
+
+    assert next_status(Status.CONVERGED, rough, fine) == Status.RUNNING
+    assert next_status(Status.CONVERGED, fine, rough) == Status.CONVERGED
+    assert next_status(Status.MAX_STEPS, rough, fine) == Status.RUNNING
+    assert next_status(Status.INVALID_INPUT, None, fine) == Status.INVALID_INPUT
+    for failed in (Status.DIVERGED, Status.INVALID_INPUT, Status.STOPPED):
+        assert next_status(failed, rough, fine) == failed
 
 
-def test_keep_best_takes_params_by_objective_and_dual_by_bound():
-    one = jnp.ones(())
+def test_phase_end_takes_params_by_objective_and_dual_by_bound():
+    one, status = jnp.ones(()), jnp.asarray(Status.MAX_STEPS)
     state = _State(one, jnp.asarray(3), one, jnp.asarray(5.0), jnp.asarray(2.0))
-    best = keep_best(start_as_best(jnp.asarray(4.0), 10 * one), state, Outcome(20 * one, 30 * one))
-    assert (float(best.objective), float(best.params)) == (4.0, 10.0)
-    assert (float(best.bound), float(best.dual)) == (2.0, 30.0)
+    start = after_first_check(between(Status.RUNNING), Halving(), jnp.asarray(4.0), 10 * one)
+    now = phase_end(start, state, status, Outcome(20 * one, 30 * one))
+    assert (float(now.best.objective), float(now.best.params)) == (4.0, 10.0)
+    assert (float(now.best.bound), float(now.best.dual)) == (2.0, 30.0)
+    assert (int(now.total), int(now.status), float(now.params)) == (3, Status.MAX_STEPS, 10.0)
     lower = state._replace(objective=jnp.asarray(3.0), bound=jnp.asarray(1.0))
-    best = keep_best(best, lower, Outcome(40 * one, 50 * one))
-    assert (float(best.objective), float(best.params)) == (3.0, 40.0)
-    assert (float(best.bound), float(best.dual)) == (2.0, 30.0)
+    now = phase_end(now, lower, status, Outcome(40 * one, 50 * one))
+    assert (float(now.best.objective), float(now.best.params)) == (3.0, 40.0)
+    assert (float(now.best.bound), float(now.best.dual)) == (2.0, 30.0)
     unmoved = lower._replace(step=jnp.asarray(0), objective=jnp.asarray(0.0), bound=jnp.asarray(9.0))
-    assert float(keep_best(best, unmoved, Outcome(60 * one, 70 * one)).params) == 40.0
+    assert int(now.total) == 6
+    assert float(phase_end(now, unmoved, status, Outcome(60 * one, 70 * one)).params) == 40.0

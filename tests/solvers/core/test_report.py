@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.solvers.test_proximal_gradient import problem_of
 
 from jaxcvx import CopositiveADMM, ProximalGradient, Status, solve
 from jaxcvx.solvers.core.loop import Run, run
 from jaxcvx.solvers.core.report import summarise, summarise_on_host
 from jaxcvx.solvers.core.solution import History, Outcome
 from tests.helpers import gaussian_data, network_value
+from tests.solvers.gated.test_proximal_gradient import problem_of
 
 SOLVER = ProximalGradient(tol=1e-8)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from tests.solvers.test_proximal_gradient import problem_of
 
 from jaxcvx import GradientDescent, ProximalGradient, Status, solve
 from jaxcvx.solvers.core import driver, snapshot
 from jaxcvx.solvers.core.snapshot import restore
 from tests.helpers import gaussian_data
+from tests.solvers.gated.test_proximal_gradient import problem_of
 
 SOLVER = ProximalGradient(tol=1e-9, phases="accelerated", check_every=5)
 

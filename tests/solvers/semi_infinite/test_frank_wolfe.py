@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from tests.solvers.test_column_generation import planted_instance
 
 from jaxcvx import (
     ColumnGeneration,
@@ -18,6 +17,7 @@ from jaxcvx import (
     solve,
 )
 from tests.helpers import gaussian_data
+from tests.solvers.semi_infinite.test_column_generation import planted_instance
 
 RADIUS = 66.38986  # of the optimum of the planted instance
 

@@ -9,7 +9,7 @@ import pytest
 
 import jaxcvx
 from jaxcvx.numerics import memory
-from jaxcvx.solvers.core import driver
+from jaxcvx.solvers.core import memory_estimate as estimate_module
 
 SHAPE = jax.ShapeDtypeStruct
 
@@ -59,13 +59,13 @@ def test_what_does_not_fit_is_refused_with_advice(monkeypatch):
     problem, solver = small_problem(), jaxcvx.ProximalGradient()
     need = problem.memory_estimate(solver)
     held = memory.tree_bytes(problem)  # in memory already, so not needed again
-    monkeypatch.setattr(driver, "available_bytes", lambda: need - held - 1)
+    monkeypatch.setattr(estimate_module, "available_bytes", lambda: need - held - 1)
     with pytest.raises(jaxcvx.NotEnoughMemory, match="ProximalGradient needs .*fewer cells") as caught:
         jaxcvx.solve(problem, solver)
     assert isinstance(caught.value, MemoryError)
-    monkeypatch.setattr(driver, "available_bytes", lambda: need - held)
+    monkeypatch.setattr(estimate_module, "available_bytes", lambda: need - held)
     assert jaxcvx.solve(problem, solver).converged
-    monkeypatch.setattr(driver, "available_bytes", lambda: None)  # unknown: nothing is refused
+    monkeypatch.setattr(estimate_module, "available_bytes", lambda: None)  # unknown: nothing is refused
     assert jaxcvx.solve(problem, solver).converged
 
 
