@@ -10,7 +10,7 @@ constraint ``sum_i R_i = 0`` as well, and ||u|| leaves the bias out: then every 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -85,6 +85,39 @@ def _reported(problem: Problem, bound: Scalar) -> Scalar:
     """The bound, or the dual value at R = 0, which is feasible always; NaN in the data must claim nothing."""
     zero = problem.loss.dual_value(jnp.zeros_like(problem.Y), problem.Y)
     return jnp.fmax(jnp.where(jnp.isfinite(bound), bound, -jnp.inf), zero)
+
+
+def dual_residuals(problem: Problem, F: Float[Array, "n c"], dual: Array | None = None) -> list[Array]:
+    """Dual residuals to bound from: that of the predictions F, and the solver's own if there is one.
+
+    Args:
+      problem: data and loss.
+      F: predictions; their residual is minus the loss's gradient.
+      dual: another residual (n, c), which need not lie in the dual objective's domain; or None.
+    """
+    residuals = [-problem.loss.grad(F, problem.Y)]
+    if dual is not None:
+        residuals.append(problem.loss.project_dual(dual, problem.Y))
+    return [feasible_residual(problem, R) for R in residuals]
+
+
+def bound_from_residuals(
+    problem: Problem, network: Network, residuals: Sequence[Array], norms: Sequence[Any], *, masked: bool = True
+) -> Scalar:
+    """The largest of the bounds that several residuals prove. It is below the objective of ``network`` too.
+
+    Args:
+      problem: data, loss, beta.
+      network: the bound covers its neurons, wherever they lie.
+      residuals: dual residuals, each (n, c), as for :func:`proved_bound`.
+      norms: one per residual: a bound on ``||R^T (Z u)_+||`` over all other unit neurons u that the bound covers.
+      masked: as for :func:`proved_bound`.
+    """
+    bounds = [
+        proved_bound(problem, R, jnp.maximum(norm, atom_dual_norm(network, problem, R)), masked=masked)
+        for R, norm in zip(residuals, norms, strict=True)
+    ]
+    return jnp.max(jnp.stack(bounds))
 
 
 def best_bound(problem: Problem, F: Float[Array, "n c"], dual_norm: Callable[[Array], Scalar]) -> Scalar:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.certificates.certificate import Certificate, make_certificate
-from jaxcvx.certificates.dual import atom_dual_norm, feasible_residual, proved_bound, scaled_bound
+from jaxcvx.certificates.dual import atom_dual_norm, bound_from_residuals, dual_residuals, scaled_bound
 from jaxcvx.networks.network import Network, objective_on_host
 from jaxcvx.pricing.branch_and_bound import price_branch
 from jaxcvx.pricing.oracles import MultistartPricer, Pricer, heuristic_norm
@@ -30,17 +30,13 @@ def certify_priced(
       num: neurons that the pricer was asked for before, so that nothing is compiled anew.
       num_starts: how many of them.
     """
-    own_residual = feasible_residual(problem, -problem.loss.grad(network(problem.X), problem.Y))
+    residuals = dual_residuals(problem, network(problem.X), dual)
     upper = float(objective_on_host(network, problem))
     if pricer.exact:
-        residuals = [own_residual]
-        if dual is not None:
-            residuals.append(feasible_residual(problem, problem.loss.project_dual(dual, problem.Y)))
-        bounds = []
-        for R in residuals:
-            norm = jnp.maximum(pricer(problem, R, None, None, num).upper, atom_dual_norm(network, problem, R))
-            bounds.append(float(proved_bound(problem, R, norm, masked=False)))
-        return make_certificate(upper, max(bounds), pricer.scope)
+        norms = [pricer(problem, R, None, None, num).upper for R in residuals]
+        lower = bound_from_residuals(problem, network, residuals, norms, masked=False)
+        return make_certificate(upper, lower, pricer.scope)
+    own_residual = residuals[0]
     assert isinstance(pricer, MultistartPricer)
     found = heuristic_norm(problem, own_residual, key, network.hidden, num_starts)
     own = atom_dual_norm(network, problem, own_residual)
@@ -49,5 +45,5 @@ def certify_priced(
         return make_certificate(upper, -np.inf, "heuristic", estimate)
     lifted = problem.readout.lift(own_residual)
     branched = price_branch(problem.rows, lifted, incumbent=network.hidden, max_nodes=pricer.branch_nodes)
-    lower = proved_bound(problem, own_residual, jnp.maximum(branched.upper, own), masked=False)
+    lower = bound_from_residuals(problem, network, [own_residual], [branched.upper], masked=False)
     return make_certificate(upper, lower, "global" if branched.exact else "relaxation", estimate)

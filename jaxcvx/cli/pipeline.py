@@ -17,7 +17,7 @@ from jaxcvx.arrangements.sample import sample_arrangements
 from jaxcvx.callbacks.checkpoint import Checkpoint
 from jaxcvx.certificates.beta_max import beta_max
 from jaxcvx.certificates.certificate import Certificate, bound_scope, make_certificate
-from jaxcvx.certificates.dual import atom_dual_norm, proved_bound, relaxed_dual_norm
+from jaxcvx.certificates.dual import bound_from_residuals, relaxed_dual_norm
 from jaxcvx.cli.model import Preprocessing
 from jaxcvx.cli.tabular import Schema
 from jaxcvx.datasets import Dataset
@@ -321,11 +321,8 @@ def _value(problem: Problem, network: Network) -> float:
 
 @jax.jit
 def _bounds(problem: Problem, network: Network, residuals: Any) -> tuple[Any, Any]:
-    def bound(R):
-        norm = jnp.maximum(relaxed_dual_norm(problem.operator.carefully(), R), atom_dual_norm(network, problem, R))
-        return proved_bound(problem, R, norm)
-
-    return network_objective(network, problem), jnp.max(jax.lax.map(bound, residuals))
+    norms = jax.lax.map(lambda R: relaxed_dual_norm(problem.operator.carefully(), R), residuals)
+    return network_objective(network, problem), bound_from_residuals(problem, network, residuals, norms)
 
 
 def _certify(problem: Problem, network: Network, solution: Solution) -> Certificate:

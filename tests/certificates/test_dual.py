@@ -252,3 +252,21 @@ def test_bounds_are_rounded_down_in_float32():
         R = jnp.asarray(rng.standard_normal((10, 1)) + 0.3 * np.asarray(problem.Y), jnp.float32)
         bound = scaled_bound(single, R, gated_norm(single.operator, R))
         assert bound.dtype == jnp.float32 and float(bound) <= optimum
+
+
+@pytest.mark.parametrize("loss", ["squared", "hinge"])
+def test_bound_from_residuals_is_the_best_that_holds_for_the_network_too(loss):
+    problem, _ = gated_case(loss)
+    rng = np.random.default_rng(0)
+    network = Network(jnp.asarray(rng.standard_normal((3, 2))), jnp.asarray(rng.standard_normal((3, 1))))
+    F = network(problem.X)
+    residuals = dual.dual_residuals(problem, F, jnp.asarray(rng.standard_normal(problem.Y.shape)))
+    assert len(residuals) == 2 and len(dual.dual_residuals(problem, F)) == 1
+    np.testing.assert_array_equal(residuals[0], -problem.loss.grad(F, problem.Y))
+    for norms in ([0.0, 0.0], [gated_norm(problem.operator, R) for R in residuals]):  # 0: the network's neurons decide
+        separate = [
+            float(dual.proved_bound(problem, R, jnp.maximum(norm, atom_norm(network, problem, R))))
+            for R, norm in zip(residuals, norms, strict=True)
+        ]
+        together = float(dual.bound_from_residuals(problem, network, residuals, norms))
+        assert together == pytest.approx(max(separate), rel=1e-14)

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.certificates.dual import (
-    atom_dual_norm,
-    proved_bound,
+    bound_from_residuals,
+    dual_residuals,
     relaxed_dual_norm,
     scaled_bound,
     search_cones,
@@ -190,17 +190,14 @@ def evaluate_cone(problem: Problem, outcome: Outcome, grouping: str) -> Parts:
     V, W = outcome.params
     Q = stack((V, W))
     network = network_from_cone(problem, V, W)
-    residuals = [-problem.loss.grad(program.forward(Q), problem.Y)]
-    if outcome.dual is not None:
-        residuals.append(problem.loss.project_dual(outcome.dual, problem.Y))
-    own, lower = [], []
+    residuals = dual_residuals(problem, program.forward(Q), outcome.dual)
+    own, norms = [], []
     operator, grouping = program.operator.carefully(), "shared" if program.shared else "per-output"
     live = jnp.any((V != 0) | (W != 0), axis=(1, 2))[: operator.num_cells]  # where the norm is beta at a solution
     rows = None
     for R in residuals:
         norm, rows = search_cones(operator, R, grouping, rows=rows, first=live)
         own.append(scaled_bound(problem, R, norm))
-        cells = norm if problem.num_columns == 1 else relaxed_dual_norm(operator, R)
-        lower.append(proved_bound(problem, R, jnp.maximum(cells, atom_dual_norm(network, problem, R))))
-    best, best_lower = (jnp.max(jnp.stack(bounds)) for bounds in (own, lower))
-    return Parts(network, program.objective(problem, Q), best, best_lower)
+        norms.append(norm if problem.num_columns == 1 else relaxed_dual_norm(operator, R))
+    lower = bound_from_residuals(problem, network, residuals, norms)
+    return Parts(network, program.objective(problem, Q), jnp.max(jnp.stack(own)), lower)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxcvx.certificates.dual import atom_dual_norm, proved_bound
+from jaxcvx.certificates.dual import bound_from_residuals
 from jaxcvx.networks.network import Network, balance
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.norms import group_norms
@@ -168,10 +168,7 @@ def evaluate_relaxed(problem: Problem, outcome: Outcome, tol: float = 1e-9) -> P
     network = round_relaxed(problem, blocks.U, tol)
     duals = [Dual(problem.Y - problem.operator.forward(blocks.V), outcome.dual.S), outcome.dual]
     duals.append(fit_multipliers(problem, Dual(problem.Y - network(problem.X), outcome.dual.S)))
-    own, lower = [], []
-    for dual in duals:
-        own.append(relaxed_bound(problem, dual))
-        price = jnp.maximum(training_dual_norm(problem, dual), atom_dual_norm(network, problem, dual.R))
-        lower.append(proved_bound(problem, dual.R, price))
-    best, best_lower = (jnp.max(jnp.stack(bounds)) for bounds in (own, lower))
-    return Parts(network, relaxed_objective(problem, blocks), best, best_lower)
+    bounds = [relaxed_bound(problem, dual) for dual in duals]
+    norms = [training_dual_norm(problem, dual) for dual in duals]
+    lower = bound_from_residuals(problem, network, [dual.R for dual in duals], norms)
+    return Parts(network, relaxed_objective(problem, blocks), jnp.max(jnp.stack(bounds)), lower)

@@ -17,7 +17,7 @@ import numpy as np
 from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float
 
-from jaxcvx.certificates.dual import atom_dual_norm, gated_dual_norm, proved_bound, scaled_bound
+from jaxcvx.certificates.dual import bound_from_residuals, dual_residuals, gated_dual_norm, scaled_bound
 from jaxcvx.networks.network import Network
 from jaxcvx.numerics.implicit import Optimality
 from jaxcvx.operators.cells import CellOperator
@@ -57,17 +57,12 @@ def evaluate_gated(
     """
     operator = problem.operator
     F = operator.forward(outcome.params)
-    candidates = [-problem.loss.grad(F, problem.Y)]
-    if outcome.dual is not None:
-        candidates.append(problem.loss.project_dual(outcome.dual, problem.Y))
     network = round_gated(problem, outcome.params, room)
-    bounds, lower = [], []
-    for R in candidates:
-        norm = dual_norm(operator.carefully(), R)
-        bounds.append(scaled_bound(problem, R, norm))
-        lower.append(proved_bound(problem, R, jnp.maximum(norm, atom_dual_norm(network, problem, R))))
-    best, best_lower = (jnp.max(jnp.stack(b)) for b in (bounds, lower))
-    return Parts(network, objective(problem, outcome.params, F), best, best_lower)
+    residuals = dual_residuals(problem, F, outcome.dual)
+    norms = [dual_norm(operator.carefully(), R) for R in residuals]
+    bounds = [scaled_bound(problem, R, norm) for R, norm in zip(residuals, norms, strict=True)]
+    lower = bound_from_residuals(problem, network, residuals, norms)
+    return Parts(network, objective(problem, outcome.params, F), jnp.max(jnp.stack(bounds)), lower)
 
 
 def live_room(problem: Problem, W: Blocks) -> int | None:
