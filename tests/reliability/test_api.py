@@ -1,4 +1,4 @@
-"""The public names and their arguments are those of api.txt: no change goes unseen.
+"""The public names and their arguments are those of api.txt: every change is seen.
 
 After a change that is meant: ``python -m tests.reliability.test_api`` writes the file anew.
 """
@@ -19,7 +19,10 @@ MODULES = (jaxcvx, jaxcvx.errors, jaxcvx.estimators, jaxcvx.flax, jaxcvx.paralle
 
 
 def describe(name: str, value: object) -> list[str]:
-    """A name with its arguments (those with defaults marked), and a class's public attributes."""
+    """A name with its arguments (those with defaults marked), and a class's public attributes.
+
+    Attributes inherited from the package's own base classes are listed too: one that moves to a base is not lost.
+    """
     if not callable(value):
         return [f"{name}: {type(value).__name__}"]
     try:
@@ -31,7 +34,9 @@ def describe(name: str, value: object) -> list[str]:
     shown = [f"{marks.get(p.kind, '')}{p.name}{'' if p.default is p.empty else '='}" for p in parameters]
     lines = [f"{name}({', '.join(shown)})"]
     if inspect.isclass(value):
-        for attribute, member in sorted(vars(value).items()):
+        own_bases = [base for base in reversed(value.__mro__) if base.__module__.split(".")[0] == "jaxcvx"]
+        members = {attribute: member for base in own_bases for attribute, member in vars(base).items()}
+        for attribute, member in sorted(members.items()):
             if not attribute.startswith("_") and isinstance(member, types.FunctionType | property | classmethod):
                 lines.append(f"{name}.{attribute}")
     return lines
