@@ -1,1 +1,1 @@
-"""Analyses built on solvers through their protocol only."""
+"""Analyses of problems, solutions and trajectories. They use solvers only through the solver protocol."""

@@ -1,7 +1,7 @@
 """Samples on a line with free biases: splines, extreme neurons, kernels, and the least-norm classifier.
 
-There the extreme points of the set of activations are neurons with their kink at a sample, so the network of least
-norm that interpolates is a linear spline, and its norm is a formula.
+For such samples the extreme points of the set of activations are neurons whose kink lies at a sample. Therefore the
+interpolating network of least norm is a linear spline, and a formula gives its norm.
 
 Sources: T. Ergen and M. Pilanci, JMLR 22 (2021), lemma 6, corollary 5 and theorem 11; the norm of a function of one
 variable is P. Savarese, I. Evron, D. Soudry and N. Srebro's, "How do infinite width bounded norm networks look
@@ -28,9 +28,10 @@ from jaxcvx.solvers.semi_infinite.master import Cuts, cleaned, cuts_network, fit
 
 
 def spline_rnorm(a: Any, y: Any) -> Float[Array, ""]:
-    """Least ``sum_j |u_j| |v_j|`` of a network with free biases through the points (a_i, y_i), without a solver.
+    """Compute the least ``sum_j |u_j| |v_j|`` of a network with free biases through the points (a_i, y_i).
 
-    ``max(TV, |s_first + s_last|)`` with s the slopes of the linear spline and TV the sum of their changes.
+    It is ``max(TV, |s_first + s_last|)``, where s are the slopes of the linear spline through the points and TV is the
+    sum of the absolute changes of slope. No solver is needed.
 
     Args:
       a: (n,) distinct places, in any order, at least two.
@@ -38,6 +39,11 @@ def spline_rnorm(a: Any, y: Any) -> Float[Array, ""]:
 
     Raises:
       InvalidInputError: equal places, fewer than two, or shapes that do not fit.
+
+    Example:
+      >>> import jaxcvx
+      >>> float(jaxcvx.spline_rnorm([0.0, 1.0, 2.0], [0.0, 1.0, 0.0]))
+      2.0
     """
     a, y = (as_real_matrix(name, value, 1) for name, value in (("a", a), ("y", y)))
     if a.shape != y.shape or len(a) < 2:
@@ -51,13 +57,18 @@ def spline_rnorm(a: Any, y: Any) -> Float[Array, ""]:
 
 
 def line_neurons(X: Any) -> Float[Array, "m p"]:
-    """The 2n extreme neurons (u, b) of samples on a line: ``u = +-direction``, ``b = -u^T x_i``.
+    """Compute the 2n extreme neurons (u, b) of samples on a line: ``u = +-direction``, ``b = -u^T x_i``.
 
     Args:
       X: (n, d) samples whose differences have rank at most one (one feature, or rank-one data).
 
     Raises:
       InvalidInputError: the samples are not on a line.
+
+    Example:
+      >>> import jaxcvx
+      >>> (jaxcvx.line_neurons([[0.0], [1.0]]) + 0.0).tolist()
+      [[1.0, 0.0], [1.0, -1.0], [-1.0, 0.0], [-1.0, 1.0]]
     """
     X = as_real_matrix("X", X)
     host = np.asarray(X, np.float64)
@@ -65,19 +76,26 @@ def line_neurons(X: Any) -> Float[Array, "m p"]:
         raise invalid("X", "samples that are not on a line", "one feature, or rank-one data")
     u = np.asarray(sort_line(host).direction, np.float64)
     place = (host @ u)[:, None]
-    both = [np.concatenate([np.broadcast_to(s * u, host.shape), -s * place], axis=1) for s in (1, -1)]
-    return jnp.asarray(np.concatenate(both), X.dtype)
+    signed = [np.concatenate([np.broadcast_to(s * u, host.shape), -s * place], axis=1) for s in (1, -1)]
+    return jnp.asarray(np.concatenate(signed), X.dtype)
 
 
 def line_kernel(X: Any) -> Float[Array, "n m"]:
-    """Activations of the extreme neurons: for one feature ``[(x_i - x_j)_+, (x_j - x_i)_+]``, theorem 11's kernel."""
+    """Activations of the extreme neurons. For one feature they are ``[(x_i - x_j)_+, (x_j - x_i)_+]`` (theorem 11).
+
+    Example:
+      >>> import jaxcvx
+      >>> jaxcvx.line_kernel([[0.0], [2.0]]).tolist()
+      [[0.0, 0.0, 0.0, 2.0], [2.0, 0.0, 0.0, 0.0]]
+    """
     return jax.nn.relu(FreeBias().matrix(as_real_matrix("X", X)) @ line_neurons(X).T)
 
 
 def l1_classifier(X: Any, y: Any, beta: Any) -> Network:
-    """The globally optimal hinge-loss network for samples on a line: an l1-norm support vector machine on the kernel.
+    """Compute the globally optimal hinge-loss network for samples on a line.
 
-    ``min_{w, c}  sum_i max(0, 1 - y_i (K w + c)_i) + beta ||w||_1``, a linear program, with K from :func:`line_kernel`.
+    It is an l1-norm support vector machine on the kernel K of :func:`line_kernel`, a linear program:
+    ``min_{w, c}  sum_i max(0, 1 - y_i (K w + c)_i) + beta ||w||_1``. Works only outside jit.
 
     Args:
       X: (n, d) samples on a line.
@@ -85,7 +103,15 @@ def l1_classifier(X: Any, y: Any, beta: Any) -> Network:
       beta: weight decay, positive.
 
     Returns:
-      A network with :class:`jaxcvx.FreeBias`. For use outside jit.
+      A network with :class:`jaxcvx.FreeBias`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxcvx
+      >>> X = jnp.array([[0.0], [1.0], [2.0]])
+      >>> network = jaxcvx.l1_classifier(X, [1, -1, 1], beta=0.1)
+      >>> [round(float(f), 3) for f in network(X)[:, 0]]
+      [1.0, -1.0, 1.0]
     """
     problem = make_problem(X, y, beta, loss="hinge", features=FreeBias())
     if problem.num_outputs != 1:
@@ -93,6 +119,6 @@ def l1_classifier(X: Any, y: Any, beta: Any) -> Network:
     with double_precision():
         work = to_double(problem)
         neurons = line_neurons(work.X)
-        nothing = Cuts(neurons, jnp.zeros((len(neurons), 1)), jnp.zeros(1), work.Y)
-        network = prune(cuts_network(work, cleaned(work, fit_cuts(work, nothing))))
+        unfitted = Cuts(neurons, jnp.zeros((len(neurons), 1)), jnp.zeros(1), work.Y)
+        network = prune(cuts_network(work, cleaned(work, fit_cuts(work, unfitted))))
     return jax.tree.map(lambda a: jnp.asarray(np.asarray(a), problem.X.dtype), network)

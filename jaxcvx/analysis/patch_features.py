@@ -1,8 +1,10 @@
-"""Convolutional features with filters that are not trained: extreme points of the set of random patches.
+"""Convolutional features with filters that are not trained: extreme points of a set of random patches.
+
+The patches are normalised and whitened. The filter of a patch is the neuron that this patch activates more than any
+other patch does (lemma 7). Convolution, ReLU and pooling then give features for a convex head.
 
 Source: T. Ergen and M. Pilanci, "Convex geometry and duality of over-parameterized neural networks", JMLR 22 (2021),
-algorithm 2 (Convex-RF): random patches, normalised and whitened; the filter of each patch is the neuron that no other
-patch activates as much (lemma 7); convolution, ReLU and pooling give features for a convex head.
+algorithm 2 (Convex-RF).
 """
 
 from __future__ import annotations
@@ -24,15 +26,24 @@ from jaxcvx.numerics.validation import as_real_matrix
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PatchFeatures:
-    """``images -> pool(relu(normalise(patches) @ filters + bias))``; a pytree, works under jit and vmap.
+    """The map ``images -> pool(relu(normalise(patches) @ filters + bias))``. It is a pytree; works under jit and vmap.
 
     Attributes:
-      filters: (h, m) filters for normalised patches of h = height * width * channels numbers, whitening in them.
-      bias: (m,) added before the ReLU.
-      floor: added to the variance of a patch, in squared units of the images.
+      filters: (h, m) filters for normalised patches of h = height * width * channels numbers. The whitening of the
+        patches is part of the filters.
+      bias: (m,) number added before the ReLU.
+      floor: number added to the variance of a patch, in squared units of the images.
       filter_shape: static; height and width of the patches.
       stride: static; step between patches.
-      pool: static; the positions are cut into pool x pool regions, and the largest value of each is kept.
+      pool: static; the positions are divided into pool x pool regions. The largest value of each region is kept.
+
+    Example:
+      >>> import jax
+      >>> import jaxcvx
+      >>> images = jax.random.normal(jax.random.key(0), (4, 6, 6))
+      >>> features = jaxcvx.fit_patch_features(jax.random.key(1), images, 5, filter_shape=(2, 2))
+      >>> features(images).shape == (4, 2 * 2 * features.num_filters)
+      True
     """
 
     filters: Float[Array, "h m"]
@@ -48,7 +59,7 @@ class PatchFeatures:
         return self.filters.shape[1]
 
     def __call__(self, images: Float[Array, "n H W *ch"]) -> Float[Array, "n f"]:
-        """Features (n, pool * pool * m), regions in row-major order and filters last.
+        """Compute the features (n, pool * pool * m). The regions are in row-major order, the filters vary fastest.
 
         Args:
           images: (n, H, W) or (n, H, W, channels).
@@ -73,7 +84,7 @@ class PatchFeatures:
 
 
 def normalise(patches: Float[Array, "k h"], floor: Any) -> Float[Array, "k h"]:
-    """Every patch less its mean, over the root of its variance plus ``floor``."""
+    """Subtract from every patch its mean, and divide it by the square root of (its variance + ``floor``)."""
     centred = patches - jnp.mean(patches, axis=1, keepdims=True)
     return centred / jnp.sqrt(jnp.mean(centred**2, axis=1, keepdims=True) + floor)
 
@@ -90,26 +101,37 @@ def fit_patch_features(
     zca: float | None = 0.1,
     threshold: float = 0.0,
 ) -> PatchFeatures:
-    """Filters from random patches of the images; nothing is trained, and no label is used.
+    """Choose filters from random patches of the images. Nothing is trained, and no label is used.
 
-    With z_i the normalised, whitened patches that were drawn, filter i is the unit vector u_i along ``z_i`` less
-    its best approximation by a convex combination of the other patches. Patches that are no vertices of the
-    hull of all have none; they are left out, so that there may be fewer filters than asked for.
+    Let z_i be the drawn patches after normalisation and whitening. Filter i is the unit vector u_i along ``z_i`` minus
+    the nearest convex combination of the other patches. A patch that is not a vertex of the hull of all patches gives
+    no filter. Therefore there may be fewer filters than ``num_filters``.
 
     Args:
-      key: draws the patches.
+      key: random key that draws the patches.
       images: (n, H, W) or (n, H, W, channels).
       num_filters: number of patches drawn, at least 2.
       filter_shape: height and width of a patch.
-      stride: step between the patches, in drawing them and in the features.
-      pool: regions on a side, over each of which the largest activation is kept.
-      floor: added to the variance of each patch, relative to the variance of all pixels.
-      zca: patches are whitened by ``(C + zca * mean eigenvalue * I)^(-1/2)``, C their covariance; None for none.
-      threshold: share of the lemma's bias ``b_i = min_{j != i} -z_j^T u_i`` that is used: with 1 no patch that was
-        drawn activates two filters, with 0 filters have no bias and features are dense.
+      stride: step between the patches, both for drawing them and for the features.
+      pool: number of regions along each side of an image. The largest activation of each region is kept.
+      floor: number added to the variance of each patch, relative to the variance of all pixels.
+      zca: patches are whitened by ``(C + zca * mean eigenvalue * I)^(-1/2)``, C their covariance. None: not whitened.
+      threshold: factor of the lemma's bias ``b_i = min_{j != i} -z_j^T u_i``. With 1 no drawn patch activates two
+        filters; with 0 the filters have no bias and the features are dense.
+
+    Returns:
+      The features, as a function of images.
 
     Raises:
-      InvalidInputError, InvalidTypeError: naming the argument; also where the images' patches are all constant.
+      InvalidInputError, InvalidTypeError: a bad argument, or images whose patches are all constant.
+
+    Example:
+      >>> import jax
+      >>> import jaxcvx
+      >>> images = jax.random.normal(jax.random.key(0), (4, 6, 6))
+      >>> features = jaxcvx.fit_patch_features(jax.random.key(1), images, 5, filter_shape=(2, 2))
+      >>> features.filters.shape == (4, features.num_filters)
+      True
     """
     images = _with_channels(as_real_matrix("images", images, (3, 4)))
     for name, value, least in (("num_filters", num_filters, 2), ("stride", stride, 1), ("pool", pool, 1)):
@@ -136,7 +158,7 @@ def fit_patch_features(
     features = PatchFeatures(
         whiten @ hidden[:, :-1].T, threshold * hidden[:, -1], absolute, shape, int(stride), int(pool)
     )
-    features(images[:1])  # raises where the images are too small
+    features(images[:1])  # raises if the images are too small
     return features
 
 
@@ -147,11 +169,11 @@ def _with_channels(images: Any) -> Array:
 
 
 def _draw_patches(key: Any, images: Array, num: int, shape: tuple[int, int], stride: int) -> Array:
-    """``num`` distinct patches that are not constant (or all there are), each image as likely as another."""
+    """Draw ``num`` distinct patches that are not constant, or fewer if there are not so many."""
     rows, cols = output_positions(images.shape[1:3], shape, (stride, stride), "VALID")
     host = np.asarray(images)
     which, place = jax.random.split(key)
-    count = 20 * num  # many are blank or drawn twice
+    count = 20 * num  # many patches are blank or drawn twice
     chosen = np.asarray(jax.random.randint(which, (count,), 0, len(host)))
     places = np.asarray(jax.random.randint(place, (count,), 0, rows * cols))
     top, left = (stride * index for index in np.divmod(places, cols))
@@ -160,14 +182,14 @@ def _draw_patches(key: Any, images: Array, num: int, shape: tuple[int, int], str
     )
     spread = np.ptp(patches, axis=1)
     patches = patches[spread > 1e-3 * max(spread.max(), np.finfo(host.dtype).tiny)]
-    _, first = np.unique(patches, axis=0, return_index=True)
-    patches = patches[np.sort(first)][:num]
+    _, distinct = np.unique(patches, axis=0, return_index=True)
+    patches = patches[np.sort(distinct)][:num]
     if len(patches) < 2:
         raise invalid("images", "patches that are all constant or equal", "at least two different ones")
     return jnp.asarray(patches)
 
 
 def _zca(patches: Array, strength: float) -> Array:
-    """``(C + strength * mean eigenvalue * I)^(-1/2)``, C the second moment of the patches, whose means are zero."""
+    """``(C + strength * mean eigenvalue * I)^(-1/2)``, C the second moment of the patches. Their means are zero."""
     size, directions = jnp.linalg.eigh(patches.T @ patches / len(patches))
     return (directions / jnp.sqrt(jnp.maximum(size, 0) + strength * jnp.mean(size))) @ directions.T

@@ -1,4 +1,4 @@
-"""Regularisation paths: one program over many betas, each warm-started from the one before."""
+"""Regularisation paths: solve one problem for many betas. Each solve starts from the solution of the previous beta."""
 
 from __future__ import annotations
 
@@ -16,28 +16,37 @@ from jaxcvx.solvers.core.driver import solve
 from jaxcvx.solvers.core.protocol import Solver
 from jaxcvx.solvers.core.solution import Solution
 
-_EARLIER = 3  # solutions kept to extrapolate from
+_EARLIER = 3  # number of previous solutions kept for extrapolation
 
 
 @with_full_precision
 def regularization_path(problem: Problem, betas: Any, solver: Solver, *, key: Any = None) -> Solution:
-    """Solve for every beta in turn, each from the params of the one before.
+    """Solve for every beta in turn. Each solve starts from the params of the previous one.
 
-    Start with the largest beta: its solution is the sparsest and quickest. With betas in equal ratios ProximalGradient
-    starts from an extrapolation of the solutions before, and takes Newton steps at once. The whole path is one
-    compiled program (a scan), so it works under jit and vmap.
+    Put the largest beta first: its solution is the sparsest and takes the least time. If the betas have equal ratios,
+    ProximalGradient starts from an extrapolation of the previous solutions and takes Newton steps at once. The whole
+    path is one compiled program (a scan). It works under jit and vmap.
 
     Args:
-      problem: its own beta is not used.
+      problem: the problem; its own beta is not used.
       betas: (k,) non-negative numbers.
-      solver: any solver.
+      solver: any solver that runs under jit.
       key: as in ``solve``.
 
     Returns:
-      A Solution whose arrays carry a leading axis of length k.
+      A Solution whose arrays have a leading axis of length k.
 
     Raises:
       InvalidInputError: betas are not a non-empty vector of finite numbers >= 0.
+      InvalidTypeError: an argument has a wrong type, or the solver runs on the host.
+
+    Example:
+      >>> import jaxcvx
+      >>> X = [[0.0], [1.0], [2.0]]
+      >>> problem = jaxcvx.make_problem(X, [1.0, 0.0, 1.0], 0.1, arrangements=jaxcvx.enumerate_arrangements(X))
+      >>> path = jaxcvx.regularization_path(problem, [1.0, 0.1], jaxcvx.ProximalGradient())
+      >>> path.upper_bound.shape, bool(path.upper_bound[0] > path.upper_bound[1])
+      ((2,), True)
     """
     if not isinstance(problem, Problem):
         raise wrong_type("problem", problem, "one from jaxcvx.make_problem")
@@ -57,9 +66,9 @@ def regularization_path(problem: Problem, betas: Any, solver: Solver, *, key: An
 
 @functools.partial(jax.jit, static_argnames="solver")
 def _path(problem: Problem, betas: Any, solver: Solver, params: Any, key: Any) -> Solution:
-    def one(earlier, beta):
-        here = problem.replace(beta=beta)
-        solution = solve(here, solver.warm(), init=solver.predict(here, earlier), key=key)
+    def solve_next(earlier, beta):
+        current = problem.replace(beta=beta)
+        solution = solve(current, solver.warm(), init=solver.predict(current, earlier), key=key)
         return (solution.params, *earlier[:-1]), solution
 
-    return jax.lax.scan(one, (params,) * _EARLIER, betas)[1]
+    return jax.lax.scan(solve_next, (params,) * _EARLIER, betas)[1]

@@ -1,7 +1,7 @@
 """Trained networks as semi-nonnegative matrix factorisations Y ~ H V, with H = (Z U)_+ >= 0 (Ding, Li and Jordan 2010).
 
-On spike-free data weight decay makes training exactly that: every neuron can be taken active on all samples,
-H = Z U >= 0, and the objective is 1/2 ||H V - Y||^2 + beta/2 (||U||^2 + ||V||^2) (Sahiner et al. 2021).
+On spike-free data, training with weight decay is exactly this factorisation. Every neuron may be assumed active on all
+samples, H = Z U >= 0. The objective is 1/2 ||H V - Y||^2 + beta/2 (||U||^2 + ||V||^2) (Sahiner et al. 2021).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SemiNMF(NamedTuple):
       H: (n, m) non-negative activations, one column per neuron.
       V: (m, c) output weights, of any sign.
       fit: ``||H V - Y||_F``.
-      network: the network behind it.
+      network: the network with these activations and output weights.
     """
 
     H: Float[Array, "n m"]
@@ -39,26 +39,36 @@ class SemiNMF(NamedTuple):
 
 
 def _positive_network(problem: Problem) -> Network:
-    """Network from the program of the one cell Z u >= 0."""
+    """Solve the program of the single cell Z u >= 0 and return its network."""
     network = positive_cell(problem, ConeADMM(grouping="per-output", tol=1e-8)).network
     return prune(refit_outputs(problem, network))
 
 
 @with_full_precision
 def semi_nmf(problem: Problem, network: Network | None = None) -> SemiNMF:
-    """The factorisation that a network stands for, or the one of spike-free data.
+    """Turn a network into its factorisation Y ~ H V. Without a network, compute the factorisation of spike-free data.
+
+    Works only outside jit.
 
     Args:
       problem: data and targets; the squared loss without a skip connection.
-      network: any network for these data; it is balanced and its dead neurons are dropped. None solves the
-        program of the one cell Z u >= 0, for spike-free data: the globally optimal factorisation for
-        one output; for several, a stationary one in general, as outputs are fitted in turn.
+      network: any network for these data. It is balanced and its zero neurons are dropped. None: the data must be
+        spike-free, and the program of the single cell Z u >= 0 is solved. For one output this gives the globally
+        optimal factorisation. Several outputs are fitted in turn; the result is then stationary in general.
 
     Returns:
-      A SemiNMF. For use outside jit.
+      A SemiNMF.
 
     Raises:
-      InvalidInputError: no network, and data that are not spike-free; another loss; a skip connection.
+      InvalidInputError: there is no network and the data are not spike-free; another loss; a skip connection.
+      InvalidTypeError: the arrays are traced.
+
+    Example:
+      >>> import jaxcvx
+      >>> problem = jaxcvx.make_problem([[1.0, 0.0], [0.0, 1.0]], [3.0, -1.0], beta=0.1)
+      >>> factors = jaxcvx.semi_nmf(problem)
+      >>> factors.H.shape, bool((factors.H >= 0).all()), round(float(factors.fit), 2)
+      ((2, 2), True, 0.14)
     """
     if isinstance(problem.X, jax.core.Tracer):
         raise InvalidTypeError("semi_nmf: got traced arrays, expected concrete ones.")

@@ -1,8 +1,10 @@
-"""path_report: does a method take the short way? Distance, path length, and the bounds of the theory.
+"""path_report: compare the length of a method's path with the distance it covers, and check the bounds of the theory.
 
-Oymak and Soltanolkotabi, "Overparameterized nonlinear learning: gradient descent takes the shortest path?" (ICML
-2019). For ``1/2 ||f(theta) - y||^2`` with singular values of the Jacobian in [alpha, beta] on the way, gradient
-descent ends near the optimum that is nearest to its start, by a path hardly longer than the distance.
+Consider ``1/2 ||f(theta) - y||^2`` with all singular values of the Jacobian in [alpha, beta] along the path. Then
+gradient descent ends near the optimum nearest to its start, and its path is hardly longer than the distance.
+
+Source: Oymak and Soltanolkotabi, "Overparameterized nonlinear learning: gradient descent takes the shortest path?"
+(ICML 2019).
 """
 
 from __future__ import annotations
@@ -19,27 +21,33 @@ from jaxtyping import Array, Bool, Float
 from jaxcvx.analysis.jacobian import jacobian_spectrum
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.numerics.fold import T
+from jaxcvx.numerics.safe import divide
 
 
 class PathBound(NamedTuple):
-    """Whether a bound holds at every step, up to rounding, and how tight it is."""
+    """The check of one bound along a path.
+
+    Attributes:
+      holds: True if the bound holds at every step, up to rounding.
+      tightness: largest ratio of the bounded quantity to its bound. It is 1 if the bound is attained.
+    """
 
     holds: Bool[Array, ""]
-    tightness: Float[Array, ""]  # largest ratio of the bounded quantity to its bound; 1 is attained
+    tightness: Float[Array, ""]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PathReport:
-    """What :func:`path_report` found along T + 1 params.
+    """Result of :func:`path_report` for T + 1 params theta_0, ..., theta_T.
 
     Attributes:
       distances: (T + 1,) ``||theta_t - theta_0||``.
-      path_lengths: (T + 1,) sums of the steps up to t.
+      path_lengths: (T + 1,) sums of the step lengths up to t.
       misfits: (T + 1,) ``||f(theta_t) - y||``.
-      potential: (T + 1,) ``misfit + zeta * path length``; along gradient descent it never grows.
-      zeta: its constant: ``(1 - eta beta^2) alpha / 2``, or ``alpha / 4`` without a learning rate.
-      alpha, beta: smallest and largest singular value of the Jacobian on the way.
+      potential: (T + 1,) ``misfit + zeta * path length``. It never grows along gradient descent.
+      zeta: constant of the potential: ``(1 - eta beta^2) alpha / 2``, or ``alpha / 4`` without a learning rate.
+      alpha, beta: smallest and largest singular value of the Jacobian along the path.
       bounds: a :class:`PathBound` for each bound that could be checked, by name.
     """
 
@@ -54,22 +62,22 @@ class PathReport:
 
     @property
     def distance(self) -> Float[Array, ""]:
-        """From the first params to the last."""
+        """Distance from the first params to the last."""
         return self.distances[-1]
 
     @property
     def path_length(self) -> Float[Array, ""]:
-        """Of the whole path."""
+        """Length of the whole path."""
         return self.path_lengths[-1]
 
     @property
     def ratio(self) -> Float[Array, ""]:
-        """Path length by distance, 1 for a straight path."""
+        """Path length divided by distance: 1 for a straight path."""
         return self.path_length / self.distance
 
     @property
     def holds(self) -> Bool[Array, ""]:
-        """Whether all bounds hold."""
+        """True if all bounds hold."""
         return jnp.all(jnp.asarray([bound.holds for bound in self.bounds.values()], bool))
 
 
@@ -85,10 +93,10 @@ def path_report(
     glm: bool = False,
     points: int = 20,
 ) -> PathReport:
-    """Distance, path length, misfit, potential along a trajectory, and which of the theory's bounds hold.
+    """Compute distance, path length, misfit and potential along a trajectory, and check the bounds of the theory.
 
-    The bounds, for least squares by gradient descent with ``learning_rate <= 1 / (2 beta^2)`` (r is the misfit, d the
-    distance from the start, L the path length):
+    The bounds are about gradient descent for least squares with ``learning_rate <= 1 / (2 beta^2)``. Here r is the
+    misfit, d the distance from the start and L the path length:
 
       "potential" (Thm 2.1)       ``alpha/4 d_t + r_t <= r_0``
       "path" (Thm 2.1)            ``L <= 4 r_0 / alpha``
@@ -99,25 +107,32 @@ def path_report(
       "contraction" (Thm 4.1)     ``||theta_t - theta*|| <= (1 - eta alpha^2)^t ||theta_0 - theta*||``, with ``glm``
       "glm path" (Thm 4.1)        ``L <= (beta/alpha)^2 ||theta_0 - theta*||``, with ``glm``
 
-    alpha and beta are measured at ``points`` params of the trajectory, not on the whole ball that the theorems
-    speak of: a bound that holds illustrates them, one that fails says that their assumptions do.
+    alpha and beta are measured at ``points`` params of the trajectory. The theorems assume them on a whole ball.
+    Therefore a bound that holds illustrates a theorem, and a bound that fails shows that its assumptions fail.
 
-    Works under jit and vmap; see :func:`jaxcvx.trajectory` for how to record one.
+    Works under jit and vmap. :func:`jaxcvx.trajectory` records a trajectory.
 
     Args:
       trajectory: array (T + 1, ...), pytree whose arrays have that leading axis, or list of T + 1 pytrees.
-      f: params -> outputs. Default: the params themselves, with y the last of them; then r is the distance to the
-        end, alpha = beta = zeta = 1, the potential rises from the distance to the path length, and there are no
-        bounds to check.
-      y: targets like the outputs.
+      f: function from params to outputs. By default the outputs are the params themselves and y is the last of them.
+        Then r is the distance to the end, alpha = beta = zeta = 1, the potential rises from the distance to the path
+        length, and no bounds are checked.
+      y: targets, shaped like the outputs.
       learning_rate: eta of plain gradient descent on ``1/2 ||f - y||^2``.
-      alpha, beta: if known, else measured.
-      optimum: the optimum nearest to the start, params.
-      glm: f is a generalised linear model ``phi(X theta)``, with alpha <= phi' sigma(X) <= beta.
-      points: at how many params the Jacobian is looked at.
+      alpha, beta: singular values if they are known; they are measured otherwise.
+      optimum: params of the optimum nearest to the start.
+      glm: True if f is a generalised linear model ``phi(X theta)`` with alpha <= phi' sigma(X) <= beta.
+      points: number of params at which the Jacobian is measured.
 
     Returns:
       A PathReport.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxcvx
+      >>> report = jaxcvx.path_report(jnp.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]))
+      >>> round(float(report.path_length), 3), round(float(report.ratio), 3)
+      (2.0, 1.414)
     """
     path, unravel = _flatten(trajectory)
     if (f is None) != (y is None):
@@ -145,7 +160,7 @@ def path_report(
 
 
 def _flatten(trajectory: Any) -> tuple[Float[Array, "T p"], Callable[[Array], Any]]:
-    """The path as rows, and the way back from a row to params."""
+    """Return the path as a matrix with one row per time, and the function that turns a row back into params."""
     if isinstance(trajectory, list):
         if not trajectory:
             raise invalid("trajectory", "an empty list", "params at one time at least")
@@ -163,35 +178,34 @@ def _flatten(trajectory: Any) -> tuple[Float[Array, "T p"], Callable[[Array], An
 
 
 def _spectrum(f: Any, path: Array, unravel: Any, points: int) -> tuple[Array, Array]:
-    """Extreme singular values over params spread evenly over the path, its ends among them."""
+    """Extreme singular values of the Jacobian over ``points`` params spread evenly over the path, with both ends."""
     chosen = jnp.unique(jnp.linspace(0, len(path) - 1, points).round().astype(int), size=points)
     low, high = jax.lax.map(lambda t: jacobian_spectrum(lambda x: f(unravel(x)), t), path[chosen])
     return low.min(), high.max()
 
 
 def _bounds(report: PathReport, eta: Any, away: Array | None, glm: bool) -> dict[str, PathBound]:
-    """Each as a quantity and its limit, compared with room for rounding relative to the start."""
+    """Check each bound: a quantity must not exceed its limit, up to rounding errors of a given scale."""
     r, d, length = report.misfits, report.distances, report.path_lengths
     alpha, beta, start = report.alpha, report.beta, report.misfits[0]
-    room = 1e3 * jnp.finfo(r.dtype).eps
+    rounding = 1e3 * jnp.finfo(r.dtype).eps
     time = jnp.arange(len(r))
 
     def bound(value: Array, limit: Array, scale: Array) -> PathBound:
-        ratio = jnp.max(jnp.where(limit > 0, value / jnp.where(limit > 0, limit, 1.0), 0.0))
-        return PathBound(jnp.all(value <= limit + room * scale), ratio)
+        return PathBound(jnp.all(value <= limit + rounding * scale), jnp.max(divide(value, limit)))
 
-    found = {
+    checked = {
         "potential": bound(alpha / 4 * d + r, start, start),
         "path": bound(alpha * length[-1:], 4 * start, start),
         "lower": bound(start - 0 * r, beta * d + r, start),
         "monotone": bound(report.potential[1:], report.potential[:-1], start),
     }
     if eta is not None:
-        found["rate"] = bound(r**2, (1 - eta * alpha**2 / 2) ** time * start**2, start**2)
+        checked["rate"] = bound(r**2, (1 - eta * alpha**2 / 2) ** time * start**2, start**2)
     if away is not None:
         far = away[0]
-        found["nearest"] = bound(jnp.maximum(d, length), 4 * beta / alpha * far, far)
+        checked["nearest"] = bound(jnp.maximum(d, length), 4 * beta / alpha * far, far)
         if glm:
-            found["contraction"] = bound(away, (1 - eta * alpha**2) ** time * far, far)
-            found["glm path"] = bound(length[-1:], (beta / alpha) ** 2 * far, far)
-    return found
+            checked["contraction"] = bound(away, (1 - eta * alpha**2) ** time * far, far)
+            checked["glm path"] = bound(length[-1:], (beta / alpha) ** 2 * far, far)
+    return checked

@@ -1,8 +1,8 @@
-"""Whitening: the linear map that makes the training rows orthonormal, and carries over to new rows.
+"""Whitening: a linear map that makes the training rows orthonormal. It applies to new rows, too.
 
-With X = U S V^T and rank n (so d >= n) both kinds give rows with X_w X_w^T = I_n: "zca" X_w = U V^T = X V S^-1 V^T,
-the whitened data closest to X, and "pca" X_w = U = X V S^-1, with n columns only. Whitened data are spike-free, so
-the training problem on them has closed forms (:class:`jaxcvx.SoftThresholdedSVD`).
+Let X = U S V^T have rank n (so d >= n). Both methods give rows X_w with X_w X_w^T = I_n. "zca" gives
+X_w = U V^T = X V S^-1 V^T, the whitened data closest to X. "pca" gives X_w = U = X V S^-1, which has n columns only.
+Whitened data are spike-free, so their training problem has a closed form (:class:`jaxcvx.SoftThresholdedSVD`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from jaxcvx.numerics.validation import as_real_matrix
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Whitening:
-    """``x -> x V S^-1 V^T`` ("zca") or ``x V S^-1`` ("pca"); a pytree, so it can be saved and traced.
+    """The map ``x -> x V S^-1 V^T`` ("zca") or ``x -> x V S^-1`` ("pca"). It is a pytree: it can be saved and traced.
 
     Attributes:
       directions: (d, r) right singular vectors V of the training rows.
-      inverse: (r,) inverses of their singular values, small ones floored.
-      method: static.
+      inverse: (r,) inverses of their singular values; small singular values are raised first.
+      method: static; "zca" or "pca".
     """
 
     directions: Float[Array, "d r"]
@@ -34,24 +34,35 @@ class Whitening:
     method: str = dataclasses.field(default="zca", metadata={"static": True})
 
     def __call__(self, X: Float[Array, "k d"]) -> Float[Array, "k w"]:
-        """Whitened rows (k, d), or (k, r) for "pca"."""
+        """Whiten rows (k, d). The result is (k, d) for "zca" and (k, r) for "pca"."""
         coordinates = (X @ self.directions) * self.inverse
         return coordinates @ self.directions.T if self.method == "zca" else coordinates
 
 
 @with_full_precision
 def fit_whitening(X: object, *, method: str = "zca", floor: float | None = None) -> Whitening:
-    """The whitening of the rows of X; no mean is taken off, as that would cost a rank.
+    """Compute the whitening of the rows of X. The mean is not subtracted, because that would lower the rank by one.
 
     Args:
-      X: (n, d) training rows. ``fit_whitening(X)(X)`` has orthonormal rows if X has rank n; otherwise
-        (d < n, or repeated rows) its columns are orthonormal on the data's span.
-      method: "zca" keeps the d columns and stays close to X, "pca" gives min(n, d) columns.
-      floor: singular values below ``floor`` times the largest are raised to it; default ``max(n, d)``
+      X: (n, d) training rows. If X has rank n, ``fit_whitening(X)(X)`` has orthonormal rows. Otherwise (d < n, or
+        repeated rows) its columns are orthonormal on the span of the data.
+      method: "zca" keeps the d columns and stays close to X; "pca" gives min(n, d) columns.
+      floor: singular values below ``floor`` times the largest are raised to that value. The default is ``max(n, d)``
         units of rounding.
 
+    Returns:
+      The whitening, as a function of rows.
+
     Raises:
-      InvalidInputError, InvalidTypeError: X is not a finite matrix; an unknown method; floor not in [0, 1).
+      InvalidInputError, InvalidTypeError: X is not a finite matrix, the method is unknown, or floor is not in [0, 1).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxcvx
+      >>> X = jnp.array([[2.0, 0.0], [0.0, 5.0]])
+      >>> whiten = jaxcvx.fit_whitening(X)
+      >>> whiten(X).round(3).tolist()
+      [[1.0, 0.0], [0.0, 1.0]]
     """
     X = as_real_matrix("X", X)
     if method not in ("zca", "pca"):
