@@ -12,12 +12,11 @@ from jaxcvx.solvers.copositive.interior_point import CopositiveInterior
 from jaxcvx.solvers.copositive.program import relaxed_objective, with_facets
 from jaxcvx.solvers.copositive.reduced import (
     blocks_from_hidden,
-    completely_positive_gradient,
-    completely_positive_objective,
     constrained_nuclear_norm,
-    dual_residual,
+    hidden_gradient,
+    hidden_objective,
+    hidden_point,
 )
-from jaxcvx.solvers.core.loop import run
 from tests.helpers import distinct_cells, gaussian_data
 
 N, D, C, P, BETA = 9, 3, 2, 6, 0.4
@@ -28,54 +27,78 @@ def instance(seed: int = 0):
     return make_problem(X, Y, BETA, arrangements=distinct_cells(0, X, P)), X, Y
 
 
-def gram_matrices(seed: int = 1) -> jax.Array:
-    half = np.random.default_rng(seed).standard_normal((P, D, 2))
-    return jnp.asarray(half @ half.transpose(0, 2, 1))
+def factors(seed: int = 1, rank: int = 2) -> jax.Array:
+    """Factors L of Gram matrices L L^T of the given rank."""
+    half = np.random.default_rng(seed).standard_normal((P, D, D))
+    return jnp.asarray(half).at[:, :, rank:].set(0.0)
 
 
-def test_equal_to_the_block_form_at_the_relaxation_s_solution():
+def objective(problem, L) -> float:
+    return float(hidden_objective(problem, hidden_point(problem, L)))
+
+
+def test_the_interior_point_method_uses_these_formulas():
     problem = with_facets(instance()[0])
     solver = CopositiveInterior(tol=1e-8)
-    blocks = jax.jit(run, static_argnums=1)(problem, solver, solver.initial_params(problem, None), None).outcome.params
-    value = relaxed_objective(problem, blocks)
-    assert completely_positive_objective(problem, blocks.U) == pytest.approx(float(value), rel=1e-12)
+    state = solver.init(problem, None, solver.initial_params(problem, None))
+    for _ in range(3):
+        state = solver.step(problem, state)
+    state = solver.check(problem, state)
+    assert relaxed_objective(problem, state.params) == pytest.approx(float(state.objective), rel=1e-12)
+    assert objective(problem, state.L) == pytest.approx(float(state.objective), rel=1e-12)
 
 
 def test_recovered_blocks_are_the_best_for_their_gram_matrices():
     problem, X, Y = instance()
-    U = gram_matrices()
-    blocks = blocks_from_hidden(problem, U)
-    value = completely_positive_objective(problem, U)
-    assert relaxed_objective(problem, blocks) == pytest.approx(float(value), rel=1e-12)
+    point = hidden_point(problem, factors())
+    blocks = blocks_from_hidden(problem, point)
+    value = float(hidden_objective(problem, point))
+    assert relaxed_objective(problem, blocks) == pytest.approx(value, rel=1e-12)
     F = np.asarray(problem.operator.forward(blocks.V))
-    np.testing.assert_allclose(Y - F, dual_residual(problem, U), atol=1e-12)
+    np.testing.assert_allclose(Y - F, point.R, atol=1e-12)
     for u, v, w in zip(*map(np.asarray, blocks), strict=True):
         np.testing.assert_allclose(w, v.T @ np.linalg.pinv(u, 1e-10) @ v, atol=1e-10)
     # Any other V in the range, with its own best W, is worse.
-    rng = np.random.default_rng(2)
-    V = np.asarray(blocks.V) + 0.1 * np.asarray(U) @ rng.standard_normal((P, D, C))
-    W = np.stack([v.T @ np.linalg.pinv(u, 1e-10) @ v for u, v in zip(np.asarray(U), V, strict=True)])
+    rng, U = np.random.default_rng(2), np.asarray(blocks.U)
+    V = np.asarray(blocks.V) + 0.1 * U @ rng.standard_normal((P, D, C))
+    W = np.stack([v.T @ np.linalg.pinv(u, 1e-10) @ v for u, v in zip(U, V, strict=True)])
     assert relaxed_objective(problem, blocks._replace(V=V, W=W)) > value
 
 
 def test_gradient_against_automatic_and_finite_differences():
     problem = instance()[0]
-    U, E, h = gram_matrices(), gram_matrices(3), 1e-5
-    gradient = completely_positive_gradient(problem, U)
-    automatic = jax.grad(lambda U: completely_positive_objective(problem, U))(U)
-    np.testing.assert_allclose(gradient, 0.5 * (automatic + automatic.swapaxes(1, 2)), atol=1e-12)
-    plus, minus = (completely_positive_objective(problem, U + s * h * E) for s in (1, -1))
-    assert jnp.sum(gradient * E) == pytest.approx(float((plus - minus) / (2 * h)), rel=1e-7)
+    L, h = factors(), 1e-5
+    E = np.random.default_rng(3).standard_normal((P, D, D))
+    E = E + E.transpose(0, 2, 1)
+    gradient = hidden_gradient(problem, hidden_point(problem, L))
+    # (I + A)(I + A)^T = I + A + A^T + ..., so the derivative in A is twice that in M.
+    identity = jnp.tile(jnp.eye(D), (P, 1, 1))
+    automatic = jax.grad(lambda A: hidden_objective(problem, hidden_point(problem, L @ A)))(identity)
+    np.testing.assert_allclose(gradient, 0.25 * (automatic + automatic.swapaxes(1, 2)), atol=1e-12)
+    plus, minus = (objective(problem, L @ jnp.linalg.cholesky(identity + s * h * E)) for s in (1, -1))
+    assert jnp.sum(gradient * E) == pytest.approx((plus - minus) / (2 * h), rel=1e-7)
+
+
+def test_gradient_in_the_gram_matrices_themselves():
+    problem, X, _ = instance()
+    L = factors(rank=D)
+    point = hidden_point(problem, L)
+    B = np.asarray(problem.arrangements.masks, float)[:, :, None] * X
+    pulled = np.einsum("inp,nc->ipc", B, np.asarray(point.R))
+    plain = 0.5 * (BETA * np.eye(D) - pulled @ pulled.transpose(0, 2, 1) / BETA)
+    np.testing.assert_allclose(
+        hidden_gradient(problem, point), L.swapaxes(1, 2) @ plain @ L, atol=1e-12 * float(jnp.abs(L).max()) ** 2
+    )
 
 
 def test_other_scaling_of_the_same_program():
     """With U = 2 beta U': 1/2 tr(Y^T (I + 2 K')^{-1} Y) + beta^2 sum tr U'."""
     problem, X, Y = instance()
-    U, masks = gram_matrices(), np.asarray(problem.arrangements.masks, float)
-    B = masks[:, :, None] * X
-    K = np.einsum("inp,ipr,imr->nm", B, np.asarray(U), B)
+    L, masks = np.asarray(factors()), np.asarray(problem.arrangements.masks, float)
+    U, B = L @ L.transpose(0, 2, 1), masks[:, :, None] * X
+    K = np.einsum("inp,ipr,imr->nm", B, U, B)
     value = 0.5 * np.trace(Y.T @ np.linalg.solve(np.eye(N) + 2 * K, Y)) + BETA**2 * np.einsum("ipp->", U)
-    assert completely_positive_objective(problem, 2 * BETA * U) == pytest.approx(value, rel=1e-12)
+    assert objective(problem, np.sqrt(2 * BETA) * jnp.asarray(L)) == pytest.approx(value, rel=1e-12)
 
 
 def test_constrained_nuclear_norm():
