@@ -14,6 +14,7 @@ from jaxcvx.errors import InvalidTypeError, invalid, wrong_type
 from jaxcvx.features.dense import Features, resolve_features
 from jaxcvx.numerics.safe import unit_rows
 from jaxcvx.numerics.trees import is_traced
+from jaxcvx.numerics.validation import as_host_array, check_axes
 
 _CHUNK = 1 << 22  # entries of a temporary (cells x rows) block
 
@@ -91,29 +92,12 @@ def host_rows(X: Any, features: Any = "dense") -> HostRows:
             "X: got a traced array, expected concrete numbers: the number of cells depends on the values, so "
             "compute the cells outside jit, vmap and grad, and pass them in."
         )
-    try:
-        host = np.asarray(X)
-    except (ValueError, TypeError) as err:
-        raise InvalidTypeError(f"X: got {type(X).__name__}, expected a real array (n, d).") from err
+    host = as_host_array("X", X, features.ndims)
     floating = bool(jnp.issubdtype(host.dtype, jnp.floating))
-    if not floating and host.dtype.kind not in "iub":
-        raise InvalidTypeError(f"X: got dtype {host.dtype}, expected real numbers.")
-    _check_axes(host.shape, features)
-    if 0 in host.shape:
-        raise invalid("X", f"shape {host.shape}", "at least one row and one column")
     eps = float(jnp.finfo(host.dtype).eps) if floating else float(np.finfo(np.float64).eps)
     dtype = np.dtype(np.float32) if floating and host.dtype.itemsize <= 4 else np.dtype(np.float64)
-    host = host.astype(np.float64)
-    if not np.isfinite(host).all():
-        where = tuple(int(k) for k in np.argwhere(~np.isfinite(host))[0])
-        raise invalid("X", f"{host[where]} at index {where}", "finite numbers only")
-    rows = np.asarray(features.matrix(host), np.float64)
+    rows = np.asarray(features.matrix(host.astype(np.float64)), np.float64)
     return HostRows(rows, dtype, max(eps, float(np.finfo(np.float64).eps)))
-
-
-def _check_axes(shape: tuple[int, ...], features: Features) -> None:
-    if len(shape) not in features.ndims:
-        raise invalid("X", f"shape {shape}", f"{' or '.join(map(str, features.ndims))} axes for these features")
 
 
 def host_masks(rows: np.ndarray, gates: np.ndarray) -> np.ndarray:
@@ -201,7 +185,7 @@ def arrangements_of(network: HasNeurons, X: Any) -> Arrangements:
         raise wrong_type("network", network, "jaxcvx.Network")
     hidden = network.hidden
     if is_traced(X, hidden):
-        _check_axes(jnp.shape(X), network.features)
+        check_axes("X", jnp.shape(X), network.features.ndims)
         Z = network.features.matrix(X)
         _check_width(hidden, Z.shape[1])
         values = jnp.matmul(hidden, Z.T, precision=jax.lax.Precision.HIGHEST)
@@ -247,7 +231,7 @@ def merge_arrangements(a: Arrangements, b: Arrangements) -> Arrangements:
     """
     for name, value in (("a", a), ("b", b)):
         if not isinstance(value, Arrangements):
-            raise InvalidTypeError(f"{name}: got {type(value).__name__}, expected Arrangements.")
+            raise wrong_type(name, value, "Arrangements")
     for name, left, right in (("masks", a.masks, b.masks), ("gates", a.gates, b.gates)):
         if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
             raise invalid(f"b.{name}", f"shape {tuple(right.shape)}", f"columns as in a, {tuple(left.shape)}")

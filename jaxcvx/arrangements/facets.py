@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
 from jaxcvx.arrangements.rows import column_scales, reduce_rank
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.numerics.safe import unit_rows
+from jaxcvx.numerics.safe import divisor, unit_rows
 
 _EPS = float(np.finfo(np.float64).eps)
 _MAX_HULL_RANK = 5
@@ -176,8 +176,7 @@ def _eliminate(a: np.ndarray, gate: np.ndarray, margin: np.ndarray) -> np.ndarra
                 break
             fall = a @ direction
             fall[known] = 0.0  # <= 0 up to rounding: going down the direction does not leave known facets
-            with np.errstate(divide="ignore"):
-                time = np.where(fall > 0, margin / np.maximum(fall, 0.0), np.inf)
+            time = np.where(fall > 0, margin / divisor(fall), np.inf)
             new = int(time.argmin())
             known.append(k if new in known else new)  # rounding leads nowhere new: keep the row
     return np.array(known)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from jaxcvx.arrangements.cells import host_rows
-from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.features.convolution import ConvFlatten, ConvPool
 
 _Conv = TypeVar("_Conv", ConvPool, ConvFlatten)
@@ -29,7 +29,7 @@ def restrict_filters(features: _Conv, X: Any, rank: int) -> _Conv:
       InvalidInputError, InvalidTypeError: a rank that is too large, or bad X or features.
     """
     if not isinstance(features, ConvPool | ConvFlatten):
-        raise InvalidTypeError(f"features: got {type(features).__name__}, expected ConvPool or ConvFlatten.")
+        raise wrong_type("features", features, "ConvPool or ConvFlatten")
     patches = host_rows(X, dataclasses.replace(features, bias=False, basis=None)).rows
     size = patches.shape[1]
     if isinstance(rank, bool) or not isinstance(rank, int | np.integer) or not 1 <= rank <= size:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxcvx.numerics.safe import unit_rows
+from jaxcvx.numerics.safe import divisor, unit_rows
 
 
 def column_scales(rows: np.ndarray) -> np.ndarray:
     """Powers of two near the columns' sizes: dividing by them is exact and keeps the arrangement."""
     size = np.abs(rows).max(axis=0)
-    return np.exp2(np.floor(np.log2(np.where(size > 0, size, 1.0))))
+    return np.exp2(np.floor(np.log2(divisor(size))))
 
 
 def reduce_rank(unit: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:

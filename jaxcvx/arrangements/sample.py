@@ -19,7 +19,7 @@ from jaxcvx.arrangements.cells import (
 )
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.features.dense import Features, resolve_features
-from jaxcvx.numerics.safe import unit_rows
+from jaxcvx.numerics.safe import divisor, unit_rows
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.numerics.validation import check_key
 
@@ -103,7 +103,7 @@ def _bound(data: HostRows) -> int:
     if not len(rows):
         return 1
     size = np.abs(rows).max(axis=0)
-    s = np.linalg.svd(unit_rows(rows / np.where(size > 0, size, 1)), compute_uv=False)
+    s = np.linalg.svd(unit_rows(rows / divisor(size)), compute_uv=False)
     rank = int((s > max(8, rows.shape[1]) * data.eps * np.sqrt((s**2).sum())).sum())
     return max_num_cells(len(rows), rank)
 

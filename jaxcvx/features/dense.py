@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.features.readout import Readout
 
 _Matrix = TypeVar("_Matrix", np.ndarray, jax.Array)
@@ -142,8 +142,6 @@ def resolve_features(features: object) -> Features:
             return Dense()
         raise invalid("features", repr(features), "'dense' or a features object such as jaxcvx.Dense(bias=True)")
     if not isinstance(features, Features):
-        raise InvalidTypeError(
-            f"features: got {type(features).__name__}, expected 'dense', jaxcvx.Dense(...), jaxcvx.FreeBias(), "
-            "jaxcvx.ConvPool(...) or jaxcvx.ConvFlatten(...)."
-        )
+        known = "'dense', jaxcvx.Dense(...), jaxcvx.FreeBias(), jaxcvx.ConvPool(...) or jaxcvx.ConvFlatten(...)"
+        raise wrong_type("features", features, known)
     return features

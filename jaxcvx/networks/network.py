@@ -17,6 +17,7 @@ from jaxcvx.losses.base import Loss
 from jaxcvx.losses.entrywise import resolve_loss
 from jaxcvx.losses.targets import as_targets
 from jaxcvx.numerics.precision import with_full_precision
+from jaxcvx.numerics.safe import divide, divisor, norm
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.numerics.validation import as_beta, as_real_matrix
 from jaxcvx.problems.training import Problem
@@ -56,20 +57,15 @@ class Network:
         return self.hidden.shape[0]
 
 
-def _norms(A: Array) -> Array:
-    square = jnp.sum(A**2, axis=-1)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-
-
 def hidden_norms(network: Network) -> Float[Array, m]:
     """Norms of the neurons' hidden weights, of the part that weight decay sees."""
-    return _norms(network.features.penalised(network.hidden))
+    return norm(network.features.penalised(network.hidden))
 
 
 def skip_penalty(network: Network) -> Float[Array, ""]:
     """``||S||_F``, 0 without a skip connection."""
     zero = jnp.zeros((), network.hidden.dtype)
-    return zero if network.skip is None else _norms(network.skip.reshape(-1))
+    return zero if network.skip is None else norm(network.skip, axis=None)
 
 
 def weight_penalty(network: Network) -> Float[Array, ""]:
@@ -80,7 +76,7 @@ def weight_penalty(network: Network) -> Float[Array, ""]:
 
 def balanced_penalty(network: Network) -> Float[Array, ""]:
     """``sum_j ||u_j|| ||v_j|| + ||S||_F``: the weight penalty after balancing, never larger."""
-    return jnp.sum(hidden_norms(network) * _norms(network.output)) + skip_penalty(network)
+    return jnp.sum(hidden_norms(network) * norm(network.output)) + skip_penalty(network)
 
 
 def network_objective(network: Network, problem: Problem) -> Float[Array, ""]:
@@ -102,10 +98,10 @@ def balance(network: Network) -> Network:
     A neuron with a zero side becomes zero. Works under jit and vmap.
     """
     network = _fold_constants(network)
-    a, b = hidden_norms(network), _norms(network.output)
+    a, b = hidden_norms(network), norm(network.output)
     alive = (a > 0) & (b > 0)
-    scale = jnp.where(alive, jnp.sqrt(jnp.where(alive, b, 1.0) / jnp.where(alive, a, 1.0)), 0.0)
-    inverse = jnp.where(alive, 1 / jnp.where(alive, scale, 1.0), 0.0)
+    scale = jnp.where(alive, jnp.sqrt(divisor(b) / divisor(a)), 0.0)
+    inverse = divide(1.0, scale)
     return dataclasses.replace(
         network, hidden=network.hidden * scale[:, None], output=network.output * inverse[:, None]
     )
@@ -133,7 +129,7 @@ def padded(network: Network) -> Network:
 @jax.jit
 def _folded_sizes(network: Network) -> tuple[Network, Array]:
     network = _fold_constants(network)
-    return network, hidden_norms(network) * _norms(network.output)
+    return network, hidden_norms(network) * norm(network.output)
 
 
 def prune(network: Network, tol: float = 0.0) -> Network:

@@ -6,12 +6,12 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network, balance, network_objective, zero_network
 from jaxcvx.networks.recovery import widen
+from jaxcvx.numerics.trees import tree_norm
 from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.problems.training import Problem
 
@@ -73,7 +73,7 @@ class TrainingObjective(SmoothProblem):
 
     def gradient_scale(self, params: Network, largest: Float[Array, ""]) -> Float[Array, ""]:
         """The norm of the weight decay's part of the gradient."""
-        return self.problem.beta * jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(params)))
+        return self.problem.beta * tree_norm(params)
 
     def network(self, params: Network) -> Network:
         """The same function with balanced neurons: never a larger objective."""

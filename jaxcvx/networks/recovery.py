@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from jaxcvx.networks.network import Network, balance, prune
 from jaxcvx.numerics.precision import with_full_precision
+from jaxcvx.numerics.safe import divide
 from jaxcvx.operators.cells import CellOperator
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.polyhedral_cone import least_norm_shift
@@ -91,7 +92,7 @@ def push_inside(
     signs = operator.signs()
     slack = jnp.einsum("np,qpc->qnc", operator.Z, V) * signs[:, :, None]
     room = (centers @ operator.Z.T) * signs
-    ratio = jnp.where((slack < 0) & (room[:, :, None] > 0), -slack / jnp.where(room > 0, room, 1.0)[:, :, None], 0.0)
+    ratio = divide(jnp.maximum(-slack, 0.0), room[:, :, None])
     length = jnp.max(ratio, axis=1)
     return V + centers[:, :, None] * length[:, None, :]
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.networks.network import Network, balance, objective_on_host, prune
+from jaxcvx.numerics.safe import divisor
 from jaxcvx.problems.training import Problem
 
 
@@ -45,7 +46,7 @@ def reduce_width(problem: Problem, network: Network) -> Network:
             direction = -direction
         if not (direction < 0).any():
             direction = -direction
-        ratio = np.where(direction < 0, weight[some] / np.where(direction < 0, -direction, 1.0), np.inf)
+        ratio = np.where(direction < 0, weight[some] / divisor(-direction), np.inf)
         step = ratio.min()
         weight[some] = np.maximum(weight[some] + step * direction, 0.0)
         weight[some[ratio.argmin()]] = 0.0

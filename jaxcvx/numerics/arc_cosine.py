@@ -6,13 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcvx.numerics.safe import norm
 from jaxcvx.numerics.sphere import unit
-
-
-def norm(u: Float[Array, p]) -> Float[Array, ""]:
-    """Length of a vector, with derivative 0 at 0."""
-    square = jnp.sum(u**2)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
 def angle(u: Float[Array, p], v: Float[Array, p]) -> Float[Array, ""]:

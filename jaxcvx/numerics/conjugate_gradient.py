@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float
 
+from jaxcvx.numerics.safe import divide, divisor
+
 
 def float32_inverse(K: Float[Array, "m m"]) -> Callable[[Array], Array]:
     """The inverse of ``I + K`` for a positive semidefinite K in float32, the identity where that overflows.
@@ -26,8 +28,7 @@ def float32_inverse(K: Float[Array, "m m"]) -> Callable[[Array], Array]:
     usable = jnp.isfinite(jnp.sum(factor[0]))
 
     def inverse(x):
-        largest = jnp.max(jnp.abs(x))
-        size = jnp.where(largest > 0, largest, 1.0)  # so that no number leaves the range of float32
+        size = divisor(jnp.max(jnp.abs(x)))  # so that no number leaves the range of float32
         rounded = (x / size).astype(K.dtype)
         rounded = rounded if x.shape[0] == K.shape[0] else rounded.reshape(-1)
         solved = cho_solve(factor, rounded).reshape(x.shape).astype(x.dtype) * size
@@ -64,11 +65,11 @@ def conjugate_gradients(
         x, r, p, rho, count = carry
         q = hessian(p)
         curvature = jnp.sum(p * q)
-        length = jnp.where(curvature > 0, rho / jnp.where(curvature > 0, curvature, 1.0), 0.0)
+        length = divide(rho, curvature)
         x, r = x + length * p, r - length * q
         z = precondition(r)
         new = jnp.sum(r * z)
-        return x, r, z + new / jnp.where(rho > 0, rho, 1.0) * p, new, count + 1
+        return x, r, z + new / divisor(rho) * p, new, count + 1
 
     def unfinished(carry):
         _, r, _, rho, count = carry

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxcvx.errors import invalid
+from jaxcvx.numerics.safe import divisor, norm
 
 KINDS = ("ball", "sphere", "normal")
 
@@ -38,7 +39,7 @@ def _leaf(key: PRNGKeyArray, leaf: Array, radius: Any, noise: str) -> Array:
         return radius * normal
     if noise == "ball":
         radius *= jax.random.uniform(length, (), leaf.dtype) ** (1 / leaf.size)
-    return normal * (radius / jnp.maximum(jnp.linalg.norm(normal), jnp.finfo(leaf.dtype).tiny))
+    return normal * (radius / divisor(norm(normal, axis=None)))
 
 
 def perturbed(key: PRNGKeyArray, params: Any, radii: Any, noise: str) -> Any:

@@ -38,4 +38,4 @@ def unit_rows(A: Any) -> Any:
     """Rows of A (..., m, p) scaled to norm 1 without overflow or underflow; zero rows stay zero."""
     module = _module(A)
     A = A / divisor(module.abs(A).max(axis=-1, keepdims=True, initial=0.0))
-    return A / divisor(module.sqrt((A**2).sum(axis=-1, keepdims=True)))
+    return A / module.sqrt(divisor((A**2).sum(axis=-1, keepdims=True)))

@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcvx.numerics.safe import divisor
+
 
 def unit(w: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """``w / ||w||`` over all axes; zero stays zero."""
     square = jnp.sum(w**2)
-    return jnp.where(square > 0, w / jnp.sqrt(jnp.where(square > 0, square, 1.0)), w)
+    return w / jnp.sqrt(divisor(square))
 
 
 def tangent(mask: Any, params: Any, gradient: Any) -> Any:

@@ -24,40 +24,76 @@ def check_key(key: Any) -> None:
     raise wrong_type("key", key, "one jax random key, such as jax.random.key(0)")
 
 
-def as_real_matrix(name: str, value: Any, ndim: int | tuple[int, ...] = 2) -> jax.Array:
-    """A finite real array of ``ndim`` axes (or one of several numbers of axes), floating.
+def as_host_array(name: str, value: Any, ndim: int | tuple[int, ...] = 2) -> np.ndarray:
+    """Return a concrete value as a finite real numpy array in its own dtype.
 
-    Traced values are checked by shape and type only.
+    Args:
+      name: the argument's name, for messages.
+      value: anything that numpy makes an array of; not traced.
+      ndim: the number of axes, or several allowed numbers of axes.
 
     Raises:
-      InvalidTypeError: not numeric, complex, or not an array at all.
-      InvalidInputError: wrong number of axes, empty, or NaN/inf inside.
+      InvalidTypeError: the value is not numeric, complex, or not an array at all.
+      InvalidInputError: the number of axes is wrong, the array is empty, or it holds NaN or infinity.
     """
-    if not is_traced(value):
-        try:
-            value = value if isinstance(value, jax.Array) else np.asarray(value)
-        except (ValueError, TypeError) as err:
-            raise InvalidTypeError(f"{name}: got {type(value).__name__}, expected a real array.") from err
-    dtype = np.dtype(value.dtype)
-    if not (jnp.issubdtype(dtype, jnp.floating) or dtype.kind in "iub"):
-        raise InvalidTypeError(f"{name}: got dtype {dtype}, expected real numbers.")
-    allowed = (ndim,) if isinstance(ndim, int) else ndim
-    if value.ndim not in allowed:
-        raise invalid(name, f"shape {tuple(value.shape)}", f"{' or '.join(map(str, allowed))} axes")
-    if 0 in value.shape:
-        raise invalid(name, f"shape {tuple(value.shape)}", "at least one row and one column")
-    narrow = not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 4
-    target = jax.dtypes.canonicalize_dtype(jnp.result_type(float) if narrow else dtype)
-    if is_traced(value):
-        return value.astype(target)
-    host = np.asarray(value).astype(np.float64)
-    finite = np.isfinite(host)
+    try:
+        host = np.asarray(value)
+    except (ValueError, TypeError) as err:
+        raise wrong_type(name, value, "a real array") from err
+    _check_real(name, host.dtype)
+    check_axes(name, host.shape, ndim)
+    wide = host.astype(np.float64)
+    finite = np.isfinite(wide)
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise invalid(name, f"{host[where]} at index {where}", "finite numbers only")
-    if np.abs(host).max() > float(jnp.finfo(target).max):
+        raise invalid(name, f"{wide[where]} at index {where}", "finite numbers only")
+    return host
+
+
+def as_real_matrix(name: str, value: Any, ndim: int | tuple[int, ...] = 2) -> jax.Array:
+    """Return a value as a finite real jax array with a floating dtype.
+
+    float32 and float64 are kept where jax allows them. Other dtypes become jax's default float. Of a traced value
+    only the shape and the dtype are checked.
+
+    Args:
+      name: the argument's name, for messages.
+      value: anything that numpy makes an array of, or a traced array.
+      ndim: the number of axes, or several allowed numbers of axes.
+
+    Raises:
+      InvalidTypeError: the value is not numeric, complex, or not an array at all.
+      InvalidInputError: the number of axes is wrong, the array is empty, or it holds NaN or infinity.
+    """
+    if is_traced(value):
+        _check_real(name, value.dtype)
+        check_axes(name, value.shape, ndim)
+        return value.astype(_floating(value.dtype))
+    host = as_host_array(name, value, ndim)
+    target = _floating(host.dtype)
+    if np.abs(host.astype(np.float64)).max() > float(jnp.finfo(target).max):
         raise invalid(name, f"numbers beyond the range of {target}", "numbers that fit it")
-    return jnp.asarray(value, target)
+    return jnp.asarray(value if isinstance(value, jax.Array) else host, target)
+
+
+def check_axes(name: str, shape: tuple[int, ...], ndim: int | tuple[int, ...]) -> None:
+    """Raise InvalidInputError unless a shape has ``ndim`` axes (or one of several numbers of axes), none empty."""
+    allowed = (ndim,) if isinstance(ndim, int) else ndim
+    if len(shape) not in allowed:
+        raise invalid(name, f"shape {tuple(shape)}", f"{' or '.join(map(str, allowed))} axes")
+    if 0 in shape:
+        raise invalid(name, f"shape {tuple(shape)}", "at least one row and one column")
+
+
+def _check_real(name: str, dtype: Any) -> None:
+    if not (jnp.issubdtype(dtype, jnp.floating) or np.dtype(dtype).kind in "iub"):
+        raise InvalidTypeError(f"{name}: got dtype {dtype}, expected real numbers.")
+
+
+def _floating(dtype: Any) -> np.dtype:
+    """The floating dtype in which the library computes with data of this dtype."""
+    narrow = not jnp.issubdtype(dtype, jnp.floating) or np.dtype(dtype).itemsize < 4
+    return jax.dtypes.canonicalize_dtype(jnp.result_type(float) if narrow else dtype)
 
 
 def as_beta(beta: Any, dtype: Any) -> jax.Array:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxcvx.features.readout import Readout
 from jaxcvx.numerics.rounding import masked_sums
+from jaxcvx.numerics.safe import divide, divisor, norm
 
 
 def _split(a: Array, count: int) -> Array:
@@ -142,9 +143,8 @@ class CellOperator:
 
     def cone_margin(self, W: Float[Array, "P p c"]) -> Float[Array, P]:
         """Smallest entry of (2 D_i - I) Z W_i in units of the rows' norms; negative where violated."""
-        norms = jnp.linalg.norm(self.Z, axis=1)
-        scale = jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1.0), 0.0)
-        slack = jnp.einsum("np,qpc->qnc", self.Z * scale[:, None], W) * self.signs()[:, :, None]
+        unit = divide(self.Z, norm(self.Z, keepdims=True))
+        slack = jnp.einsum("np,qpc->qnc", unit, W) * self.signs()[:, :, None]
         return jnp.min(slack, axis=(1, 2))
 
     def max_curvature(self, num_steps: int = 30) -> Float[Array, ""]:
@@ -153,14 +153,14 @@ class CellOperator:
         counts = jnp.any(self.Z.reshape(-1, self.readout.positions * self.Z.shape[1]) != 0, axis=1)
         samples = jnp.cumsum(counts, dtype=self.Z.dtype) - 1
         first = jnp.where(counts, 1 + 1e-2 * jnp.cos(samples), 0.0)[:, None]
-        norm = jnp.maximum(jnp.linalg.norm(first), 1)
+        size = jnp.maximum(jnp.linalg.norm(first), 1)
 
         def power(_, carry):
             w = self.forward(self.adjoint(carry[0]))
             size = jnp.linalg.norm(w)
-            return w / jnp.where(size > 0, size, 1.0), size
+            return w / divisor(size), size
 
-        begin = (first / norm, jnp.zeros((), self.Z.dtype))
+        begin = (first / size, jnp.zeros((), self.Z.dtype))
         return jax.lax.fori_loop(0, num_steps, power, begin)[1]
 
 

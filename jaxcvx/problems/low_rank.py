@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxcvx.errors import InvalidTypeError, invalid, shown, wrong_type
+from jaxcvx.numerics.safe import divide, divisor
 from jaxcvx.numerics.trees import register_validated
 from jaxcvx.numerics.validation import check_number
 from jaxcvx.operators.observation import Observation, Whole
@@ -50,7 +51,7 @@ class LowRankProblem(SmoothProblem):
         """Fill in fields, from ``__init__``."""
         rank, (d1, d2) = fields["rank"], fields["operator"].shape
         if isinstance(rank, bool) or not isinstance(rank, int):
-            raise InvalidTypeError(f"rank: got {rank!r}, expected an integer.")
+            raise wrong_type("rank", rank, "an integer")
         if not 1 <= rank <= min(d1, d2):
             raise invalid("rank", rank, f"1..{min(d1, d2)}, the smaller side of a matrix of shape {(d1, d2)}")
         check_number("balance", fields["balance"])
@@ -240,7 +241,7 @@ def _along_bound(F: Float[Array, "d r"], G: Float[Array, "d r"], bound: Float[Ar
     outward = jnp.sum(F * G, axis=1, keepdims=True)
     square = jnp.sum(F**2, axis=1, keepdims=True)
     held = (square >= bound**2 * (1 - 64 * jnp.finfo(F.dtype).eps)) & (outward < 0)
-    return G - jnp.where(held, outward / jnp.where(held, square, 1.0), 0.0) * F
+    return G - jnp.where(held, divide(outward, square), 0.0) * F
 
 
 def _orthonormal(A: Float[Array, "d k"]) -> Float[Array, "d k"]:
@@ -279,7 +280,7 @@ class LowRankLoss(LowRankProblem):
           balance: weight of the balancing term.
         """
         if not callable(f):
-            raise InvalidTypeError(f"f: got {type(f).__name__}, expected a function of a matrix.")
+            raise wrong_type("f", f, "a function of a matrix")
         self._set(
             operator=Whole(as_shape(shape)),
             row_bounds=as_row_bounds(row_bound, jnp.result_type(float)),
@@ -309,7 +310,7 @@ class LowRankLoss(LowRankProblem):
             return jnp.sum(D * jax.jvp(jax.grad(self.loss), (zero,), (D,))[1]) / D.size
 
         mean = jnp.mean(jnp.abs(jax.vmap(curvature)(probes)))
-        return jnp.where(mean > 0, mean, 1.0)
+        return divisor(mean)
 
 
 def as_shape(shape: Any) -> tuple[int, int]:

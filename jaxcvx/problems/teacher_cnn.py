@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxcvx.errors import invalid
-from jaxcvx.numerics.arc_cosine import angle, kernel_deficit, norm
+from jaxcvx.numerics.arc_cosine import angle, kernel_deficit
 from jaxcvx.numerics.noise import draw_noise
+from jaxcvx.numerics.safe import norm
 from jaxcvx.numerics.sphere import unit
 from jaxcvx.problems.smooth import SmoothProblem
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxcvx.arrangements.cells import Arrangements, validate_arrangements
-from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.features.dense import Dense, Features, resolve_features
 from jaxcvx.features.readout import Readout
 from jaxcvx.losses.base import Loss
@@ -160,7 +160,7 @@ def make_problem(
         if features.free_bias:
             raise invalid("arrangements", "cells", "None with FreeBias(): its pricing needs none")
         if not isinstance(arrangements, Arrangements):
-            raise InvalidTypeError(f"arrangements: got {type(arrangements).__name__}, expected Arrangements.")
+            raise wrong_type("arrangements", arrangements, "Arrangements")
         num_rows = X.shape[0] * features.readout(*X.shape[1:]).positions
         validate_arrangements(arrangements, num_rows, num_weights)
     return Problem(X, Y, as_beta(beta, X.dtype), arrangements, loss, features, max_bytes)

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcvx.numerics.safe import divide, divisor
+
 Factors = Any  # U, or (U, V)
 
 _RIDGE = 1e-4  # relative, on Gram matrices
@@ -116,7 +118,7 @@ def conjugate_descent(problem: LineSearchable, shrinkage: float = 0.0) -> Any:
         scaled = scale_gradient(problem, params, gradient)
         before = _dot(state.scaled, state.gradient)
         change = _dot(scaled, gradient) - _dot(scaled, state.gradient)
-        keep = jnp.where(before > 0, jnp.maximum(change, 0) / jnp.where(before > 0, before, 1.0), 0.0)
+        keep = divide(jnp.maximum(change, 0), before)
         direction = jax.tree.map(lambda s, d: keep * d - s, scaled, state.direction)
         downhill = _dot(direction, gradient) < 0
         direction = jax.tree.map(lambda d, s: jnp.where(downhill, d, -s), direction, scaled)
@@ -131,7 +133,7 @@ def largest_singular_value(problem: LineSearchable) -> Float[Array, ""]:
     """Of the spectral estimate of X; 1 where that is zero."""
     columns = [jnp.max(jnp.sum(F**2, axis=0)) for F in problem.factors(problem.spectral_params())]
     size = jnp.sqrt(columns[0] * columns[1])
-    return jnp.where(size > 0, size, 1.0)
+    return divisor(size)
 
 
 def exact_step(
@@ -179,7 +181,7 @@ def _first_root(derivatives: Any, dtype: Any) -> Float[Array, ""]:
         slope, curvature = derivatives(b.t)
         first_slope = jnp.where(b.steps == 0, jnp.abs(slope), b.first_slope)
         low, high = jnp.where(slope <= 0, b.t, b.low), jnp.where(slope > 0, b.t, b.high)
-        newton = b.t - slope / jnp.where(curvature > 0, curvature, 1.0)
+        newton = b.t - slope / divisor(curvature)
         inside = (curvature > 0) & (newton > low) & (newton < high)
         further = jnp.where(jnp.isinf(high), jnp.maximum(4 * b.t, 1.0), 0.5 * (low + high))
         done = jnp.abs(slope) <= _SLOPE_LEFT * first_slope

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcvx.numerics.arc_cosine import angle, kernel_deficit, norm
+from jaxcvx.numerics.arc_cosine import angle, kernel_deficit
+from jaxcvx.numerics.safe import norm
 
 
 def _naive(u, v):
