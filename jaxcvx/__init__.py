@@ -1,6 +1,7 @@
 """jaxcvx: two-layer ReLU networks trained to certified global optimality."""
 
 from jaxcvx import _methods as _methods
+from jaxcvx import _moved as _moved
 from jaxcvx import errors as errors
 from jaxcvx.analysis.closed_forms import rank_one_solution, whitened_solution
 from jaxcvx.analysis.extreme_points import bias_intervals, residual_neurons, vertex_network
@@ -38,6 +39,7 @@ from jaxcvx.errors import (
 )
 from jaxcvx.features.convolution import ConvFlatten, ConvPool
 from jaxcvx.features.dense import Dense, Features, FreeBias
+from jaxcvx.losses.base import Loss
 from jaxcvx.losses.entrywise import Hinge, Huber, Interpolation, Logistic, Squared
 from jaxcvx.losses.softmax import SoftmaxCrossEntropy
 from jaxcvx.networks.network import Network, balance, merge_parallel, prune, training_objective
@@ -52,9 +54,11 @@ from jaxcvx.serialisation import load, save
 from jaxcvx.solvers.closed_form import SoftThresholdedSVD
 from jaxcvx.solvers.cone.admm import ConeADMM
 from jaxcvx.solvers.copositive.admm import CopositiveADMM
+from jaxcvx.solvers.core.callbacks import Callback
 from jaxcvx.solvers.core.driver import solve
 from jaxcvx.solvers.core.memory_estimate import memory_estimate
-from jaxcvx.solvers.core.solution import Solution, Status, StepInfo
+from jaxcvx.solvers.core.protocol import HostSolver, Solver
+from jaxcvx.solvers.core.solution import Outcome, Parts, Solution, Status, StepInfo
 from jaxcvx.solvers.gated.nuclear import NuclearProximalGradient
 from jaxcvx.solvers.gated.proximal_gradient import ProximalGradient
 from jaxcvx.solvers.gated.unrolled import unrolled_params
@@ -74,6 +78,7 @@ from jaxcvx.transforms.sphere import riemannian_sphere
 __all__ = [
     "AnnealedNoise",
     "Arrangements",
+    "Callback",
     "Certificate",
     "Checkpoint",
     "ColumnGeneration",
@@ -88,6 +93,7 @@ __all__ = [
     "FreeBias",
     "GradientDescent",
     "Hinge",
+    "HostSolver",
     "Huber",
     "Interpolation",
     "InvalidInputError",
@@ -95,6 +101,7 @@ __all__ = [
     "JaxcvxError",
     "LeastSquares",
     "Logistic",
+    "Loss",
     "LowRankLoss",
     "LowRankProblem",
     "MatrixCompletion",
@@ -103,6 +110,8 @@ __all__ = [
     "NotEnoughMemory",
     "NuclearProximalGradient",
     "OneBitCompletion",
+    "Outcome",
+    "Parts",
     "PatchFeatures",
     "PathReport",
     "PrimalDual",
@@ -113,6 +122,7 @@ __all__ = [
     "SoftThresholdedSVD",
     "SoftmaxCrossEntropy",
     "Solution",
+    "Solver",
     "Squared",
     "Status",
     "StepInfo",

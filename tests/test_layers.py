@@ -25,7 +25,7 @@ solvers.core < solvers.neurons < solvers.gated < solvers.cone < solvers.polish s
 solvers.closed_form < solvers.semi_infinite
 callbacks analysis plots
 parallel integrations cli
-_methods < __init__
+_methods _moved < __init__
 estimators flax parallel.demo
 """
 RANKS = {

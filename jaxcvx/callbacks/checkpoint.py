@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcvx import serialisation
 from jaxcvx.errors import FileFormatError, invalid
-from jaxcvx.solvers.core.callbacks import Hook
+from jaxcvx.solvers.core.callbacks import Callback
 from jaxcvx.solvers.core.protocol import AnySolver
 from jaxcvx.solvers.core.snapshot import Saved, Snapshot, to_leaves
 from jaxcvx.solvers.core.solution import Solution, StepInfo
@@ -44,7 +44,7 @@ def _lasting(value: Any) -> str:
     return str(value) if plain else type(value).__name__
 
 
-class Checkpoint(Hook):
+class Checkpoint(Callback):
     """Saves where a solve stands to ``path`` while it runs, and goes on from there if the file is there already.
 
     ``solve(problem, solver, callback=Checkpoint(path))``: called again after an interruption, however rough, or with a

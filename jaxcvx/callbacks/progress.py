@@ -8,14 +8,14 @@ import time
 from typing import Any
 
 from jaxcvx.errors import invalid, require_extra
-from jaxcvx.solvers.core.callbacks import Hook
+from jaxcvx.solvers.core.callbacks import Callback
 from jaxcvx.solvers.core.protocol import AnySolver
 from jaxcvx.solvers.core.solution import Solution, Status, StepInfo
 
 KINDS = ("auto", "rich", "text", "silent")
 
 
-class Progress(Hook):
+class Progress(Callback):
     """Shows the solver, its step, objective and residual on stderr: ``solve(..., callback=Progress())``.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -113,6 +113,7 @@ class ConeADMM(Solver):
     cone_weight: float = 100.0
 
     keeps_better_start = True
+    differentiable: ClassVar[bool] = True
 
     def run_phases(self, problem: Problem) -> tuple[Solver, ...]:
         n, c = problem.Y.shape

@@ -16,7 +16,7 @@ Trace = list[tuple[int, float, float]]
 
 
 def usable(problem: Problem, network: Network) -> tuple[Network, bool]:
-    """The network and True; where numbers in it have overflowed, the network that predicts 0 and False."""
+    """The network and True; if a weight is not finite, the network that predicts 0 and False."""
     finite = all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(network))
     return (network, True) if finite else (zero_network(problem), False)
 
@@ -33,15 +33,15 @@ def host_solution(
     """The solution object.
 
     Args:
-      network: the network that was certified.
+      network: the certified network.
       params: the solver's variables.
       certificate: of the network.
       status: how the loop ended.
-      num_steps: how many steps it took.
+      num_steps: number of steps taken.
       trace: (step, objective, bound) of each check.
-      program: objective and dual value of the solver's own program; those of the network if None.
+      program: objective and dual value of the solver's own program. None takes the network's bounds.
     """
-    seen: Any = np.array(trace, np.float64).reshape(-1, 3)
+    checks: Any = np.array(trace, np.float64).reshape(-1, 3)
     objective, bound = program or (float(certificate.upper), float(certificate.lower))
     tiny, known = np.finfo(np.float64).tiny, np.isfinite(objective) and not np.isnan(bound)
     if not np.isfinite(objective):
@@ -57,6 +57,6 @@ def host_solution(
         heuristic_bound=certificate.heuristic_bound,
         status=np.int32(status),
         num_steps=np.int32(num_steps),
-        history=History(seen[:, 0].astype(np.int32), seen[:, 1], seen[:, 2], np.int32(len(trace))),  # type: ignore[arg-type]
+        history=History(checks[:, 0].astype(np.int32), checks[:, 1], checks[:, 2], np.int32(len(trace))),  # type: ignore[arg-type]
         scope=certificate.scope,
     )

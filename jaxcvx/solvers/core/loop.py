@@ -128,7 +128,7 @@ def after_first_check(between: Between, solver: Solver, objective: Array, params
 
 
 def phase_end(between: Between, state: Any, status: Array, outcome: Outcome) -> Between:
-    """Merge a phase's result into the best so far; a phase that went astray then costs only its time."""
+    """Merge a phase's result into the best so far. A phase that ends worse than it started changes nothing."""
     best = _keep_best(between.best, state, outcome)
     return between._replace(status=status, total=between.total + state.step, best=best, params=best.params)
 
@@ -156,7 +156,7 @@ def _keep_best(best: Best | None, state: Any, outcome: Outcome) -> Best:
 
 
 def _init_if(wanted: Array, problem: Problem, phase: Solver, key: Any, params: Any) -> Any:
-    """A phase's first state; zeros and the params where the phase will not run, as ``init`` costs products."""
+    """A phase's first state. If the phase will not run, the state is zero but for the params: ``init`` is expensive."""
 
     def start():
         return phase.init(problem, key, params)

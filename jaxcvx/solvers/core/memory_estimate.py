@@ -22,17 +22,24 @@ from jaxcvx.solvers.core.requirements import refuse_unmet
 def memory_estimate(problem: Problem | SmoothProblem, solver: AnySolver) -> int:
     """Bytes that ``solve(problem, solver)`` takes at its peak, data included: the compiler's count and a fifth of it.
 
-    The fifth is for what matrix products pack and allocators keep; measured peaks are 0.8 to 1.5 times the estimate.
-    Nothing is allocated but the solver is compiled, which takes seconds. Not counted are the compiler's own needs and
-    what numerical libraries set aside, some 0.3 GiB. On an accelerator the certificate is made in the host's memory,
-    and counted all the same.
+    The fifth covers the buffers of matrix products and of allocators. Measured peaks are 0.8 to 1.5 times the
+    estimate. No array is allocated, but the solver is compiled, which takes seconds. The estimate leaves out the
+    compiler's own memory and that of numerical libraries (about 0.3 GiB). On an accelerator the certificate is
+    computed in the host's memory; the estimate includes it.
 
     Args:
-      problem: what ``solve`` would be given.
+      problem: the argument of ``solve``.
       solver: a solver that runs as one compiled program: not ColumnGeneration, CuttingPlane or FrankWolfe.
 
     Raises:
       InvalidInputError: the solver runs on the host, where sizes depend on values, or cannot take the problem.
+
+    Example:
+      >>> import jaxcvx
+      >>> X, Y = [[0.0], [1.0], [2.0]], [1.0, 0.0, 1.0]
+      >>> problem = jaxcvx.make_problem(X, Y, 0.1, arrangements=jaxcvx.enumerate_arrangements(X))
+      >>> jaxcvx.memory_estimate(problem, jaxcvx.ProximalGradient()) > 0
+      True
     """
     if not isinstance(solver, Solver):
         raise invalid("solver", type(solver).__name__, "a solver that runs as one compiled program")
@@ -56,7 +63,7 @@ def _estimate(problem: Any, solver: Solver) -> int:
 
 
 _MARGIN = 1.2  # measured over the compiler's count
-_SMALL = 64  # a problem whose masks, as numbers, fit so often into what there is needs no closer look
+_SMALL = 64  # a problem whose masks, as numbers, fit this often into the free memory needs no estimate
 
 
 def refuse_if_too_large(problem: Problem, solver: Solver) -> None:

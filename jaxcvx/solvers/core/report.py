@@ -1,4 +1,4 @@
-"""From what a run leaves behind to the solution: every number computed from the returned weights."""
+"""From a run to the solution object: every number is computed from the returned weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Numbers(NamedTuple):
 
 def _numbers(problem: Problem, parts: Parts) -> _Numbers:
     upper = network_objective(parts.network, problem) if isinstance(problem, Problem) else parts.objective
-    # Of invalid data, and where numbers overflow, nothing is claimed.
+    # Invalid data and overflow give NaN. An infinite upper bound claims nothing.
     upper, objective = (jnp.where(jnp.isnan(a), jnp.inf, a) for a in (upper, parts.objective))
     lower = jnp.minimum(parts.lower_bound, upper)
     bound = jnp.minimum(parts.program_bound, objective)
@@ -39,7 +39,7 @@ def _numbers(problem: Problem, parts: Parts) -> _Numbers:
 
 
 def summarise(problem: Problem, solver: Solver, done: Run) -> Solution:
-    """Inside jit: in the problem's precision and of fixed shapes."""
+    """The solution inside jit: in the problem's precision and of fixed shapes."""
     parts = solver.evaluate(problem, done.outcome)
     finite = all_finite(parts.network)
     sound = finite & all_finite(done.outcome.params)
@@ -59,13 +59,13 @@ def summarise(problem: Problem, solver: Solver, done: Run) -> Solution:
 
 @functools.partial(jax.jit, static_argnames=("solver", "room"))
 def evaluate_jitted(problem: Problem, solver: Solver, outcome: Outcome, room: int | None) -> tuple[Parts, _Numbers]:
-    """What a solver makes of its params, compiled."""
+    """``Solver.evaluate`` and the solution's numbers, compiled."""
     parts = solver.evaluate(problem, outcome, **({} if room is None else {"room": room}))
     return parts, _numbers(problem, parts)
 
 
 def summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
-    """Outside jit: in float64 on the host, of the weights that the caller gets."""
+    """The solution outside jit: in float64 on the host, from the weights that the caller receives."""
     dtype, room = problem.dtype, solver.room(problem, done.outcome)
     with double_precision():
         exact = to_double(problem)
@@ -73,7 +73,7 @@ def summarise_on_host(problem: Problem, solver: Solver, done: Run) -> Solution:
         network, upper = jax.tree.map(lambda a: a.astype(dtype), parts.network), numbers.upper_bound
         status = np.int32(done.status)
         if isinstance(problem, Problem):
-            # The rounded, pruned weights are what the caller gets, so they are what is reported.
+            # The caller receives the pruned weights in the problem's precision, so the numbers are theirs.
             network, finite = usable(problem, prune(network))
             sound = finite and bool(all_finite(done.outcome.params))
             status = status if sound or status == Status.INVALID_INPUT else np.int32(Status.DIVERGED)

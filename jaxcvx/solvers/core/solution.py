@@ -1,4 +1,4 @@
-"""What a solve returns: the solution object, its status and history."""
+"""The result of a solve: the solution object, its status and history."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Status(enum.IntEnum):
 
     @property
     def advice(self) -> str:
-        """What to do about it, in one sentence."""
+        """The remedy, in one sentence."""
         return {
             Status.RUNNING: "The solve has not ended.",
             Status.CONVERGED: "The tolerance was met.",
@@ -41,7 +41,7 @@ class Status(enum.IntEnum):
 
 
 class History(NamedTuple):
-    """What each check saw; entries from ``count`` on are unused (zeros).
+    """The numbers of each check. Entries from ``count`` on are unused (zeros).
 
     ``objective`` and ``bound`` belong to the solver's own program.
     """
@@ -53,14 +53,26 @@ class History(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a solver hands over: its variables and, where it has one, a dual point (a residual R (n, c) for most)."""
+    """The end of a run, from which everything else is computed.
+
+    Attributes:
+      params: the solver's variables, feasible.
+      dual: a dual point (for most solvers a residual R (n, c)), or None.
+    """
 
     params: Any
     dual: Any
 
 
 class Parts(NamedTuple):
-    """What is computed from the returned params alone."""
+    """The numbers of ``Solver.evaluate``, computed from the returned params alone.
+
+    Attributes:
+      network: a real network.
+      objective: value of the solver's own program at the params.
+      program_bound: lower bound on the optimum of the solver's own program; -inf if none.
+      lower_bound: proved lower bound on the training objective of every network in the solver's scope; -inf if none.
+    """
 
     network: Network
     objective: Float[Array, ""]
@@ -84,10 +96,10 @@ class Solution:
       upper_bound: training objective of ``network``.
       lower_bound: proved lower bound on the training objective of every network in ``scope``; -inf if none.
       gap: ``(upper_bound - lower_bound) / max(|upper_bound|, tiny)``.
-      heuristic_bound: estimate of the lower bound that is not proved; -inf if none was made.
+      heuristic_bound: an unproved estimate of the lower bound; -inf if none was made.
       status: see :class:`Status`.
       num_steps: steps taken, all phases together.
-      history: what the checks saw.
+      history: the numbers of each check.
       scope: static; "global" (all networks, exact), "relaxation" (all networks, by a relaxation),
         "sampled-cells" (networks whose neurons lie in the given cells), "heuristic", "none".
       dual: multipliers of a smooth problem's constraints, from solvers that have them (PrimalDual); else None.
@@ -114,9 +126,9 @@ class Solution:
 
 
 class StepInfo(NamedTuple):
-    """What a callback is told after each block of steps; plain Python numbers.
+    """The argument of callbacks after each block of steps, in plain Python numbers.
 
-    ``objective`` and ``bound`` belong to the solver's own program; ``residual`` is what ``tol`` is compared with.
+    ``objective`` and ``bound`` belong to the solver's own program; ``residual`` is compared with ``tol``.
     """
 
     solver: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -83,6 +83,7 @@ class ProximalGradient(Solver):
     switch_gap: float = 3e-3
 
     requires = frozenset({"cells", "smooth loss", "no free bias"})
+    differentiable: ClassVar[bool] = True
     keeps_better_start = True
 
     def run_phases(self, problem: Problem) -> tuple[Solver, ...]:

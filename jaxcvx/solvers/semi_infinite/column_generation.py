@@ -21,7 +21,7 @@ from jaxcvx.numerics.precision import double_precision, to_double
 from jaxcvx.pricing.oracles import Pricer, choose_pricer
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.host import host_solution, usable
-from jaxcvx.solvers.core.protocol import Callback, HostSolver
+from jaxcvx.solvers.core.protocol import CallbackFunction, HostSolver
 from jaxcvx.solvers.core.solution import Solution, Status, StepInfo
 from jaxcvx.solvers.semi_infinite.fine_pool import fine_problem, fit_finely, insert_finely, price_finely
 from jaxcvx.solvers.semi_infinite.pool import (
@@ -109,7 +109,7 @@ class ColumnGeneration(HostSolver):
         if self.max_seconds is not None and not self.max_seconds >= 0:
             raise invalid("max_seconds", self.max_seconds, "None or a number >= 0")
 
-    def solve_on_host(self, problem: Problem, init: Any, key: Any, callback: Callback | None) -> Solution:
+    def solve_on_host(self, problem: Problem, init: Any, key: Any, callback: CallbackFunction | None) -> Solution:
         began = time.perf_counter()
         pricer = choose_pricer(problem, self.pricing, self.num_starts, self.branch_nodes)
         exact = pricer.exact

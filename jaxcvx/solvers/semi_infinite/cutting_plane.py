@@ -18,7 +18,7 @@ from jaxcvx.numerics.precision import double_precision, to_double
 from jaxcvx.pricing.oracles import ORACLES, choose_oracle
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.host import host_solution, usable
-from jaxcvx.solvers.core.protocol import Callback, HostSolver
+from jaxcvx.solvers.core.protocol import CallbackFunction, HostSolver
 from jaxcvx.solvers.core.solution import Solution, Status, StepInfo
 from jaxcvx.solvers.semi_infinite.master import Cuts, cleaned, cuts_network, cuts_objective, fit_cuts, grown
 
@@ -78,11 +78,11 @@ class CuttingPlane(HostSolver):
             if getattr(self, name) < 1:
                 raise invalid(name, getattr(self, name), "a positive integer")
 
-    def solve_on_host(self, problem: Problem, init: Any, key: Any, callback: Callback | None) -> Solution:
+    def solve_on_host(self, problem: Problem, init: Any, key: Any, callback: CallbackFunction | None) -> Solution:
         with double_precision():
             return self._solve(problem, init, key, callback)
 
-    def _solve(self, problem: Problem, init: Any, key: Any, callback: Callback | None) -> Solution:
+    def _solve(self, problem: Problem, init: Any, key: Any, callback: CallbackFunction | None) -> Solution:
         work = to_double(problem.replace(arrangements=None))
         oracle = choose_oracle(work, self.oracle, self.num_starts)
         key = jax.random.key(0) if key is None else key

@@ -20,7 +20,7 @@ from jaxcvx.pricing.oracles import ExactPricer, choose_pricer
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.driver import solve
 from jaxcvx.solvers.core.host import Trace, host_solution, usable
-from jaxcvx.solvers.core.protocol import Callback, HostSolver
+from jaxcvx.solvers.core.protocol import CallbackFunction, HostSolver
 from jaxcvx.solvers.core.solution import Solution, Status, StepInfo
 from jaxcvx.solvers.gradient.descent import GradientDescent
 from jaxcvx.solvers.polish import polish_problem
@@ -74,7 +74,7 @@ class FrankWolfe(HostSolver):
         if self.radius is not None and not 0 < self.radius < float("inf"):
             raise invalid("radius", self.radius, "None or a positive number")
 
-    def solve_on_host(self, problem: Problem, init: Any, key: Any, callback: Callback | None) -> Solution:
+    def solve_on_host(self, problem: Problem, init: Any, key: Any, callback: CallbackFunction | None) -> Solution:
         pricer = choose_pricer(problem, "exact", 1)
         assert isinstance(pricer, ExactPricer)
         radius = self._radius(problem, init, key)

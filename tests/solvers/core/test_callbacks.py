@@ -9,7 +9,7 @@ import pytest
 
 from jaxcvx import InvalidInputError, ProximalGradient, Solution, Status, StepInfo, make_problem, solve
 from jaxcvx.errors import InvalidTypeError
-from jaxcvx.solvers.core.callbacks import Hook, as_callbacks
+from jaxcvx.solvers.core.callbacks import Callback, as_callbacks
 from tests.helpers import distinct_cells, gaussian_data
 
 N, D, P = 15, 3, 10
@@ -73,7 +73,7 @@ def test_callbacks_are_refused_under_jit():
         jax.jit(lambda b: solve(problem.replace(beta=b), SOLVER, callback=print).objective)(0.1)
 
 
-class Recorder(Hook):
+class Recorder(Callback):
     """Writes down what it is told; starts from ``start`` where that is given."""
 
     def __init__(self, start=None, fail=False):
@@ -108,7 +108,7 @@ def test_one_callable_or_several():
     assert as_callbacks([print, len]) == (print, len) and as_callbacks(()) == ()
     with pytest.raises(InvalidTypeError, match="^callback: got int"):
         as_callbacks([print, 3])
-    hook = Hook()
+    hook = Callback()
     assert hook.begin(None, SOLVER) is None and not hook(None) and hook.end(None) is None
 
 
