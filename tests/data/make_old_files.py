@@ -8,6 +8,7 @@ except for ``PathBound``.
 
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,21 @@ def write_checkpoints(folder: Path) -> None:
         jaxcvx.solve(problem, solver, key=jax.random.key(0), callback=callback)
 
 
+def write_pickle(folder: Path) -> None:
+    """Arrays are numpy's: how jax pickles its own may change with its version."""
+    X, Y, _ = data()
+    problem = problem_of(X, Y, 6)
+    solution = jaxcvx.solve(problem, jaxcvx.ProximalGradient())
+    copositive = jaxcvx.solve(problem_of(X, Y, 3), jaxcvx.CopositiveADMM(tol=1e-4))
+    plain = jax.tree.map(np.asarray, (solution, problem))
+    static = (jaxcvx.ConvPool((3, 3)), jaxcvx.Huber(0.5))
+    point = jax.tree.map(np.asarray, copositive.params)
+    (folder / "old.pickle").write_bytes(pickle.dumps((*plain, *static, point), protocol=4))
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     with jax.enable_x64(True):
         jaxcvx.save(folder / "objects.npz", objects(), {"written by": "jaxcvx 0.1.0 at a64216d"})
         write_checkpoints(folder)
+        write_pickle(folder)

@@ -76,7 +76,7 @@ def solve(
       >>> X, Y = [[0.0], [1.0], [2.0]], [1.0, 0.0, 1.0]
       >>> cells = jaxcvx.enumerate_arrangements(X, features=jaxcvx.Dense(bias=True))
       >>> problem = jaxcvx.make_problem(X, Y, 0.01, features=jaxcvx.Dense(bias=True), arrangements=cells)
-      >>> solution = jaxcvx.solve(problem, jaxcvx.ProximalGradient())
+      >>> solution = jaxcvx.solve(problem, jaxcvx.ConeADMM())
       >>> solution.scope, bool(solution.gap < 1e-4)
       ('global', True)
     """
