@@ -91,6 +91,7 @@ def test_student_certificate_and_path_report_hold_the_values_of_the_recipe(old: 
     certificate = old["certificate"]
     value = jaxcvx.training_objective(old["gated"].network, problem.X, problem.Y, 0.5)
     np.testing.assert_allclose(certificate.upper, value, rtol=1e-9)
+    assert certificate.balanced == certificate.upper  # a field that the file does not have
     fresh = jaxcvx.certify(old["gated"].network, problem.X, problem.Y, 0.5, method="relaxed")
     np.testing.assert_allclose(certificate.lower, fresh.lower, rtol=1e-3)
     assert certificate.scope == "relaxation"

@@ -10,9 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcvx.arrangements.cells import (
-    Arrangements,
-)
+from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.certificates.dual import all_networks_dual_norm, atom_dual_norm, best_bound, relaxed_dual_norm
 from jaxcvx.networks.network import Network
 from jaxcvx.pricing.semidefinite import semidefinite_dual_norm
@@ -24,14 +22,29 @@ from jaxcvx.problems.training import Problem
 class Certificate:
     """A statement about one network, computed from its weights.
 
+    Rescaling a neuron (u_j times s, v_j divided by s > 0) keeps the network's function but changes its weight
+    penalty. Hence there are two objectives: of the weights as they are, and of the same network with balanced neurons.
+
     Attributes:
-      upper: float64 scalar, training objective of the network (balanced: rescaling neurons is free).
-      lower: proved lower bound on the training objective of every network in ``scope``; -inf if none.
-      gap: ``(upper - lower) / max(|upper|, tiny)``.
-      heuristic_bound: an estimate that is not proved; -inf if none was made.
-      scope: static; "global": all networks, exact. "relaxation": all networks, by a relaxation.
-        "sampled-cells": networks whose neurons lie in the given cells or in this network's.
+      upper: float64 scalar, training objective of the network with its weights as given; inf if it overflows.
+      lower: proved lower bound on the training objective of every network in ``scope``; -inf if none. The given
+        network and its balanced copy are among them, so ``lower <= upper`` and ``lower <= balanced``.
+      gap: ``(upper - lower) / max(|upper|, tiny)``: how far the given weights can be from optimal, in the scope. An
+        optimal function with unbalanced weights has a positive gap.
+      heuristic_bound: an estimate of the lower bound that is not proved; -inf if none was made.
+      scope: static; the networks that ``lower`` covers. "global": all networks, by exact pricing. "relaxation": all
+        networks, by a relaxation. "sampled-cells": networks whose neurons lie in the given cells or in this
+        network's. "heuristic": there is only an estimate.
       precision: static; the dtype in which the bounds were evaluated. ``certify`` takes "float64" for all data.
+      balanced: training objective after :func:`jaxcvx.balance`, which rescales every neuron to ||u_j|| = ||v_j||.
+        This is the least objective of any network with the same neurons up to scale. It defaults to ``upper``.
+
+    Example:
+      >>> import jaxcvx
+      >>> network = jaxcvx.Network([[4.0]], [[0.25]])  # predicts max(x, 0)
+      >>> certificate = jaxcvx.certify(network, [[1.0], [2.0]], [1.0, 2.0], 0.1)
+      >>> print(f"{certificate.upper:.3f} {certificate.balanced:.3f}")  # 0.1 / 2 (4^2 + 0.25^2) and 0.1
+      0.803 0.100
     """
 
     upper: Any
@@ -40,6 +53,11 @@ class Certificate:
     heuristic_bound: Any
     scope: str = dataclasses.field(default="none", metadata={"static": True})
     precision: str = dataclasses.field(default="float64", metadata={"static": True})
+    balanced: Any = None
+
+    def __post_init__(self) -> None:
+        if self.balanced is None:
+            object.__setattr__(self, "balanced", self.upper)
 
 
 def bound_scope(arrangements: Arrangements | None, num_columns: int) -> str:
@@ -57,8 +75,8 @@ def network_bound(problem: Problem, network: Network, semidefinite: bool = False
     Args:
       problem: data, loss, beta, and perhaps cells.
       network: its predictions give the dual points.
-      semidefinite: static; where all networks are ranged over, price by the semidefinite relaxation as well
-        and take the smaller bound.
+      semidefinite: static; if the bound covers all networks, compute the dual norm by the semidefinite relaxation
+        as well and take the smaller of the two.
     """
     cells = problem.arrangements
 
@@ -77,12 +95,27 @@ def network_bound(problem: Problem, network: Network, semidefinite: bool = False
     return best_bound(problem, network(problem.X), dual_norm)
 
 
-def make_certificate(upper: Any, lower: Any, scope: str, heuristic_bound: float = -np.inf) -> Certificate:
-    """Assemble a certificate from its two bounds, as float64 numbers; NaN (invalid data) claims nothing."""
-    upper, lower = np.float64(upper), np.float64(lower)
-    upper = np.float64(np.inf) if np.isnan(upper) else upper
-    lower = np.float64(-np.inf) if np.isnan(lower) else np.minimum(lower, upper)
+def make_certificate(
+    upper: Any, lower: Any, scope: str, heuristic_bound: float = -np.inf, balanced: Any = None
+) -> Certificate:
+    """Assemble a certificate of float64 numbers; NaN (invalid data) claims nothing.
+
+    Args:
+      upper: training objective of the weights as given.
+      lower: lower bound; cut to the network's objectives, above which it can be by rounding only.
+      scope: the networks that ``lower`` covers.
+      heuristic_bound: estimate of the lower bound.
+      balanced: training objective of the balanced network; None if the weights are balanced already.
+    """
+    upper, balanced = (_or_infinite(value) for value in (upper, upper if balanced is None else balanced))
+    lower = np.float64(lower)
+    lower = np.float64(-np.inf) if np.isnan(lower) else min(lower, upper, balanced)
     gap = np.float64(np.inf)
     if np.isfinite(upper):
         gap = (upper - lower) / max(abs(upper), np.finfo(np.float64).tiny)
-    return Certificate(upper, lower, gap, np.float64(heuristic_bound), scope)
+    return Certificate(upper, lower, gap, np.float64(heuristic_bound), scope, balanced=balanced)
+
+
+def _or_infinite(value: Any) -> np.float64:
+    value = np.float64(value)
+    return np.float64(np.inf) if np.isnan(value) else value

@@ -20,22 +20,29 @@ from jaxcvx.arrangements.cells import (
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.certificates.certificate import Certificate, bound_scope, make_certificate, network_bound
 from jaxcvx.certificates.priced import certify_priced
-from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.errors import InvalidTypeError, invalid, wrong_type
 from jaxcvx.losses.base import Loss
-from jaxcvx.networks.network import Network, balance, checked_network, network_objective, padded, problem_for
+from jaxcvx.networks.network import (
+    Network,
+    balance,
+    checked_network,
+    network_objective,
+    objective_on_host,
+    padded,
+    problem_for,
+)
 from jaxcvx.numerics.precision import double_precision, to_double, with_full_precision
 from jaxcvx.numerics.trees import is_traced
-from jaxcvx.pricing.oracles import choose_pricer, sweeps
+from jaxcvx.pricing.oracles import AUTO_MAX_CELLS, AUTO_MAX_RANK, choose_pricer, few_cells, sweeps
 from jaxcvx.pricing.semidefinite import MAX_ORDER, relaxation_order
 from jaxcvx.problems.training import Problem
 
-_AUTO_MAX_CELLS = 20_000
-_AUTO_MAX_RANK = 3  # of data with several outputs, for exact pricing without being asked
 _FRESH_STARTS = 5000
 
 
 @functools.partial(jax.jit, static_argnames="semidefinite")
 def _evaluate(problem: Problem, network: Network, semidefinite: bool) -> tuple[Array, Array]:
+    """Objective of the balanced network, and the lower bound from its residual."""
     network = balance(network)
     upper = network_objective(network, problem)
     return upper, jnp.minimum(network_bound(problem, network, semidefinite), upper)
@@ -55,81 +62,99 @@ def certify(
     """Bound how far a network is from the best possible training objective.
 
     The network may come from anywhere: an Adam run, or arrays of another framework wrapped as
-    ``Network(hidden (m, d), output (m, c))``. The upper bound is its own objective, the lower bound the dual
-    value of its scaled residual: a network far from optimal gets a loose lower bound, an optimal one a
-    tight one. Evaluated in float64 on the host; not for use inside jit.
+    ``Network(hidden (m, d), output (m, c))``. The upper bound is its own objective, with the weights as given; the
+    objective after balancing is in the field ``balanced``. The lower bound is the dual value of the network's scaled
+    residual: it is loose for a network far from optimal and tight for an optimal one. Everything is evaluated in
+    float64 on the host, so ``certify`` cannot be used inside jit.
 
     Args:
       network: the network.
       X, Y, beta, loss: as in :func:`jaxcvx.make_problem`.
-      arrangements: cells to range over. If they are not complete, the network's own cells are added.
-      method: "exact": neurons are priced exactly in every cell, those of several outputs by the cells' faces
-        (low rank); without arrangements all cells are enumerated. "relaxed": neurons are priced by a
-        semidefinite relaxation that needs no cells and holds for all networks, on data with n + min(n, d) up to
-        220 (seconds to a minute; beyond, by a crude closed form). Given cells that are not complete are
-        priced one by one instead. "multistart": no lower bound, but an estimate, ``heuristic_bound``, from 5000
-        fresh ascents. "auto": exact over the cells if given, else over all cells if there are at most 20000
-        (several outputs: and rank at most 3); else the crude closed form.
+      arrangements: cells; the lower bound covers networks whose neurons lie in them. If they are not complete, the
+        network's own cells are added.
+      method: "exact": the best neuron is computed exactly in every cell, for several outputs from the cells' faces
+        (low rank). Without arrangements all cells are enumerated.
+        "relaxed": the best neuron is bounded by a semidefinite relaxation, which needs no cells and holds for all
+        networks. It runs on data with n + min(n, d) up to 220 (seconds to a minute); larger data get a crude closed
+        form instead. Cells that are given but not complete are treated one by one instead.
+        "multistart": no lower bound, but an estimate, ``heuristic_bound``, from 5000 fresh ascents.
+        "auto": exact over the cells if given; else exact over all cells if there are at most 20000 of them (several
+        outputs: and the data have rank at most 3); else the crude closed form.
 
     Returns:
-      A Certificate. Its scope is "global" only where all cells were priced exactly.
+      A Certificate. Its scope is "global" only if the best neuron was computed exactly over all cells.
 
     Raises:
       InvalidInputError, InvalidTypeError: bad arguments.
       TooManyArrangements: method "exact" without arrangements on data with too many cells, or too many faces.
+
+    Example:
+      >>> import jaxcvx
+      >>> X, y = [[1.0], [2.0], [-1.0]], [1.0, 2.0, 0.0]
+      >>> network = jaxcvx.Network(hidden=[[0.9]], output=[[1.0]])
+      >>> certificate = jaxcvx.certify(network, X, y, beta=0.1)
+      >>> print(f"{certificate.lower:.3f} <= optimum <= {certificate.upper:.3f} ({certificate.scope})")
+      0.099 <= optimum <= 0.115 (global)
     """
     if method not in ("auto", "exact", "relaxed", "multistart"):
         raise invalid("method", repr(method), "'auto', 'exact', 'relaxed' or 'multistart'")
     if is_traced(*jax.tree.leaves((network, X, Y, beta, arrangements))):
         raise InvalidTypeError("certify: got traced arrays, expected concrete ones (solve works under jit).")
     if not isinstance(arrangements, Arrangements | None):
-        raise InvalidTypeError(f"arrangements: got {type(arrangements).__name__}, expected Arrangements.")
+        raise wrong_type("arrangements", arrangements, "Arrangements")
     with double_precision():
         network = to_double(checked_network(network))
         problem = problem_for(network, _widened(X), _widened(Y), beta, loss)
         if method == "multistart":
             pricer = choose_pricer(problem, "multistart", 1)
-            return certify_priced(problem, balance(network), pricer, None, jax.random.key(0), 1, _FRESH_STARTS)
-        if problem.features.free_bias:
-            return _certify_free_bias(problem, balance(network), arrangements, method)
-        rows = problem.rows
-        several, (count, rank) = problem.num_columns > 1, count_cells(rows)
-        few = count <= _AUTO_MAX_CELLS
-        if arrangements is not None:
-            validate_arrangements(arrangements, *rows.shape)
-            arrangements = to_double(arrangements)
-        elif method == "exact" or (method == "auto" and few):
-            arrangements = enumerate_arrangements(problem.X, features=problem.features)
-        if arrangements is not None and not arrangements.complete:
-            own = arrangements_of(network, problem.X)
-            arrangements = merge_arrangements(arrangements, own) if own.num_cells else arrangements
-        problem = problem.replace(arrangements=arrangements)
-        by_faces = method == "exact" or (method == "auto" and few and rank <= _AUTO_MAX_RANK)
-        if several and arrangements is not None and by_faces:
-            return certify_priced(problem, balance(network), choose_pricer(problem, "exact", 1), None, None, 1, 1)
-        exact = arrangements is not None and not several
-        semidefinite = method == "relaxed" and not exact and relaxation_order(*rows.shape) <= MAX_ORDER
-        upper, lower = _evaluate(problem, padded(network), semidefinite)
-        return make_certificate(upper, lower, bound_scope(arrangements, problem.num_columns))
+            made = certify_priced(problem, balance(network), pricer, None, jax.random.key(0), 1, _FRESH_STARTS)
+        elif problem.features.free_bias:
+            made = _certify_free_bias(problem, network, arrangements, method)
+        else:
+            made = _certify_cells(problem, network, arrangements, method)
+        upper = objective_on_host(network, problem)
+    return make_certificate(upper, made.lower, made.scope, made.heuristic_bound, balanced=made.upper)
 
 
 def _widened(value: Any) -> Any:
-    """Real numbers in float64, so that no digit is lost; anything else as it is, to be refused."""
+    """Real numbers in float64, so that no digit is lost; anything else as it is, to be refused later."""
     if isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating):
         return np.asarray(value).astype(np.float64)
     return value
 
 
+def _certify_cells(problem: Problem, network: Network, arrangements: Arrangements | None, method: str) -> Certificate:
+    """Certificate of the balanced network over cells, or over all networks by a relaxation."""
+    rows = problem.rows
+    several_outputs, (count, rank) = problem.num_columns > 1, count_cells(rows)
+    few = count <= AUTO_MAX_CELLS
+    if arrangements is not None:
+        validate_arrangements(arrangements, *rows.shape)
+        arrangements = to_double(arrangements)
+    elif method == "exact" or (method == "auto" and few):
+        arrangements = enumerate_arrangements(problem.X, features=problem.features)
+    if arrangements is not None and not arrangements.complete:
+        own = arrangements_of(network, problem.X)
+        arrangements = merge_arrangements(arrangements, own) if own.num_cells else arrangements
+    problem = problem.replace(arrangements=arrangements)
+    by_faces = method == "exact" or (method == "auto" and few and rank < AUTO_MAX_RANK)
+    if several_outputs and arrangements is not None and by_faces:
+        return certify_priced(problem, balance(network), choose_pricer(problem, "exact", 1), None, None, 1, 1)
+    exact = arrangements is not None and not several_outputs
+    semidefinite = method == "relaxed" and not exact and relaxation_order(*rows.shape) <= MAX_ORDER
+    upper, lower = _evaluate(problem, padded(network), semidefinite)
+    return make_certificate(upper, lower, bound_scope(arrangements, problem.num_columns))
+
+
 def _certify_free_bias(
     problem: Problem, network: Network, arrangements: Arrangements | None, method: str
 ) -> Certificate:
-    """As ``certify``, where biases are free: exact by a sweep or by faces, else the crude closed form."""
+    """The same with free biases: exact by a sweep or by faces, else the crude closed form."""
     if arrangements is not None:
         raise invalid("arrangements", "cells", "None for a network with FreeBias()")
     if method == "relaxed":
         raise invalid("method", "'relaxed'", "'auto', 'exact' or 'multistart' for a network with FreeBias()")
-    count, rank = count_cells(problem.rows)
-    if method == "exact" or sweeps(problem) or (count <= _AUTO_MAX_CELLS and rank <= _AUTO_MAX_RANK + 1):
-        return certify_priced(problem, network, choose_pricer(problem, "exact", 1), None, None, 1, 1)
+    if method == "exact" or sweeps(problem) or few_cells(problem):
+        return certify_priced(problem, balance(network), choose_pricer(problem, "exact", 1), None, None, 1, 1)
     upper, lower = _evaluate(problem, padded(network), False)
     return make_certificate(upper, lower, "relaxation")

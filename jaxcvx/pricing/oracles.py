@@ -26,8 +26,8 @@ from jaxcvx.problems.training import Problem
 
 METHODS = ("auto", "exact", "multistart", "branch")
 ORACLES = ("auto", "sweep", "faces", "cone", "multistart")
-_AUTO_MAX_CELLS = 20_000
-_AUTO_MAX_RANK = 4
+AUTO_MAX_CELLS = 20_000  # that are enumerated without being asked
+AUTO_MAX_RANK = 4  # of rows whose cells are priced by their faces without being asked
 _SHAKE = 0.1  # length of the perturbation of a unit neuron that an ascent starts from
 _BATCH = 512  # fresh starts priced together
 _BIAS_ROOM = 3.0  # weight of the column of ones in multi-start pricing with free biases, for rows of size 1
@@ -235,7 +235,7 @@ def choose_pricer(problem: Problem, method: str, num_starts: int, branch_nodes: 
         return MultistartPricer(num_starts, branch_nodes)
     if free and method != "multistart" and sweeps(problem):
         return sweep_pricer(problem)
-    if method == "multistart" or (method == "auto" and not _few_cells(problem)):
+    if method == "multistart" or (method == "auto" and not few_cells(problem)):
         return MultistartPricer(num_starts)
     if free:
         return _free_bias_pricer(problem)
@@ -283,7 +283,7 @@ def choose_oracle(problem: Problem, oracle: str, num_starts: int) -> Pricer:
             return sweep_pricer(problem)
         if oracle == "sweep":
             raise invalid("oracle", "'sweep'", "rows of rank at most two, with free biases samples on a line")
-    if oracle == "faces" or (oracle == "auto" and _few_cells(problem)):
+    if oracle == "faces" or (oracle == "auto" and few_cells(problem)):
         return choose_pricer(problem.replace(arrangements=None), "exact", num_starts)
     if oracle in ("auto", "cone"):
         if _is_spike_free(problem):
@@ -299,10 +299,10 @@ def _is_spike_free(problem: Problem) -> bool:
     return few and spike_free(rows, max(rows.shape) * float(jnp.finfo(problem.X.dtype).eps))
 
 
-def _few_cells(problem: Problem) -> bool:
-    """Whether all cells are given, or may be enumerated and priced exactly without a second thought."""
+def few_cells(problem: Problem) -> bool:
+    """True if the method "auto" prices exactly: all cells are given, or are few, and the rows have low rank."""
     cells = problem.arrangements
     count, rank = count_cells(problem.rows)
     if cells is not None:
-        return cells.complete and rank <= _AUTO_MAX_RANK
-    return rank <= _AUTO_MAX_RANK and count <= _AUTO_MAX_CELLS
+        return cells.complete and rank <= AUTO_MAX_RANK
+    return rank <= AUTO_MAX_RANK and count <= AUTO_MAX_CELLS

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxcvx import Arrangements
-from jaxcvx.certificates.certificate import bound_scope, make_certificate
+from jaxcvx.certificates.certificate import Certificate, bound_scope, make_certificate
 from jaxcvx.numerics.precision import double_precision, to_double
 
 
@@ -29,6 +29,15 @@ def test_bounds_and_gap(given, upper, lower, gap):
     assert (certificate.upper, certificate.lower, certificate.gap) == (upper, lower, gap)
     assert certificate.heuristic_bound == -np.inf and certificate.scope == "global"
     assert certificate.gap.dtype == np.float64
+
+
+def test_two_objectives():
+    unbalanced = make_certificate(4.0, 1.0, "global", balanced=2.0)
+    assert (unbalanced.upper, unbalanced.balanced, unbalanced.gap) == (4.0, 2.0, 0.75)
+    assert make_certificate(4.0, 3.0, "global", balanced=2.0).lower == 2.0  # a bound holds for both
+    assert make_certificate(np.nan, 1.0, "global", balanced=2.0).gap == np.inf
+    assert make_certificate(4.0, 1.0, "global").balanced == 4.0
+    assert Certificate(4.0, 1.0, 0.75, -np.inf).balanced == 4.0  # as files hold it that were written without the field
 
 
 def test_scopes():

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcvx import (
+    ConeADMM,
     Dense,
     InvalidInputError,
     Network,
@@ -20,8 +21,10 @@ from jaxcvx import (
     arrangements_of,
     certify,
     enumerate_arrangements,
+    make_problem,
     merge_arrangements,
     sample_arrangements,
+    solve,
 )
 from jaxcvx.errors import InvalidTypeError
 from tests.helpers import (
@@ -108,20 +111,50 @@ def test_relaxed_bounds_are_no_better_than_exact_ones(seed):
     assert certify(*arguments).lower == exact.lower  # auto: few cells, so all of them
 
 
-def test_upper_bound_is_the_objective_after_balancing():
-    data, network = case(), random_network(1)
-    hidden, output = np.asarray(network.hidden), np.asarray(network.output)
-    made = certify(network, data.X, data.Y, data.beta, arrangements=data.cells)
+def balanced_by_hand(hidden: np.ndarray, output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The weights with ||u_j|| = ||v_j||; neurons with a zero side become zero."""
     a, b = np.linalg.norm(hidden, axis=1, keepdims=True), np.linalg.norm(output, axis=1, keepdims=True)
     scale = np.sqrt(b / np.where(a > 0, a, 1)) * (a > 0)
-    balanced = network_value(
-        hidden * scale, output * (a > 0) / np.where(scale > 0, scale, 1), data.X, data.Y, data.beta
-    )
-    assert float(made.upper) == pytest.approx(balanced, rel=1e-12)
-    scaled = Network(7 * network.hidden, network.output / 7)
-    again = certify(scaled, data.X, data.Y, data.beta, arrangements=data.cells)
-    assert again.upper == pytest.approx(made.upper, rel=1e-12)
-    assert again.lower == pytest.approx(made.lower, rel=1e-9)
+    return hidden * scale, output * (a > 0) / np.where(scale > 0, scale, 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "outputs", "loss"),
+    [("auto", 1, "squared"), ("relaxed", 1, "logistic"), ("multistart", 1, "squared"), ("exact", 3, "softmax")],
+)
+def test_upper_is_the_objective_of_the_given_weights_and_balanced_that_of_the_balanced_ones(method, outputs, loss):
+    X, raw = gaussian_data(3, 8, 2, outputs)
+    Y, beta = targets_for(loss, raw), 0.2
+    rng = np.random.default_rng(1)
+    hidden, output = rng.standard_normal((WIDTH, 2)), rng.standard_normal((WIDTH, outputs))
+    hidden[0] = 0
+    made = []
+    for scale in (1.0, 3.0):
+        network = Network(jnp.asarray(scale * hidden), jnp.asarray(output / scale))
+        certificate = certify(network, X, Y, beta, loss=loss, method=method)
+        own = network_value(scale * hidden, output / scale, X, Y, beta, loss)
+        balanced = network_value(*balanced_by_hand(hidden, output), X, Y, beta, loss)
+        assert float(certificate.upper) == pytest.approx(own, rel=1e-12)
+        assert float(certificate.balanced) == pytest.approx(balanced, rel=1e-12)
+        assert certificate.lower <= certificate.balanced < certificate.upper
+        made.append(certificate)
+    assert made[0].upper < 0.98 * made[1].upper
+    assert made[0].lower == pytest.approx(made[1].lower, rel=1e-9)  # the bound depends on the function alone
+    assert made[0].heuristic_bound == pytest.approx(made[1].heuristic_bound, rel=1e-9)
+    assert made[0].balanced == pytest.approx(made[1].balanced, rel=1e-12)
+
+
+def test_the_gap_of_an_optimal_function_is_that_of_its_weights():
+    data = case()
+    problem = make_problem(data.X, data.Y, data.beta, arrangements=data.cells)
+    best = solve(problem, ConeADMM(tol=1e-10)).network
+    made = certify(best, data.X, data.Y, data.beta, arrangements=data.cells)
+    assert made.gap < 1e-7 and made.balanced == pytest.approx(made.upper, rel=1e-12)
+    stretched = Network(3 * best.hidden, best.output / 3)
+    loose = certify(stretched, data.X, data.Y, data.beta, arrangements=data.cells)
+    own = network_value(*map(np.asarray, (stretched.hidden, stretched.output)), data.X, data.Y, data.beta)
+    assert loose.gap == pytest.approx((own - loose.lower) / own, rel=1e-9)
+    assert loose.gap > 0.05 and loose.balanced - loose.lower < 1e-7 * loose.balanced
 
 
 def test_sampled_cells_are_joined_by_the_networks_own():
@@ -236,7 +269,7 @@ def test_certificates_are_pytrees():
     data = case()
     made = certify(random_network(0), data.X, data.Y, data.beta)
     doubled = jax.tree.map(lambda a: 2 * a, made)
-    assert doubled.scope == made.scope and doubled.upper == 2 * made.upper
+    assert doubled.scope == made.scope and doubled.upper == 2 * made.upper and doubled.balanced == 2 * made.balanced
 
 
 @pytest.mark.parametrize(

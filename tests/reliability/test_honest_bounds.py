@@ -237,10 +237,13 @@ def corrupt_networks(many: int, cases: list[Known], every: int) -> None:
             hidden, output = (np.asarray(a, np.longdouble) for a in (hidden, output))
             sizes = [np.sqrt((a**2).sum(axis=1)) for a in (hidden, output)]
             F = np.maximum(case.X @ hidden.T, 0) @ output
-            upper = float(((F - case.Y) ** 2).sum() / 2 + case.beta * (sizes[0] * sizes[1]).sum())
+            loss = ((F - case.Y) ** 2).sum() / 2
+            balanced = float(loss + case.beta * (sizes[0] * sizes[1]).sum())
+            upper = float(loss + case.beta * sum((a**2).sum() for a in sizes) / 2)
+            assert float(found.balanced) == pytest.approx(balanced, rel=1e-9)
             assert float(found.upper) == pytest.approx(upper, rel=1e-9)
-            assert float(found.upper) >= case.optimum * (1 - 1e-9) - case.allowance
-            assert found.lower <= found.upper
+            assert float(found.balanced) >= case.optimum * (1 - 1e-9) - case.allowance
+            assert found.lower <= found.balanced <= found.upper * (1 + 1e-9)
             if found.scope in ("global", "relaxation"):
                 assert float(found.lower) <= case.optimum + case.allowance, (k, kind, method)
             elif own is not None and k % every == 1 and c == 1:
@@ -310,7 +313,9 @@ def test_certificates_name_their_precision_and_older_files_load(tmp_path):
     assert jaxcvx.load(tmp_path / "certificate").precision == "float64"
     arrays: dict[str, Any] = {}
     node = _pack(found, "certificate", arrays, 0)
-    del node["fields"]["precision"]  # as files were before there was the field
+    for field in ("precision", "balanced"):  # as files were before there were these fields
+        removed = node["fields"].pop(field)
+        arrays.pop(removed.get("key"), None)
     assert _unpack(node, arrays, 0).lower == found.lower
     fields = (found.upper, found.lower, found.gap, found.heuristic_bound)
     assert jaxcvx.Certificate(*fields, "global").precision == "float64"
