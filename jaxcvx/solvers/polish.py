@@ -1,9 +1,9 @@
-"""polish: improve any network by the convex program on its own cells.
+"""polish: improve any network by convex programs on the cells of its own neurons.
 
-A network's optimum often sits on kinks (z_i^T u = 0), where smooth descent stalls and a convex program with
-cone constraints does not. One output: the cone program over the cells of the network's neurons contains
-the network, so its optimum is at least as good. Several outputs: two convex programs in turn, output
-weights for fixed hidden directions, then hidden weights within their cells for fixed output directions.
+An optimal network often lies on kinks (z_i^T u = 0). Smooth descent stalls there; a convex program with cone
+constraints does not. For one output, the network is a feasible point of the cone program over the cells of its
+neurons. Therefore the optimum of that program is at least as good. For several outputs, two convex programs alternate:
+output weights for fixed hidden directions, then hidden weights within their cells for fixed output directions.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from jaxcvx.networks.network import (
 )
 from jaxcvx.networks.recovery import network_from_cone
 from jaxcvx.numerics.precision import with_full_precision
+from jaxcvx.numerics.safe import norm, unit_rows
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.norms import shrink_groups
 from jaxcvx.proximal.polyhedral_cone import no_active_rows, project_cone
@@ -40,10 +41,19 @@ from jaxcvx.solvers.neurons.refit import better, refit_outputs
 
 
 def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> Network:
-    """Best hidden weights within the neurons' own cells, for fixed output directions; never worse.
+    """Optimise the hidden weights within the neurons' own cells, for fixed output directions.
 
-    With v_j fixed to unit length the problem in u_j is convex: group norms under cone constraints, solved by
-    accelerated proximal gradient whose prox projects on the cones. Works under jit; smooth losses only.
+    With v_j fixed and of unit length, the problem in u_j is convex: group norms under cone constraints. It is solved by
+    accelerated proximal gradient steps, whose proximal operator projects on the cones. Works under jit.
+
+    Args:
+      problem: data, loss, beta.
+      network: the network to improve. It is only balanced if the loss is not smooth, or if there is a skip connection
+        and the loss is not squared.
+      max_steps: number of steps, in blocks of 20.
+
+    Returns:
+      A balanced network of the same width. Its objective is never larger.
     """
     loss = problem.loss
     if not loss.is_smooth or (network.skip is not None and not loss.is_quadratic):
@@ -51,9 +61,9 @@ def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> 
     network = balance(network)
     Z, readout = problem.rows, problem.readout
     Y = problem.Y if network.skip is None else problem.Y - readout.apply(Z, network.skip)
-    size = jnp.linalg.norm(network.output, axis=1)
+    size = norm(network.output)
     alive = size > 0
-    towards = network.output / jnp.where(alive, size, 1.0)[:, None]
+    towards = unit_rows(network.output)
     masks = ((network.hidden @ Z.T) >= 0).astype(Z.dtype)
     signs = 2 * masks - 1
 
@@ -69,7 +79,7 @@ def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> 
         return shrink_groups(inside[:, :, None], problem.beta * step), rows
 
     linear = LinearMap(forward, adjoint)
-    first = (network.hidden * size[:, None])[:, :, None]
+    weights = (network.hidden * size[:, None])[:, :, None]
     rows = no_active_rows(Z.shape[1], Z.dtype, size.shape)
     guess = 0.05 * (loss.curvature or 1.0) * readout.gain * jnp.sum(Z**2)
 
@@ -77,9 +87,9 @@ def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> 
         step = functools.partial(accelerated_step, loss, Y, linear, prox)
         return refresh(linear, jax.lax.fori_loop(0, 20, lambda _, s: step(s), state))
 
-    state = jax.lax.fori_loop(0, max(1, max_steps // 20), block, start(linear, first, guess, rows))
-    moved = balance(dataclasses.replace(network, hidden=state.params[:, :, 0], output=towards))
-    return better(problem, moved, network)
+    state = jax.lax.fori_loop(0, max(1, max_steps // 20), block, start(linear, weights, guess, rows))
+    improved = balance(dataclasses.replace(network, hidden=state.params[:, :, 0], output=towards))
+    return better(problem, improved, network)
 
 
 @functools.partial(jax.jit, static_argnames=("rounds", "max_steps"))
@@ -97,15 +107,15 @@ def _cone_network(problem: Problem, solver: ConeADMM, params: Any) -> Network:
 
 
 def _padded(cells: Arrangements, multiple: int = 16) -> Arrangements:
-    """The cells with some repeated, up to a multiple: nothing changes but the number of compiled shapes."""
+    """Repeat cells until their number is a multiple of ``multiple``. This keeps the number of compiled shapes small."""
     extra = -cells.num_cells % multiple
-    again = jnp.arange(cells.num_cells + extra) % cells.num_cells
-    return dataclasses.replace(cells, masks=cells.masks[again], gates=cells.gates[again])
+    repeated = jnp.arange(cells.num_cells + extra) % cells.num_cells
+    return dataclasses.replace(cells, masks=cells.masks[repeated], gates=cells.gates[repeated])
 
 
 @with_full_precision
 def polish_problem(problem: Problem, network: Network, *, tol: float = 1e-6, rounds: int = 2) -> Network:
-    """:func:`polish` for a problem that is already built (its arrangements are ignored)."""
+    """Apply :func:`polish` to a problem that is already built. Its arrangements are ignored."""
     original, start_net = network, merge_parallel(network)
     objective = float(objective_on_host(original, problem))
     candidates = [balance(original), start_net]
@@ -124,19 +134,28 @@ def polish_problem(problem: Problem, network: Network, *, tol: float = 1e-6, rou
 
 @with_full_precision
 def polish(network: Network, X: Any, Y: Any, beta: Any, *, loss: str | Loss = "squared", tol: float = 1e-6) -> Network:
-    """The best network that the convex programs on the network's own cells give, never a worse one.
+    """Improve a network by the convex programs on its own cells. The result is never worse. Works only outside jit.
 
     Args:
-      network: any network, however trained.
+      network: any network, trained by any method.
       X, Y, beta, loss: as in :func:`jaxcvx.make_problem`.
       tol: relative program gap for the cone program (one output).
 
     Returns:
-      A balanced, pruned network whose training objective is at most the given one's. Its width may differ.
-      For use outside jit.
+      A balanced, pruned network. Its training objective is at most that of the given network; its width may differ.
 
     Raises:
       InvalidInputError, InvalidTypeError: bad arguments.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxcvx
+      >>> X, Y = [[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [0.0, 1.0, 2.0]
+      >>> network = jaxcvx.Network(jnp.array([[1.0, 0.5]]), jnp.array([[0.5]]))
+      >>> polished = jaxcvx.polish(network, X, Y, beta=0.1)
+      >>> before, after = (jaxcvx.training_objective(net, X, Y, 0.1) for net in (network, polished))
+      >>> bool(after < before)
+      True
     """
     problem = problem_for(network, X, Y, beta, loss)
     if problem.features.free_bias:

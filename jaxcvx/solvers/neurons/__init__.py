@@ -1,1 +1,1 @@
-"""Fits for given neurons: output weights as a group lasso, and the rounding of relaxations to networks."""
+"""Programs for given neurons: output weights by a group lasso, and ReLU networks from solutions of relaxations."""

@@ -1,10 +1,11 @@
-"""fit_atoms: the group lasso over given neurons, to many digits.
+"""fit_atoms: solve the group lasso over given neurons to high accuracy.
 
     min_W  1/2 ||lower(Phi W) - Y||^2 + beta sum_j ||w_j||
 
-with Phi = (Z u_j)_+ for unit neurons u_j, one row w_j of output weights each. The semismooth Newton method of
-:mod:`jaxcvx.methods.ssnal` works on the dual, which is strongly concave, so near-duplicate atoms (which
-pricing brings in plenty) cost no digits of the objective.
+The columns of Phi are the activations (Z u_j)_+ of unit neurons u_j ("atoms"); w_j are the output weights of neuron j.
+``lower`` is the readout, which turns rows into samples. The semismooth Newton method of :mod:`jaxcvx.methods.ssnal`
+works on the dual, which is strongly concave. Therefore near-duplicate atoms, which pricing often produces, cost no
+accuracy of the objective.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ class AtomFit(NamedTuple):
     """Solution of the group lasso over atoms.
 
     Attributes:
-      output: (m, q) output weights, zero rows where an atom is not used.
-      R: (n, c) dual residual, ``Y - prediction`` to the accuracy reached.
-      objective: value at ``output``.
+      output: (m, q) output weights. The row of an unused atom is zero.
+      R: (n, c) dual residual. It equals ``Y - prediction`` to the accuracy reached.
+      objective: objective at ``output``.
       gap: relative duality gap of this group lasso.
     """
 
@@ -50,7 +51,7 @@ def fit_atoms(
     tol: float = 1e-10,
     max_steps: int = 100,
 ) -> AtomFit:
-    """Output weights for given activations; squared loss. Works under jit and vmap.
+    """Fit the output weights of given activations with the squared loss. Works under jit and vmap.
 
     Each Newton step costs one factorisation of an n x n matrix and one of the smaller of m x m and nc x nc.
 
@@ -58,13 +59,13 @@ def fit_atoms(
       atoms: (N, m) activations of unit neurons on the stacked rows. Zero columns get zero weights.
       Y: (n, c) targets.
       beta: weight of the group norms, positive.
-      readout: how rows become samples.
-      init: (m, q) weights to start from; they save steps where they are close.
-      tol: relative duality gap to stop at (no less than 64 units of rounding).
+      readout: the map from rows to samples.
+      init: (m, q) weights to start from. They save steps if they are close to the solution.
+      tol: relative duality gap at which to stop (at least 64 units of rounding).
       max_steps: limit on Newton steps.
 
     Returns:
-      An AtomFit; its ``gap`` tells what was reached.
+      An AtomFit. Its ``gap`` is the relative duality gap that was reached.
     """
     q, m = readout.columns(Y.shape[1]), atoms.shape[1]
     init = jnp.zeros((m, q), Y.dtype) if init is None else init
@@ -72,8 +73,8 @@ def fit_atoms(
     eps = float(jnp.finfo(Y.dtype).eps)
     curvature = jnp.linalg.eigvalsh(readout.lower_gram(atoms @ atoms.T))[-1]
     largest = 0.01 / eps / jnp.maximum(curvature, jnp.finfo(Y.dtype).tiny)
-    first = init[:, None, :]
-    start = lasso_start(program, Y, beta, first, group_norms(first), curvature, largest)
+    weights = init[:, None, :]
+    start = lasso_start(program, Y, beta, weights, group_norms(weights), curvature, largest)
 
     def measure(params: Array, R: Array) -> AtomFit:
         F = program.forward(params)
@@ -86,18 +87,18 @@ def fit_atoms(
     def step(carry):
         state, best, count = carry
         state = lasso_step(program, Y, beta, state, 10.0, largest)
-        found = measure(state.params, state.R)
-        best = jax.tree.map(lambda a, b: jnp.where(found.gap < best.gap, a, b), found, best)
+        latest = measure(state.params, state.R)
+        best = jax.tree.map(lambda a, b: jnp.where(latest.gap < best.gap, a, b), latest, best)
         return state, best, count + 1
 
     def unfinished(carry):
         return (carry[1].gap > max(tol, 64 * eps)) & (carry[2] < max_steps)
 
-    return jax.lax.while_loop(unfinished, step, (start, measure(first, start.R), 0))[1]
+    return jax.lax.while_loop(unfinished, step, (start, measure(weights, start.R), 0))[1]
 
 
 def _bound(Y: Array, beta: Array, R: Array, dual_norm: Array) -> Array:
-    """Dual value of the best feasible multiple of R."""
+    """Dual value of the best multiple of R that is feasible."""
     loss = Squared()
     limit = beta / jnp.where(dual_norm > 0, dual_norm, jnp.finfo(Y.dtype).tiny)
     return loss.dual_value(loss.best_scaling(R, Y, limit) * R, Y)
@@ -111,15 +112,19 @@ def _program(atoms: Array, beta: Array, readout: Readout) -> LassoProgram:
         return (atoms.T @ readout.lift(R))[:, None, :]
 
     def solve(V, sigma, g):
-        """With J_j = a_j I + b_j^2 v_j v_j^T the Hessian is K (x) I_c + sigma L L^T."""
+        """Solve a system with the dual Hessian, K (x) I_c + sigma L L^T.
+
+        It follows from the Jacobians a_j I + b_j^2 v_j v_j^T of the group soft threshold. The Woodbury identity is used
+        if the m x m system is the smaller one.
+        """
         (n, c), m = g.shape, atoms.shape[1]
         norms, threshold = group_norms(V), sigma * beta
         safe = jnp.where(norms > threshold, norms, 1.0)
         a = jnp.where(norms > threshold, 1 - threshold / safe, 0.0)
         b = jnp.where(norms > threshold, jnp.sqrt(threshold / safe) / safe, 0.0)
         K = jnp.eye(n, dtype=g.dtype) + sigma * readout.lower_gram((atoms * a) @ atoms.T)
-        pull = jax.vmap(lambda phi, v: readout.lower(jnp.outer(phi, v)), in_axes=(1, 0), out_axes=2)
-        L = pull(atoms, V[:, 0, :] * b[:, None])  # (n, c, m)
+        lowered = jax.vmap(lambda phi, v: readout.lower(jnp.outer(phi, v)), in_axes=(1, 0), out_axes=2)
+        L = lowered(atoms, V[:, 0, :] * b[:, None])  # (n, c, m)
         if n * c <= m:
             full = jnp.kron(K, jnp.eye(c, dtype=g.dtype))
             flat = L.reshape(n * c, m)
@@ -128,7 +133,7 @@ def _program(atoms: Array, beta: Array, readout: Readout) -> LassoProgram:
         columns = cho_solve(factor, L.reshape(n, c * m)).reshape(n * c, m)
         flat = L.reshape(n * c, m)
         small = jnp.eye(m, dtype=g.dtype) + sigma * flat.T @ columns
-        first = cho_solve(factor, g)
-        return first - sigma * (columns @ cho_solve(cho_factor(small), flat.T @ first.reshape(-1))).reshape(n, c)
+        solved = cho_solve(factor, g)
+        return solved - sigma * (columns @ cho_solve(cho_factor(small), flat.T @ solved.reshape(-1))).reshape(n, c)
 
     return LassoProgram(forward, adjoint, shrink_groups, solve)

@@ -1,4 +1,4 @@
-"""A ReLU network from a solution of the gated program."""
+"""round_gated: turn a solution of the gated program into a ReLU network."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from jaxcvx.solvers.neurons.refit import better, refit_outputs
 
 
 def round_gated(problem: Problem, V: Float[Array, "P p c"], room: int | None = None) -> Network:
-    """A ReLU network from the gated solution, with neurons in the same cells and output weights refitted.
+    """Turn the gated solution into a ReLU network with neurons in the same cells. The output weights are refitted.
 
-    Candidates in each cell: its gate, and both signs of the block's singular directions (for c = 1 of the
-    block itself), pushed along the gate until they lie in the cell. So every bound over the cells
-    covers the result. Of the directions only the strongest are taken, as many as there are cells.
+    The candidate neurons of a cell are its gate and both signs of a direction of its block. For c = 1 the direction is
+    the block itself; for c > 1 it is a singular direction of the block, and the strongest directions of all cells are
+    used, as many as there are cells. Each direction is pushed along the gate until it lies in the cell. Therefore every
+    bound over the cells covers the result.
 
     Args:
       problem: data, loss, beta, cells.
-      V: blocks of the cells (and a last one for a skip connection).
-      room: number of cells to take candidates from, those of the largest blocks; None for all.
+      V: one block per cell (and a last one for a skip connection).
+      room: number of cells that give candidates: those with the largest blocks. None: all cells.
 
     Returns:
-      A network of width 3 P, or 3 ``room``, many of the neurons zero.
+      A network of width 3 P, or 3 ``room``. Many of its neurons are zero.
     """
     operator, arrangements = problem.operator, problem.arrangements
     assert arrangements is not None
@@ -38,7 +39,7 @@ def round_gated(problem: Problem, V: Float[Array, "P p c"], room: int | None = N
     alive = jnp.any(blocks != 0, axis=(1, 2))
     if V.shape[2] > 1:
         left, size, _ = jnp.linalg.svd(blocks, full_matrices=False)
-        rounding = 64 * jnp.finfo(V.dtype).eps * size[:, :1]  # no neurons made of it: they would be arbitrary
+        rounding = 64 * jnp.finfo(V.dtype).eps * size[:, :1]  # singular directions below it would be arbitrary
         size = jnp.where(size > rounding, size, 0.0)
         blocks = left * size[:, None, :]
         chosen = jax.lax.top_k(size.reshape(-1), blocks.shape[0])[1]
@@ -46,12 +47,12 @@ def round_gated(problem: Problem, V: Float[Array, "P p c"], room: int | None = N
         directions = blocks[cell, :, column]
     else:
         cell, directions = jnp.arange(blocks.shape[0]), blocks[:, :, 0]
-    both = jnp.stack([directions, -directions], axis=2)
-    inside = push_inside(CellOperator(operator.Z, masks[cell]), both, gates[cell])
+    signed = jnp.stack([directions, -directions], axis=2)
+    inside = push_inside(CellOperator(operator.Z, masks[cell]), signed, gates[cell])
     hidden = jnp.concatenate([gates * alive[:, None], inside[:, :, 0], inside[:, :, 1]])
     skip = V[-1] if operator.linear else None
     output = jnp.zeros((hidden.shape[0], V.shape[2]), V.dtype)
-    zero = Network(hidden, output, skip, problem.features)
-    fitted = refit_outputs(problem, zero, tol=1e-3, max_steps=200)
-    nothing = jax.tree.map(jnp.zeros_like, zero)
-    return better(problem, fitted, nothing)
+    candidates = Network(hidden, output, skip, problem.features)
+    fitted = refit_outputs(problem, candidates, tol=1e-3, max_steps=200)
+    zero = jax.tree.map(jnp.zeros_like, candidates)
+    return better(problem, fitted, zero)

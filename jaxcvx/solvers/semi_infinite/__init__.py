@@ -1,1 +1,1 @@
-"""Solvers of the dual over all neurons: columns, cuts and Frank-Wolfe atoms."""
+"""Solvers of the dual semi-infinite program: column generation, cutting planes and Frank-Wolfe."""

@@ -1,4 +1,4 @@
-"""ColumnGeneration: the global solver. Price neurons, add them, reweight and move all, until none pays."""
+"""ColumnGeneration: the global solver. It adds neurons that violate their dual constraint until there are none."""
 
 from __future__ import annotations
 
@@ -39,50 +39,61 @@ from jaxcvx.solvers.semi_infinite.pool import (
 )
 from jaxcvx.solvers.semi_infinite.scaling import Scaling, scaled_problem
 
-_MAX_BATCHES = 8  # of starts, in a round of multi-start pricing
-_STALLED = 1e-6  # relative: a round that gains less has moved within the rounding of float32
-_FINE_GAIN = 1e-9  # relative excess of the price that makes a neuron wanted in float64
-_FINEST = 1e-9  # least relative gap asked for there
-_OWN_STARTS = 256  # neurons of the network that multi-start pricing also starts from
+_MAX_BATCHES = 8  # largest number of batches of starts in a round of multi-start pricing
+_STALLED = 1e-6  # relative gain of a round below which only float32 rounding is left
+_FINE_GAIN = 1e-9  # relative constraint violation from which a neuron is added in float64
+_FINEST = 1e-9  # smallest relative gap that is aimed at in float64
+_OWN_STARTS = 256  # neurons of the network from which multi-start pricing also starts
 
 
 @dataclasses.dataclass(frozen=True)
 class ColumnGeneration(HostSolver):
-    """Trains to the global optimum over networks of any width: fully corrective Frank-Wolfe on the penalised problem.
+    """Train to the global optimum over networks of any width: fully corrective Frank-Wolfe on the penalised problem.
 
-    Each round prices the residual R: which unit neurons u have ``||R^T (Z u)_+|| > beta``? They are added, the
-    output weights of all neurons are fitted by a group lasso, and all neurons are moved by a short Adam run
-    (pricing finds the cells, gradients turn the directions within them). Neurons without weight leave.
+    Each round searches for unit neurons u with ``||R^T (Z u)_+|| > beta``, where R is the residual. This search is
+    called pricing. The neurons found are added, a group lasso fits the output weights of all neurons, and a short Adam
+    run moves all neurons. Pricing finds the cells; the gradient steps turn the directions within them. Neurons without
+    weight are dropped.
 
-    Pricing is exact where all cells are known (given, or few enough to enumerate): then every round has a
-    proved bound and the result is the global optimum to ``tol``, for one output or several, with at most n c + 1
-    neurons. Elsewhere it starts a difference-of-convex ascent from many points: a heuristic, so
-    ``lower_bound`` is -inf and the estimate is ``solution.heuristic_bound``, made at the end from at least
-    ``final_starts`` fresh starts at the final network's residual. ``tol`` is compared with the gap, or with the
-    heuristic gap.
+    Pricing is exact if all cells are known (given, or few enough to enumerate). Then every round has a proved bound,
+    and the result is the global optimum to ``tol``, for one output or several, with at most n c + 1 neurons. Otherwise
+    pricing is a difference-of-convex ascent from many starts. This is a heuristic: ``lower_bound`` is -inf, and the
+    estimate is ``solution.heuristic_bound``. It is computed at the end from at least ``final_starts`` fresh starts at
+    the residual of the final network. ``tol`` is compared with the gap, or with the heuristic gap.
 
-    ``solution.params`` is the network. ``init`` may be a Network (an Adam run, say), or several in a list, whose
-    neurons are joined; without it a short Adam run begins. Smooth losses; no skip connection. Runs on the host
-    with compiled pieces: not under jit or vmap. The same key gives the same result (default ``jax.random.key(0)``),
-    unless ``max_seconds`` cuts it short.
+    ``solution.params`` is the network. ``init`` may be a Network (for example from Adam), or a list of networks, whose
+    neurons are joined. Without ``init`` the solver begins with a short Adam run. Smooth losses; no skip connection.
+    The solver runs on the host with compiled pieces; it does not run under jit or vmap. The same key gives the same
+    result (default ``jax.random.key(0)``) unless ``max_seconds`` ends the solve.
 
     Attributes:
       tol: relative gap to reach.
       max_steps: limit on rounds.
-      pricing: "auto", "exact", "multistart", or "branch": multi-start in the loop, and a branch and bound at the
-        end whose bound is proved for all networks (scope "global" where it closed, else "relaxation").
-      max_seconds: limit on wall time, looked at between rounds, the final certificate not counted; or None.
-      width: neurons of the first Adam run; the pool holds twice as many and grows where needed.
-      new_neurons: neurons added in a round, at most.
-      num_starts: random starts of multi-start pricing, besides the neurons at hand.
+      pricing: "auto", "exact", "multistart" or "branch". "branch" is multi-start in the loop and branch and bound at
+        the end. Its bound is proved for all networks: scope "global" if the branch and bound finished, "relaxation"
+        otherwise.
+      max_seconds: limit on wall time, or None. It is checked between rounds and does not include the final
+        certificate.
+      width: neurons of the first Adam run. The pool holds twice as many and grows if needed.
+      new_neurons: largest number of neurons added in a round.
+      num_starts: random starts of multi-start pricing, in addition to the current neurons.
       final_starts: fresh starts of the final heuristic bound.
-      branch_nodes: budget of ``pricing="branch"``.
+      branch_nodes: largest number of nodes for ``pricing="branch"``.
       move_steps: Adam steps in a round.
-      rate: Adam's first learning rate, for data of unit scale (they are scaled inside).
+      rate: Adam's initial learning rate, for data of unit scale (the solver scales the data).
 
     Source: A. Sahiner, T. Ergen, J. Pauly and M. Pilanci, "Vector-output ReLU neural network problems are
-    copositive programs" (2021), whose Frank-Wolfe method this corrects fully; the pricing problem is the constraint
-    of their semi-infinite dual.
+    copositive programs" (2021). This solver is the fully corrective version of their Frank-Wolfe method. The pricing
+    problem is the constraint of their semi-infinite dual.
+
+    Example:
+      >>> import jaxcvx
+      >>> X, Y = [[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [1.0, 0.0, 1.0]
+      >>> problem = jaxcvx.make_problem(X, Y, beta=0.1)
+      >>> solver = jaxcvx.ColumnGeneration(tol=1e-4, width=8, new_neurons=8, move_steps=10)
+      >>> solution = jaxcvx.solve(problem, solver)
+      >>> solution.scope, bool(solution.gap < 1e-3)
+      ('global', True)
     """
 
     tol: float = 1e-6
@@ -120,7 +131,7 @@ class ColumnGeneration(HostSolver):
         status, steps, batches, value = Status.MAX_STEPS, 0, 1, np.inf
         tol = max(self.tol, 256 * float(jnp.finfo(work.X.dtype).eps))
         bound, dual = -np.inf, jnp.zeros_like(work.Y)
-        fine = None  # the scaled problem in float64, once float32 has nothing more to give
+        fine = None  # the scaled problem in float64, from the round on where float32 brings no more progress
         exact_R = np.zeros(work.Y.shape)
         for steps in range(self.max_steps + 1):
             before = value
@@ -152,7 +163,7 @@ class ColumnGeneration(HostSolver):
             if gap <= tol or stop or late:
                 status = Status.CONVERGED if gap <= tol else Status.STOPPED if stop else Status.MAX_STEPS
                 break
-            if gap < 0.02:  # what is left to find is rare
+            if gap < 0.02:  # the neurons that remain to be found are rare
                 batches = min(2 * batches, _MAX_BATCHES)
             if fine is not None:
                 wanted = values > fine.beta * (1 + _FINE_GAIN)
@@ -168,7 +179,7 @@ class ColumnGeneration(HostSolver):
         return host_solution(network, network, certificate, status, steps, trace)
 
     def _start(self, work: Problem, init: Any, key: Any, scaling: Scaling) -> Pool:
-        """The first pool: given networks, or a short Adam run."""
+        """Build the first pool from given networks or by a short Adam run."""
         if init is None:
             p, q = work.rows.shape[1], work.num_columns
             first, second = jax.random.split(key)
@@ -205,13 +216,13 @@ class ColumnGeneration(HostSolver):
         return resize(pool, capacity)
 
     def _with_room(self, pool: Pool, wanted: Array) -> Pool:
-        """The pool, twice as large if few of the wanted neurons would find a slot."""
+        """Double the capacity of the pool if few of the wanted neurons would find a slot."""
         free = int(np.all(np.asarray(pool.weights) == 0, axis=1).sum())
         full = free < min(int(wanted.sum()), self.new_neurons // 2)
         return resize(pool, 2 * pool.weights.shape[0]) if full else pool
 
     def _round(self, work: Problem, pool: Pool, directions: Array, wanted: Array, exact: bool) -> Pool:
-        """Add neurons, reweight, move."""
+        """Add neurons, then reweight and move all neurons."""
         pool = insert(self._with_room(pool, wanted), directions, wanted)
         if exact:
             return pool  # the next round begins with the exact fit
@@ -223,7 +234,7 @@ class ColumnGeneration(HostSolver):
     def _finish(
         self, problem: Problem, pricer: Pricer, pool: Pool, dual: Any, key: Any
     ) -> tuple[Network, Certificate, bool]:
-        """The network to return, of exact weights, no wider than needed, what is known of it, and if it is finite."""
+        """Return the final network (exact weights, smallest width), its certificate, and True if it is finite."""
         with double_precision():
             exact = to_double(problem.replace(arrangements=None))
             pool, _ = fit_weights(exact, to_double(pool))

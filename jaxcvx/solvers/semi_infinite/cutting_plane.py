@@ -1,4 +1,4 @@
-"""CuttingPlane: the dual semi-infinite program, by constraints added where they are violated most."""
+"""CuttingPlane: solve the dual semi-infinite program by adding the most violated constraints."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from jaxtyping import Array
 
 from jaxcvx.certificates.dual import feasible_residual, scaled_bound
 from jaxcvx.certificates.priced import certify_priced
-from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.networks.network import Network, balance, hidden_norms, prune
 from jaxcvx.numerics.precision import double_precision, to_double
+from jaxcvx.numerics.safe import divisor
 from jaxcvx.pricing.oracles import ORACLES, choose_oracle
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.host import host_solution, usable
@@ -22,38 +23,51 @@ from jaxcvx.solvers.core.protocol import CallbackFunction, HostSolver
 from jaxcvx.solvers.core.solution import Solution, Status, StepInfo
 from jaxcvx.solvers.semi_infinite.master import Cuts, cleaned, cuts_network, cuts_objective, fit_cuts, grown
 
-_NEAR = 1e-9  # neurons closer than this are one cut
+_NEAR = 1e-9  # neurons closer than this count as the same cut
 
 
 @dataclasses.dataclass(frozen=True)
 class CuttingPlane(HostSolver):
-    """Trains to the global optimum by cutting planes in the dual, with or without free biases.
+    """Train to the global optimum by cutting planes in the dual, with or without free biases.
 
-    The dual of training is ``max_R -loss*(-R)`` subject to ``||R^T (Z u)_+|| <= beta`` for every unit neuron u. Each
-    round solves it with the constraints of the neurons found so far (the master program, whose multipliers are
-    the output weights of a network of these neurons: an upper bound), asks an oracle for the neurons whose
-    constraints R violates most, which gives a lower bound by scaling R, and adds them.
+    The dual of training is ``max_R -loss*(-R)`` subject to ``||R^T (Z u)_+|| <= beta`` for every unit neuron u. The
+    constraint of one neuron is called a cut. Each round has three steps. First it solves the dual with the cuts so far
+    (the master program). The multipliers are the output weights of a network of these neurons, which gives an upper
+    bound. Then an oracle searches for the neurons whose constraints R violates most; a scaled R gives a lower bound.
+    Finally these neurons are added.
 
-    Oracles, and what ``solution.scope`` says of the bound: "sweep", exact in O(n log n), for samples on a line with
-    :class:`jaxcvx.FreeBias`, or rows of rank at most two, a penalised bias's ones included; "faces", exact for all
-    cells, in low rank; "cone", exact on spike-free data (all "global"); "multistart", for any data: "heuristic",
-    so that ``lower_bound`` is -inf and the estimate is ``heuristic_bound``. "auto" takes the first that fits.
+    The oracles are, with the ``solution.scope`` of the bound:
 
-    Every loss but softmax; several outputs with the squared loss. Minimum-norm interpolation is the loss
-    ``"interpolation"``. ``solution.params`` holds the cuts: ``directions``, ``weights``, ``output_bias`` and the
-    ``dual`` point of the best bound, feasible as far as the oracle can tell. ``init`` may be a Network whose
-    neurons are the first cuts. Runs on the host in float64 with compiled pieces: not under jit or vmap.
+      "sweep" (global)          exact in O(n log n). For samples on a line with :class:`jaxcvx.FreeBias`, or rows of
+                                rank at most two (the column of ones of a penalised bias included).
+      "faces" (global)          exact over all cells, for data of low rank.
+      "cone" (global)           exact on spike-free data.
+      "multistart" (heuristic)  for any data. ``lower_bound`` is -inf, and the estimate is ``heuristic_bound``.
+      "auto"                    the first of these that fits.
+
+    All losses except softmax are accepted, several outputs only with the squared loss. Minimum-norm interpolation is
+    the loss ``"interpolation"``. ``solution.params`` holds the cuts: ``directions``, ``weights``, ``output_bias`` and
+    the ``dual`` point of the best bound. The dual point is feasible if the oracle is exact. ``init`` may be a Network,
+    whose neurons become the first cuts. The solver runs on the host in float64 with compiled pieces; it does not run
+    under jit or vmap.
 
     Attributes:
       tol: relative gap to reach.
       max_steps: limit on rounds.
-      oracle: see above.
-      new_neurons: cuts added in a round, at most.
+      oracle: one of the names above.
+      new_neurons: largest number of cuts added in a round.
       num_starts: random starts of "multistart".
       final_starts: fresh starts of its final estimate.
 
     Source: T. Ergen and M. Pilanci, "Convex geometry and duality of over-parameterized neural networks", JMLR 22
-    (2021), algorithms 1 and 3; the cone oracle is their relaxation, used only where it is exact.
+    (2021), algorithms 1 and 3. The cone oracle is their relaxation; it is used only where it is exact.
+
+    Example:
+      >>> import jaxcvx
+      >>> problem = jaxcvx.make_problem([[0.0], [1.0], [2.0]], [0.0, 1.0, 0.0], 0.1, features=jaxcvx.FreeBias())
+      >>> solution = jaxcvx.solve(problem, jaxcvx.CuttingPlane())
+      >>> solution.scope, bool(solution.gap < 1e-4)
+      ('global', True)
     """
 
     tol: float = 1e-6
@@ -106,10 +120,10 @@ class CuttingPlane(HostSolver):
             if gap <= tol or stop or step == self.max_steps:
                 status = Status.CONVERGED if gap <= tol else Status.STOPPED if stop else status
                 break
-            first = step == 0 and init is None  # of a dual point that no master program has made
-            new = _violated(cuts, priced.directions, priced.values, 0.0 if first else float(work.beta))
+            unsolved = step == 0 and init is None  # no master program has been solved yet: take every neuron
+            new = _violated(cuts, priced.directions, priced.values, 0.0 if unsolved else float(work.beta))
             if not len(new):
-                break  # the master program has reached its last digit
+                break  # the master program is solved to its last digit
             cuts = fit_cuts(work, self._added(cuts, new), tol=self._master_tol())
         if work.num_columns == 1:
             cuts = cleaned(work, cuts)
@@ -124,25 +138,25 @@ class CuttingPlane(HostSolver):
         return host_solution(jax.tree.map(jnp.asarray, network), params, certificate, status, len(trace) - 1, trace)
 
     def _start(self, work: Problem, init: Any) -> Cuts:
-        """No cut, or the neurons of a given network; the first dual point is Y, made feasible."""
+        """Begin without cuts or with the neurons of a given network. Without cuts the dual point is Y."""
         p, q = work.rows.shape[1], work.num_columns
         cuts = Cuts(jnp.zeros((64, p)), jnp.zeros((64, q)), jnp.zeros(work.num_outputs), work.Y)
         if init is None:
             return cuts
-        if isinstance(init, Cuts):  # of a checkpoint
+        if isinstance(init, Cuts):  # from a checkpoint
             return self._checked(to_double(init), cuts)
         if not isinstance(init, Network):
-            raise InvalidTypeError(f"init: got {type(init).__name__}, expected a Network or an earlier solve's Cuts.")
+            raise wrong_type("init", init, "a Network or an earlier solve's Cuts")
         got = (init.hidden.shape[1], init.output.shape[1])
         if got != (p, q):
             raise invalid("init", f"weights of lengths {got}", f"{(p, q)} for this problem")
         network = prune(balance(to_double(init)))
         size = np.asarray(hidden_norms(network))[:, None]
-        unit = np.asarray(network.hidden) / np.where(size > 0, size, 1.0)
+        unit = np.asarray(network.hidden) / divisor(size)
         return fit_cuts(work, self._added(cuts, unit[size[:, 0] > 0]), tol=self._master_tol())
 
     def _checked(self, init: Cuts, like: Cuts) -> Cuts:
-        """Cuts of an earlier solve, if they fit the problem that ``like`` belongs to."""
+        """Return the cuts of an earlier solve, or raise if their shapes do not fit those of ``like``."""
         got, expected = ([np.shape(a) for a in cuts] for cuts in (init, like))
         slots = len(np.atleast_1d(init.directions))
         if got != [(slots, *expected[0][1:]), (slots, *expected[1][1:]), *expected[2:]]:
@@ -163,8 +177,8 @@ class CuttingPlane(HostSolver):
 
 
 def _violated(cuts: Cuts, directions: Array, values: Array, beta: float) -> np.ndarray:
-    """The priced neurons whose constraints are violated and that are not among the cuts yet."""
-    found = np.asarray(directions)[np.asarray(values) > beta * (1 + 1e-13)]
+    """Select the neurons whose constraints are violated and that are not cuts yet."""
+    violated = np.asarray(directions)[np.asarray(values) > beta * (1 + 1e-13)]
     old = np.asarray(cuts.directions)
-    far = [np.abs(old - u).max(axis=1).min() > _NEAR * max(1.0, np.abs(u).max()) for u in found]
-    return found[np.asarray(far, bool)]
+    far = [np.abs(old - u).max(axis=1).min() > _NEAR * max(1.0, np.abs(u).max()) for u in violated]
+    return violated[np.asarray(far, bool)]

@@ -1,7 +1,7 @@
-"""Column generation below the rounding of float32: weights, residual and prices of a pool in float64, on the host.
+"""Column generation in float64 on the host: weights, residual and constraint values of a pool, below float32 rounding.
 
-Neurons that are worth less than the rounding of the objective can't be seen to pay in float32, but they still loosen
-the bound. What goes in and out are numpy arrays, so that callers need not have float64 enabled.
+A neuron that improves the objective by less than float32 rounding cannot be detected in float32, but its violated
+constraint still loosens the bound. Arguments and results are numpy arrays, so callers need not enable float64.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from jaxcvx.solvers.semi_infinite.scaling import scaled_problem
 
 
 def fine_problem(problem: Problem) -> Problem:
-    """The scaled problem in float64; for the functions below."""
+    """Scale the problem and convert it to float64, for the functions below."""
     with double_precision():
         return jax.device_get(scaled_problem(to_double(problem), jnp.float64)[0])
 
 
 def fit_finely(fine: Problem, pool: Pool) -> tuple[Pool, np.ndarray, float]:
-    """The pool with exact output weights, its dual residual, and its objective."""
+    """Fit the output weights exactly. Return the pool, its dual residual and its objective."""
     with double_precision():
         work, given = to_double((fine, pool))
         size = jnp.linalg.norm(given.directions, axis=1, keepdims=True)  # 1 to the rounding of float32
@@ -37,7 +37,7 @@ def fit_finely(fine: Problem, pool: Pool) -> tuple[Pool, np.ndarray, float]:
 
 
 def price_finely(fine: Problem, R: np.ndarray, directions: Any) -> tuple[np.ndarray, np.ndarray, float]:
-    """Neurons that pricing in float32 has found: as unit vectors, their prices, and the estimate of the bound."""
+    """Evaluate neurons from float32 pricing in float64: unit vectors, constraint values, and the estimated bound."""
     with double_precision():
         work, exact, found = to_double((fine, R, directions))
         size = jnp.linalg.norm(found, axis=1, keepdims=True)
@@ -48,6 +48,6 @@ def price_finely(fine: Problem, R: np.ndarray, directions: Any) -> tuple[np.ndar
 
 
 def insert_finely(pool: Pool, directions: np.ndarray, wanted: np.ndarray) -> Pool:
-    """The pool with the wanted neurons in free slots, best first."""
+    """Put the wanted neurons, best first, into free slots of the pool."""
     with double_precision():
         return jax.device_get(insert(*to_double((pool, directions)), jnp.asarray(wanted)))

@@ -1,4 +1,4 @@
-"""FrankWolfe: the paper's algorithm on the ball of the constrained nuclear norm."""
+"""FrankWolfe: the algorithm of Sahiner et al. (2021) for a bound t on the penalty."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from jaxcvx.certificates.priced import certify_priced
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network, balance, balanced_penalty, merge_parallel, prune, zero_network
 from jaxcvx.numerics.precision import double_precision, to_double
+from jaxcvx.numerics.safe import divide, unit_rows
 from jaxcvx.pricing.faces import price_exact
 from jaxcvx.pricing.oracles import ExactPricer, choose_pricer
 from jaxcvx.problems.training import Problem
@@ -27,7 +28,7 @@ from jaxcvx.solvers.polish import polish_problem
 
 
 class _Step(NamedTuple):
-    """What one step adds: the neuron u with output direction g, and the step length gamma."""
+    """One step: the added neuron u, its output direction g, and the step length gamma."""
 
     u: Float[Array, p]
     g: Float[Array, q]
@@ -36,29 +37,38 @@ class _Step(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FrankWolfe(HostSolver):
-    """Frank-Wolfe for training with the penalty as a constraint, with exact pricing.
+    """Train by Frank-Wolfe steps with a constraint in place of the penalty.
 
         min 1/2 ||F - Y||^2   over networks with sum_j ||u_j|| ||v_j|| <= t
 
-    Step k finds the unit neuron u that prices highest at the residual R, g = R^T (Z u)_+ normalised, and moves F
-    towards t (Z u)_+ g^T. Its gap ``t max_u ||R^T (Z u)_+|| - <R, F>`` bounds the distance to the optimum at every
-    step and falls like 1/k, so this is the paper's method for comparison; :class:`ColumnGeneration` corrects
-    fully and reaches many digits.
+    F are the predictions and R = Y - F is the residual. Step k finds the unit neuron u with the largest
+    ``||R^T (Z u)_+||``, exactly, and sets g to ``R^T (Z u)_+`` normalised. Then it moves F towards t (Z u)_+ g^T. The
+    gap ``t max_u ||R^T (Z u)_+|| - <R, F>`` bounds the distance to the optimal value at every step. It falls like 1/k.
+    The method is provided for comparison; :class:`ColumnGeneration` fits all weights in every round and reaches many
+    more digits.
 
-    ``solution.objective`` and ``program_gap`` belong to the constrained program, ``upper_bound``,
-    ``lower_bound`` and ``gap`` to the penalised training problem at the returned network, whose neurons are the
-    steps' (at most one a step). Squared loss, no skip connection; cells must be given or few enough to
-    enumerate. Runs on the host with compiled blocks: not under jit or vmap.
+    ``solution.objective`` and ``program_gap`` belong to the constrained program. ``upper_bound``, ``lower_bound`` and
+    ``gap`` belong to the penalised training problem at the returned network. Each step contributes at most one neuron.
+    Squared loss, no skip connection; the cells must be given or few enough to enumerate. The solver runs on the host
+    with compiled blocks; it does not run under jit or vmap.
 
     Attributes:
       tol: relative gap of the constrained program to reach.
       max_steps: limit on steps.
       check_every: steps between checks.
-      radius: t; None takes that of ``init`` (a Network, else a short Adam run with ``key``) after ``polish``.
-      line_search: exact line search, or the step length 2 / (k + 2).
+      radius: the bound t. None: the value of ``init`` after ``polish``. Without ``init`` a short Adam run with ``key``
+        takes its place.
+      line_search: True for exact line search, False for the step length 2 / (k + 2).
 
     Source: A. Sahiner, T. Ergen, J. Pauly and M. Pilanci, "Vector-output ReLU neural network problems are
     copositive programs" (2021), Algorithm 1; convergence: M. Jaggi, "Revisiting Frank-Wolfe" (2013).
+
+    Example:
+      >>> import jaxcvx
+      >>> problem = jaxcvx.make_problem([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [1.0, 0.0, 1.0], beta=0.1)
+      >>> solution = jaxcvx.solve(problem, jaxcvx.FrankWolfe(radius=1.0, max_steps=100))
+      >>> bool(solution.lower_bound <= solution.upper_bound)
+      True
     """
 
     tol: float = 1e-3
@@ -68,7 +78,7 @@ class FrankWolfe(HostSolver):
     line_search: bool = True
 
     requires = frozenset({"squared loss", "no skip", "no free bias"})
-    resumable = False  # its iterate is a prediction, whose network is the list of all steps
+    resumable = False  # the iterate holds predictions only; the network needs the list of all steps
 
     def validate(self, problem: Problem) -> None:
         if self.radius is not None and not 0 < self.radius < float("inf"):
@@ -130,7 +140,7 @@ def _price(table: Any, problem: Problem, masks: Array, F: Array) -> Any:
 def _block(
     table: Any, problem: Problem, masks: Array, t: Array, F: Array, done: Array, count: int, line_search: bool
 ) -> tuple[Array, _Step]:
-    """``count`` steps from predictions F."""
+    """Take ``count`` steps from the predictions F."""
     rows, readout = problem.rows, problem.readout
 
     def step(F, k):
@@ -138,12 +148,9 @@ def _block(
         lifted = readout.lift(R)
         u = price_exact(table, rows, masks, lifted, num=1).directions[0]
         activation = jax.nn.relu(rows @ u)
-        g = lifted.T @ activation
-        size = jnp.linalg.norm(g)
-        g = g / jnp.where(size > 0, size, 1.0)
+        g = unit_rows(lifted.T @ activation)
         change = t * readout.lower(jnp.outer(activation, g)) - F
-        square = jnp.sum(change**2)
-        best = jnp.clip(jnp.sum(R * change) / jnp.where(square > 0, square, 1.0), 0.0, 1.0)
+        best = jnp.clip(divide(jnp.sum(R * change), jnp.sum(change**2)), 0.0, 1.0)
         gamma = best if line_search else (2.0 / (k + 2)).astype(F.dtype)
         return F + gamma * change, _Step(u, g, gamma)
 
@@ -151,7 +158,7 @@ def _block(
 
 
 def _network(problem: Problem, taken: list[_Step], radius: float) -> Network:
-    """The iterate as a network: step k weighs ``gamma_k`` times the product of the later ``1 - gamma_j``."""
+    """Turn the steps into a network. Neuron k has the weight ``gamma_k`` times all later factors ``1 - gamma_j``."""
     dtype = problem.X.dtype
     if not taken:
         return zero_network(problem)

@@ -1,10 +1,11 @@
-"""The master program of cutting planes: the best output weights over given neurons, and the dual point behind them.
+"""The master program of cutting planes: the best output weights of given neurons, and the dual solution.
 
     min_{W, c}  loss(lower((Z U^T)_+ W) + c, Y) + beta sum_j ||w_j||
 
-with unit neurons u_j. Its dual is the training problem's, with the constraints of these neurons only. The squared
-loss goes to the Newton method of :mod:`jaxcvx.solvers.neurons.group_lasso`, others to
-:mod:`jaxcvx.methods.interior_point`.
+with unit neurons u_j; ``lower`` is the readout, which turns rows into samples. Its dual is the dual of the training
+problem restricted to the constraints of these neurons. The Newton method of
+:mod:`jaxcvx.solvers.neurons.group_lasso` solves it for the squared loss, :mod:`jaxcvx.methods.interior_point` for the
+other losses.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from jaxcvx.solvers.neurons.group_lasso import fit_atoms
 
 
 class Cuts(NamedTuple):
-    """Neurons whose constraints the master program has, with its solution.
+    """The neurons whose constraints are in the master program, and its solution.
 
     Attributes:
-      directions: (m, p) neurons of norm 1 (of the part that weight decay sees); zero rows are empty slots.
+      directions: (m, p) neurons. The part that is penalised has norm 1; zero rows are empty slots.
       weights: (m, q) output weights.
-      output_bias: (c,) free output bias, 0 without one.
+      output_bias: (c,) free output bias; 0 if the features have none.
       dual: (n, c) dual residual.
     """
 
@@ -40,7 +41,7 @@ class Cuts(NamedTuple):
 
 
 def cuts_network(problem: Problem, cuts: Cuts) -> Network:
-    """The cuts as a balanced network of the same width."""
+    """Turn the cuts into a balanced network of the same width."""
     bias = cuts.output_bias if problem.features.free_bias else None
     return balance(Network(cuts.directions, cuts.weights, None, problem.features, bias))
 
@@ -53,7 +54,7 @@ def cuts_objective(problem: Problem, cuts: Cuts) -> Float[Array, ""]:
 
 @functools.partial(jax.jit, static_argnames="tol")
 def fit_cuts(problem: Problem, cuts: Cuts, tol: float = 1e-11) -> Cuts:
-    """Solve the master program to a relative gap ``tol``, starting from the weights at hand."""
+    """Solve the master program to a relative gap ``tol``, starting from the current weights."""
     loss, Y, readout = problem.loss, problem.Y, problem.readout
     atoms = jax.nn.relu(problem.rows @ cuts.directions.T)
     if readout.kind == "flatten":
@@ -61,9 +62,9 @@ def fit_cuts(problem: Problem, cuts: Cuts, tol: float = 1e-11) -> Cuts:
         return cuts._replace(weights=fit.output, dual=fit.R)
     A, free = readout.design(atoms)[:, :, 0], problem.features.free_bias
     if not loss.is_quadratic:
-        found = fit_lasso(loss, A, Y[:, 0], problem.beta, free, tol=tol)
-        return cuts._replace(weights=found.weights[:, None], output_bias=found.bias[None], dual=found.R[:, None])
-    # A free bias is fitted by centring; then only the part of Y in the span of the atoms matters.
+        lasso = fit_lasso(loss, A, Y[:, 0], problem.beta, free, tol=tol)
+        return cuts._replace(weights=lasso.weights[:, None], output_bias=lasso.bias[None], dual=lasso.R[:, None])
+    # Centring eliminates a free bias. Then only the part of Y in the span of the activations matters.
     mean_A, mean_Y = (jnp.mean(a, axis=0) if free else 0 * a[0] for a in (A, Y))
     A, target = A - mean_A, Y - mean_Y
     Q, T = jnp.linalg.qr(A) if A.shape[0] > A.shape[1] else (jnp.eye(A.shape[0], dtype=A.dtype), A)
@@ -74,12 +75,18 @@ def fit_cuts(problem: Problem, cuts: Cuts, tol: float = 1e-11) -> Cuts:
 
 
 def cleaned(problem: Problem, cuts: Cuts) -> Cuts:
-    """The same solution with as few neurons as linear algebra gives, on kinks of the loss exactly; on the host.
+    """Reduce the number of neurons without changing the objective, and place samples exactly on kinks of the loss.
 
-    For one output. Neurons that rounding keeps alive go. While the activations are linearly dependent (on the samples
-    that hold, for a loss with kinks: those at one) some neuron can be traded for others at no cost, until one
-    vanishes or another sample comes to its kink F = Y. At the end F = Y is restored there by least squares. Nothing is
-    done that costs more than the rounding of the loss.
+    Works for one output, on the host. The steps are:
+
+    1. Neurons that are nonzero only by rounding are set to zero.
+    2. A held sample is one whose prediction F must not change: for a smooth loss every sample, for a loss with kinks
+       those at their kink F = Y. While the activations of the neurons are linearly dependent on the held samples, the
+       weights move along this dependence, at no cost. A step ends when a weight becomes zero or another sample reaches
+       its kink, which is then held.
+    3. For a loss with kinks, least squares restores F = Y on the held samples.
+
+    If the objective grows by more than rounding, the cuts are returned unchanged.
     """
     A = np.asarray(problem.readout.design(jax.nn.relu(problem.rows @ cuts.directions.T))[:, :, 0], np.float64)
     w, c = np.array(cuts.weights[:, 0]), float(cuts.output_bias[0])
@@ -103,23 +110,23 @@ def cleaned(problem: Problem, cuts: Cuts) -> Cuts:
             break
         z = right[-1] * (1 if right[-1, : len(alive)] / scale[alive] @ np.sign(w[alive]) < 0 else -1)
         step = z[: len(alive)] / scale[alive]
-        error, moved = Y - A @ w - c, columns @ z
+        error, change = Y - A @ w - c, columns @ z
         vanish = np.where(step * w[alive] < 0, -w[alive] / np.where(step == 0, 1.0, step), np.inf)
-        arrive = np.where(~held & (error * moved > 0), error / np.where(moved == 0, 1.0, moved), np.inf)
-        first, sample = vanish.argmin(), arrive.argmin()
-        length = min(vanish[first], arrive[sample])
+        arrive = np.where(~held & (error * change > 0), error / np.where(change == 0, 1.0, change), np.inf)
+        neuron, sample = vanish.argmin(), arrive.argmin()
+        length = min(vanish[neuron], arrive[sample])
         if not np.isfinite(length):
             break
         w[alive] += length * step
         c += length * float(z[len(alive) :] @ constant[0])
-        if arrive[sample] <= vanish[first]:
+        if arrive[sample] <= vanish[neuron]:
             held[sample] = True
         else:
-            w[alive[first]] = 0.0
+            w[alive[neuron]] = 0.0
     if not problem.loss.is_smooth and len(alive):
-        fixed, *_ = np.linalg.lstsq(columns[held], (Y - A @ w - c)[held], rcond=None)
-        w[alive] += fixed[: len(alive)] / scale[alive]
-        c += float(fixed[len(alive) :] @ constant[0])
+        correction, *_ = np.linalg.lstsq(columns[held], (Y - A @ w - c)[held], rcond=None)
+        w[alive] += correction[: len(alive)] / scale[alive]
+        c += float(correction[len(alive) :] @ constant[0])
     new = cuts._replace(weights=jnp.asarray(w)[:, None], output_bias=jnp.asarray([c]))
     before, after = (float(cuts_objective(problem, a)) for a in (cuts, new))
     eps = float(np.finfo(np.float64).eps)
@@ -128,7 +135,7 @@ def cleaned(problem: Problem, cuts: Cuts) -> Cuts:
 
 
 def grown(cuts: Cuts, directions: np.ndarray, capacity: int) -> Cuts:
-    """The cuts with more neurons in free slots, and ``capacity`` slots; on the host."""
+    """Add neurons to the cuts and give them ``capacity`` slots. Runs on the host."""
     old, weights = np.asarray(cuts.directions), np.asarray(cuts.weights)
     used = np.any(old != 0, axis=1)
     placed = np.zeros((capacity, old.shape[1]))

@@ -1,10 +1,11 @@
-"""A pool of neurons of fixed capacity: what column generation adds to, reweights, moves and drops from.
+"""A pool of neurons of fixed capacity. Column generation adds neurons to it, reweights, moves and drops them.
 
-Directions are unit vectors u_j, weights w_j their output weights, so that the training objective is
+The directions u_j are unit vectors, w_j are their output weights. The training objective is
 
-    loss(lower((Z U^T)_+ W), Y) + beta sum_j ||w_j||.
+    loss(lower((Z U^T)_+ W), Y) + beta sum_j ||w_j||,
 
-Empty slots are zero rows in both. Everything here is compiled once for each capacity.
+where ``lower`` is the readout, which turns rows into samples. Empty slots are zero rows in both arrays. Every function
+is compiled once for each capacity.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from jaxcvx.solvers.neurons.refit import refit_outputs
 
 
 class Pool(NamedTuple):
-    """Neurons in slots.
+    """Neurons in m slots.
 
     Attributes:
-      directions: (m, p) unit vectors, zero in empty slots.
+      directions: (m, p) unit vectors; zero in empty slots.
       weights: (m, q) output weights.
     """
 
@@ -42,9 +43,9 @@ def pool_network(problem: Problem, pool: Pool) -> Network:
 
 @jax.jit
 def pool_of(network: Network) -> Pool:
-    """A network's neurons as a pool of the same capacity, without those whose weight is rounding beside the largest.
+    """Turn a network's neurons into a pool of the same capacity. Drop neurons whose weight is below rounding error.
 
-    Gradients shrink a neuron without ever ending it: in the end its norm underflows and its direction is lost.
+    Gradient steps shrink a neuron but never make it zero. In the end its norm underflows and its direction is lost.
     """
     size = jnp.linalg.norm(network.hidden, axis=1, keepdims=True)
     unit = network.hidden / jnp.where(size > 0, size, 1.0)
@@ -68,7 +69,7 @@ def dual_residual(problem: Problem, pool: Pool) -> Float[Array, "n c"]:
 
 @jax.jit
 def insert(pool: Pool, directions: Float[Array, "k p"], wanted: Array) -> Pool:
-    """Put the ``wanted`` directions, best first, into slots whose weights are zero, as far as there are any."""
+    """Put the ``wanted`` directions, best first, into slots whose weights are zero. The rest is dropped."""
     used = jnp.any(pool.weights != 0, axis=1)
     slots = jnp.argsort(used, stable=True)  # free slots first
     number = jnp.cumsum(wanted) - 1
@@ -80,10 +81,10 @@ def insert(pool: Pool, directions: Float[Array, "k p"], wanted: Array) -> Pool:
 
 @functools.partial(jax.jit, static_argnames="num_steps")
 def reweight(problem: Problem, pool: Pool, num_steps: int) -> Pool:
-    """Output weights fitted anew to a few digits; weights that come out at 0 free their slots.
+    """Fit the output weights anew to a few digits. Weights that become 0 free their slots.
 
-    For the squared loss, accelerated proximal gradient (Beck and Teboulle 2009, restarted) on the Gram matrix of
-    the atoms, which costs nothing in n.
+    For the squared loss this is accelerated proximal gradient (Beck and Teboulle 2009, restarted) on the Gram matrix of
+    the activations. The cost of a step does not depend on n.
     """
     if not problem.loss.is_quadratic:
         return pool_of(refit_outputs(problem, pool_network(problem, pool), tol=1e-4, max_steps=num_steps))
@@ -119,7 +120,7 @@ def reweight(problem: Problem, pool: Pool, num_steps: int) -> Pool:
 
 @jax.jit
 def fit_weights(problem: Problem, pool: Pool) -> tuple[Pool, Float[Array, "n c"]]:
-    """Exact output weights and the dual residual of the pool."""
+    """Fit the output weights exactly. Return the pool and its dual residual."""
     if not problem.loss.is_quadratic:
         pool = reweight(problem, pool, 5000)
         return pool, dual_residual(problem, pool)
@@ -133,9 +134,9 @@ def fit_weights(problem: Problem, pool: Pool) -> tuple[Pool, Float[Array, "n c"]
 
 @functools.partial(jax.jit, static_argnames="num_steps")
 def move(problem: Problem, pool: Pool, num_steps: int, rate: Float[Array, ""]) -> Pool:
-    """All weights moved by Adam (cosine decay) on the training objective; never to a worse place.
+    """Move all weights by Adam (cosine decay) on the training objective. The result is never worse.
 
-    This turns all directions together, where pricing would bring in many near-copies.
+    This turns all directions together. Pricing alone would add many near-copies of the same neurons.
     """
     import optax
 
@@ -158,13 +159,13 @@ def _better(problem: Problem, new: Pool, old: Pool) -> Pool:
 
 @functools.partial(jax.jit, static_argnames="num")
 def strongest(pool: Pool, num: int) -> Float[Array, "k p"]:
-    """Directions of the ``num`` neurons with the largest weights (fewer if the pool is smaller)."""
+    """Return the directions of the ``num`` neurons with the largest weights (fewer if the pool is smaller)."""
     size = jnp.linalg.norm(pool.weights, axis=1)
     return pool.directions[jax.lax.top_k(size, min(num, len(size)))[1]]
 
 
 def resize(pool: Pool, capacity: int) -> Pool:
-    """The pool with ``capacity`` slots, the strongest neurons kept; on the host, numpy arrays stay such."""
+    """Give the pool ``capacity`` slots and keep the strongest neurons. Runs on the host; numpy arrays stay numpy."""
     size = np.linalg.norm(np.asarray(pool.weights), axis=1)
     order = np.argsort(-size, kind="stable")[: min(capacity, int((size > 0).sum()))]
 

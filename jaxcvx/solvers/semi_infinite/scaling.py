@@ -1,7 +1,7 @@
-"""Data brought to unit scale: the same problem in other units, so that rates and float32 fit all data.
+"""Scale the data to unit size: the same problem in other units. Then learning rates and float32 suit all data.
 
-With X = s X' and, for the squared loss, Y = t Y', a network (u, v) of X has the output t times that of
-(u', v') on X' if u v = (t / s) u' v', so that
+Let X = s X' and, for the squared loss, Y = t Y'. If u v = (t / s) u' v', the network (u, v) has on X an output t times
+as large as that of (u', v') on X'. Therefore
 
     objective(u, v; X, Y, beta) = t^2 objective(u', v'; X', Y', beta')   with beta' = beta / (s t).
 """
@@ -20,36 +20,49 @@ from jaxcvx.problems.training import Problem
 
 
 class Scaling(NamedTuple):
-    """Factors s of X and t of Y."""
+    """The factors s of X and t of Y.
+
+    Attributes:
+      x: factor s.
+      y: factor t.
+    """
 
     x: float
     y: float
 
     def objective(self, value: float) -> float:
-        """Objective in the caller's units."""
+        """Convert an objective to the caller's units."""
         return value * self.y**2
 
     def residual(self, R: Float[Array, "n c"]) -> Float[Array, "n c"]:
-        """Dual residual in the caller's units."""
+        """Convert a dual residual to the caller's units."""
         return R * self.y
 
     def network(self, network: Network, problem: Problem) -> Network:
-        """A network of the scaled problem as one of the caller's."""
+        """Convert a network of the scaled problem to the caller's units."""
         dtype = problem.X.dtype
         hidden = network.hidden.astype(dtype) * (1.0 / self.x)
         return balance(dataclasses.replace(network, hidden=hidden, output=network.output.astype(dtype) * self.y))
 
     def scale_network(self, network: Network) -> Network:
-        """A network of the caller's problem as one of the scaled."""
+        """Convert a network of the caller's problem to the scaled units."""
         return balance(
             dataclasses.replace(network, hidden=network.hidden * self.x, output=network.output * (1.0 / self.y))
         )
 
 
 def scaled_problem(problem: Problem, dtype: Any = None) -> tuple[Problem, Scaling]:
-    """The problem with rows of mean square about 1 per entry and targets of mean square 1, in ``dtype``.
+    """Scale the problem: the entries of X and of Y then have a mean square of about 1. Works only outside jit.
 
-    Not scaled: a bias's column of ones makes X fixed, other losses make Y fixed. For use outside jit.
+    X is not scaled if there is a bias, because its column of ones cannot be scaled. Y is scaled for the squared loss
+    only.
+
+    Args:
+      problem: the problem in the caller's units.
+      dtype: type of the scaled arrays; None keeps that of the problem.
+
+    Returns:
+      The scaled problem, without arrangements, and the factors.
     """
     dtype = problem.X.dtype if dtype is None else dtype
     X, Y = np.asarray(problem.X, np.float64), np.asarray(problem.Y, np.float64)
@@ -66,7 +79,7 @@ def scaled_problem(problem: Problem, dtype: Any = None) -> tuple[Problem, Scalin
 
 
 def _size(A: np.ndarray) -> float:
-    """Power of two near the root mean square, so that scaling back and forth is exact."""
+    """Return a power of two near the root mean square. Scaling by it and back is exact."""
     top = np.abs(A).max()
     if not top > 0:
         return 1.0
