@@ -1,1 +1,1 @@
-"""Callbacks for ``solve``: progress bar and checkpoint."""
+"""Callbacks for ``solve``: a progress display and a checkpoint file."""

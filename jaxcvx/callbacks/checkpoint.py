@@ -1,4 +1,4 @@
-"""Checkpoint: a callback that saves where a solve stands as it runs, so that a solve cut short goes on from there."""
+"""Checkpoint: a callback that saves the state of a solve while it runs. An interrupted solve resumes from the file."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from jaxcvx.solvers.core.snapshot import Saved, Snapshot, to_leaves
 from jaxcvx.solvers.core.solution import Solution, StepInfo
 
 _KIND = "solve-state"
-_PARAMS_ONLY = "solve-checkpoint"  # of files of earlier versions
+_PARAMS_ONLY = "solve-checkpoint"  # the kind of files from earlier versions
 _LIMITS = ("tol", "max_steps", "check_every")
 
 
 def fingerprint(problem: Any, solver: AnySolver) -> str:
-    """SHA-256 of all data and static parts of the problem, and of the solver without its limits."""
+    """Compute the SHA-256 hash of the problem (data and static parts) and of the solver without its limits."""
     leaves, structure = jax.tree.flatten(problem)
     digest = hashlib.sha256(f"{type(problem).__name__} {structure}".encode())
     for leaf in map(np.asarray, leaves):
@@ -37,7 +37,7 @@ def fingerprint(problem: Any, solver: AnySolver) -> str:
 
 
 def _lasting(value: Any) -> str:
-    """A hyper-parameter as text, the same in every process: functions have no lasting name but their type's."""
+    """Write a hyper-parameter as text that is the same in every process. A function is represented by its type."""
     if isinstance(value, tuple) and type(value) is tuple:
         return f"({', '.join(map(_lasting, value))})"
     plain = value is None or isinstance(value, bool | int | float | str)
@@ -45,30 +45,42 @@ def _lasting(value: Any) -> str:
 
 
 class Checkpoint(Callback):
-    """Saves where a solve stands to ``path`` while it runs, and goes on from there if the file is there already.
+    """Save the state of a solve to a file while it runs. If the file exists, the solve resumes from it.
 
-    ``solve(problem, solver, callback=Checkpoint(path))``: called again after an interruption, however rough, or with a
-    larger ``max_steps`` or a smaller ``tol``, the solve goes on from the last state that was written, steps counted on.
-    ``init`` and ``key`` are then not used. On the same device it ends in the same bits as if it had not been
-    interrupted: momentum, dual variables, moments of an optimiser, random keys and the phase are all in the file.
-    ColumnGeneration and CuttingPlane, whose loops are on the host, start anew from the saved network or directions:
-    they end within their tolerance of the same value, and count steps from zero.
+    Use it as ``solve(problem, solver, callback=Checkpoint(path))``. Call the same line again after an interruption of
+    any kind, or with a larger ``max_steps`` or a smaller ``tol``. The solve then resumes from the last saved state and
+    continues its count of steps; ``init`` and ``key`` are not used. On the same device the result has the same bits as
+    without the interruption: the file holds momentum, dual variables, moments of an optimiser, random keys and the
+    phase. ColumnGeneration and CuttingPlane run their loops on the host. They start anew from the saved network or
+    directions, end within their tolerance of the same value, and count steps from zero.
 
-    A file of other data, another beta or another solver is not used, and is overwritten. One of an earlier version
-    that holds nothing but params, or a state that this version does not know, gives the params to start from.
+    A file for other data, another beta or another solver is ignored and overwritten. A file from an earlier version may
+    hold only params, or a state that this version does not know. Then the solve starts from its params.
 
-    The file is an npz as of :func:`jaxcvx.save`, written whole or not at all; :func:`jaxcvx.load` gives a dict whose
-    "params" may be passed on as ``init``.
+    The file is an npz file as from :func:`jaxcvx.save`. It is written completely or not at all. :func:`jaxcvx.load`
+    gives a dict whose "params" may be passed as ``init``.
 
     Args:
       path: the file.
-      every: steps between two writes, at least; a solver can be looked at once per ``check_every`` steps. The last
-        state is always written: at the end, and where Ctrl-C or an error in a callback ends the solve.
+      every: least number of steps between two writes. A solver reports its state once per ``check_every`` steps. The
+        last state is always written: at the end, and if Ctrl-C or an error in a callback ends the solve.
 
     Raises:
-      InvalidInputError: ``every`` is not positive, or the solver (FrankWolfe) cannot start from params.
-      FileFormatError: the file cannot be written (what was there before is kept), or is not one of ours, damaged, or
-        of a newer version: nothing is overwritten then.
+      InvalidInputError: ``every`` is not positive, or the solver cannot be resumed (FrankWolfe).
+      FileFormatError: the file cannot be written (the previous file is kept then). Or the existing file is not a
+        checkpoint, damaged, or of a newer version (nothing is overwritten then).
+
+    Example:
+      >>> import os, tempfile
+      >>> import jax, jaxcvx
+      >>> problem, key = jaxcvx.make_problem([[1.0], [2.0]], [1.0, 0.0], beta=0.1), jax.random.key(0)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = os.path.join(folder, "solve.npz")
+      ...     for max_steps in (100, 200):  # the second solve continues the first one
+      ...         solver = jaxcvx.GradientDescent(width=3, max_steps=max_steps, tol=0.0)
+      ...         solution = jaxcvx.solve(problem, solver, key=key, callback=jaxcvx.Checkpoint(path))
+      >>> int(solution.num_steps)
+      200
     """
 
     def __init__(self, path: str | os.PathLike[str], *, every: int = 1):
@@ -118,7 +130,7 @@ class Checkpoint(Callback):
             self._save(self._last.params)
 
     def _save(self, params: Any) -> None:
-        """Write params and the last state; where that fails, it is not tried again at the end."""
+        """Write params and the last state. After a failure it is not tried again at the end."""
         assert self._last is not None
         content = {"params": params, "state": None if self._snapshot is None else to_leaves(self._snapshot)}
         try:

@@ -1,4 +1,4 @@
-"""Progress: a callback that shows how far a solve has come."""
+"""Progress: a callback that displays the progress of a solve."""
 
 from __future__ import annotations
 
@@ -16,16 +16,23 @@ KINDS = ("auto", "rich", "text", "silent")
 
 
 class Progress(Callback):
-    """Shows the solver, its step, objective and residual on stderr: ``solve(..., callback=Progress())``.
+    """Show the solver, its step, objective and residual on stderr: ``solve(..., callback=Progress())``.
 
     Args:
-      kind: "rich" (a live bar), "text" (a line every ``seconds``, and one at the end), "silent", or "auto": on a
-        terminal rich where it is installed, else text; silent elsewhere.
+      kind: "rich" is a live bar. "text" is a line every ``seconds`` seconds and one at the end. "silent" shows nothing.
+        "auto" is silent if stderr is not a terminal; on a terminal it is "rich" if rich is installed, "text" otherwise.
       seconds: least time between two lines of text.
 
     Raises:
-      InvalidInputError: unknown kind, or a negative time.
-      MissingExtraError: kind "rich" without rich.
+      InvalidInputError: the kind is unknown, or the time is negative.
+      MissingExtraError: the kind is "rich" and rich is not installed.
+
+    Example:
+      >>> import jax, jaxcvx
+      >>> problem = jaxcvx.make_problem([[1.0], [2.0]], [1.0, 0.0], beta=0.1)
+      >>> solver = jaxcvx.GradientDescent(width=3, max_steps=200)
+      >>> key, progress = jax.random.key(0), jaxcvx.Progress("text")
+      >>> solution = jaxcvx.solve(problem, solver, key=key, callback=progress)  # prints to stderr
     """
 
     def __init__(self, kind: str = "auto", *, seconds: float = 1.0):

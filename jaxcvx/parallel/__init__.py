@@ -1,4 +1,4 @@
-"""Problems over several devices and processes (placement only), and data larger than memory (streamed)."""
+"""Problems spread over several devices and processes, and training on data larger than memory."""
 
 from jaxcvx.parallel.mesh import gather, make_mesh, shard_problem
 from jaxcvx.parallel.multihost import initialize, problem_from_local_rows

@@ -1,8 +1,8 @@
 """``python -m jaxcvx.parallel.demo --processes 2``: local processes that solve one problem together.
 
-Starts the processes on this machine (CPU, two simulated devices each), spreads the rows of one problem over them,
-solves it on all, and compares with one device. Under SLURM or on a TPU pod the launcher starts the processes, and the
-same program begins with ``jaxcvx.parallel.initialize()``.
+The program starts the processes on this machine (CPU, two simulated devices each) and spreads the rows of one problem
+over them. They solve it together, and each compares the result with a solve on one device. Under SLURM or on a TPU pod
+the launcher starts the processes, and the program begins with ``jaxcvx.parallel.initialize()``.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import jaxcvx
 from jaxcvx import parallel
 
 DEVICES = 2  # per process
-SAMPLES, WIDTH, OUTPUTS, CELLS, BETA = 45, 4, 2, 13, 5.0  # samples and cells that the devices don't divide
+SAMPLES, WIDTH, OUTPUTS, CELLS, BETA = 45, 4, 2, 13, 5.0  # 45 and 13 are not divisible by the number of devices
 
 
 def data() -> tuple[Any, Any, Any]:
-    """The whole problem, the same on all processes; in practice each loads its own rows."""
+    """Generate the whole problem, the same on all processes. In practice each process loads its own rows."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((SAMPLES, WIDTH))
     Y = np.maximum(X @ rng.standard_normal((WIDTH, 3)), 0) @ rng.standard_normal((3, OUTPUTS))
@@ -34,14 +34,14 @@ def data() -> tuple[Any, Any, Any]:
 
 
 def solve_together(process: int, processes: int, coordinator: str) -> dict[str, Any]:
-    """What one process does."""
+    """Run one process: join the others, solve together, and return the comparison with one device."""
     parallel.initialize(coordinator, processes, process)
     with jax.enable_x64(True):
         return _compare(process, processes)
 
 
 def _compare(process: int, processes: int) -> dict[str, Any]:
-    """This process's rows solved together with those of the others, and all rows on one device."""
+    """Solve with this process's rows and those of the others, then with all rows on one device."""
     X, Y, gates = data()
     mine = np.array_split(np.arange(SAMPLES), processes)[process]  # unequal shares: rows are added
     mesh = parallel.make_mesh(cells=DEVICES)  # samples over processes, cells over the devices of each
@@ -65,14 +65,14 @@ def _compare(process: int, processes: int) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
+    """Return a port that is free at the moment."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Start the processes, or be one of them; 0 if all agree with one device."""
+    """Start the processes, or run as one of them. Return 0 if all agree with one device."""
     parser = argparse.ArgumentParser(prog="python -m jaxcvx.parallel.demo", description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--process", type=int, default=None, help="be this one of them")

@@ -1,4 +1,4 @@
-"""A problem spread over a mesh of devices: samples over one axis, cells over another."""
+"""Spread a problem over a mesh of devices: samples over one axis, cells over another."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.errors import InvalidTypeError, invalid, wrong_type
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.parallel.padding import padded_cells, padded_rows
 from jaxcvx.problems.training import Problem
 
 
 def make_mesh(samples: int | None = None, cells: int = 1) -> Mesh:
-    """A mesh with axes "samples" and "cells" that the compiler manages (Auto).
+    """Create a mesh with the axes "samples" and "cells". Both have the type Auto: the compiler manages them.
 
     Args:
-      samples: devices along samples; None for all devices that ``cells`` leaves.
-      cells: devices along cells.
+      samples: number of devices along samples. None: the number of all devices divided by ``cells``.
+      cells: number of devices along cells.
 
     Raises:
-      InvalidInputError: there are not that many devices.
+      InvalidInputError: there are fewer devices.
+
+    Example:
+      >>> import jaxcvx
+      >>> mesh = jaxcvx.parallel.make_mesh(samples=1)
+      >>> mesh.axis_names, mesh.size
+      (('samples', 'cells'), 1)
     """
     num = jax.device_count()
     if cells < 1 or cells > num:
@@ -36,14 +42,14 @@ def make_mesh(samples: int | None = None, cells: int = 1) -> Mesh:
 
 
 def mesh_axes(mesh: Mesh, samples: str | None, cells: str | None) -> tuple[str, str | None]:
-    """Names of the axes that split samples and cells: those given, else the first and the second.
+    """Return the names of the axes that split samples and cells. The defaults are the first and the second axis.
 
     Raises:
-      InvalidTypeError: not a mesh.
-      InvalidInputError: no such axis, twice the same, or one that is not Auto.
+      InvalidTypeError: ``mesh`` is not a mesh.
+      InvalidInputError: the mesh has no such axis, both names are the same, or an axis is not Auto.
     """
     if not isinstance(mesh, Mesh):
-        raise InvalidTypeError(f"mesh: got {type(mesh).__name__}, expected a jax.sharding.Mesh.")
+        raise wrong_type("mesh", mesh, "a jax.sharding.Mesh")
     names = list(mesh.axis_names)
     for argument, name in (("samples", samples), ("cells", cells)):
         if name is not None and name not in names:
@@ -65,38 +71,51 @@ def mesh_axes(mesh: Mesh, samples: str | None, cells: str | None) -> tuple[str, 
 def shard_problem(problem: Problem, mesh: Mesh, *, samples: str | None = None, cells: str | None = None) -> Problem:
     """Place a problem on several devices. Solve it under jit: ``jax.jit(lambda p: solve(p, solver))(sharded)``.
 
-    X and Y are split over samples, masks over cells and samples, gates over cells; beta is everywhere. A product with
-    the operator then costs one all-reduce: of predictions over the cells' axis, or of gradients over the samples'.
+    X and Y are split over samples, masks over cells and samples, gates over cells. Every device holds beta. A product
+    with the operator then costs one all-reduce: a sum of predictions over the cells' axis, or of gradients over the
+    samples' axis.
 
-    Where the devices don't divide the number of samples, zero rows of X and Y are added, on which all cells are open.
-    They change no objective and no bound, by loss:
+    If the number of samples is not divisible by the number of devices, zero rows of X and Y are added. All cells
+    contain them. They change no objective and no bound. This depends on the loss:
 
-    * squared, Huber, interpolation: zero on such a row, as it is predicted as zero. With a bias it is not: refused.
-    * logistic, softmax: become the weighted losses of :mod:`jaxcvx.losses.weighted`, with weight zero.
-    * hinge: 1 on such a row, and there is no weighted form: refused.
+    * squared, Huber, interpolation: such a row is predicted as zero and its loss is zero. With a bias the prediction is
+      not zero; then the problem is refused.
+    * logistic, softmax: they become the weighted losses of :mod:`jaxcvx.losses.weighted`, with weight zero.
+    * hinge: the loss of such a row is 1, and there is no weighted form. The problem is refused.
 
-    Where they don't divide the number of cells, cells are added that no sample is in, whose blocks stay zero.
-    On several devices products are not formed in blocks (``max_bytes`` becomes None).
-    ``complete`` is kept. Added cells come last: of P cells given the blocks are ``gather(solution.params)[:P]``, and a
-    skip connection's is ``[-1]``.
+    If the number of cells is not divisible by the number of devices, cells without samples are added. Their blocks stay
+    zero. Added cells come last: for P given cells the blocks are ``gather(solution.params)[:P]``, and the block of a
+    skip connection is ``[-1]``. ``complete`` is kept. On several devices products are not formed in blocks
+    (``max_bytes`` becomes None).
 
-    Solvers take the steps of one device up to rounding, with two exceptions: the default phases of ProximalGradient
-    size a working set by the number of cells, from 64 on, and with a bias added rows enter the first guess of the step.
-    With several outputs the network that is rounded from a gated solution has as many candidates as there are cells, so
-    added cells can change ``upper_bound``.
+    Solvers take the same steps as on one device up to rounding, with two exceptions. The default phases of
+    ProximalGradient choose the size of a working set by the number of cells, from 64 cells on. With a bias, added rows
+    enter the first guess of the step length. With several outputs, the ReLU network that is made from a gated solution
+    has as many candidate neurons as there are cells. Therefore added cells can change ``upper_bound``.
 
     Args:
-      problem: with concrete arrays. A solver's prepared problem (``CopositiveADMM().prepare``) is not taken.
+      problem: a problem with concrete arrays. The prepared problem of a solver (``CopositiveADMM().prepare``) is not
+        accepted.
       mesh: devices, on axes of type Auto: :func:`make_mesh`.
       samples: the mesh axis that splits samples; None for the first.
       cells: the mesh axis that splits cells; None for the second, if there is one.
 
     Raises:
-      InvalidTypeError: problem or mesh is of another type, or the problem is traced.
-      InvalidInputError: an axis is missing or not Auto; rows would have to be added, and would count.
+      InvalidTypeError: problem or mesh has another type, or the problem is traced.
+      InvalidInputError: an axis is missing or not Auto; or rows must be added and would change the objective.
+
+    Example:
+      >>> import jax
+      >>> import jaxcvx
+      >>> X = [[0.0], [1.0], [2.0]]
+      >>> problem = jaxcvx.make_problem(X, [1.0, 0.0, 1.0], 0.1, arrangements=jaxcvx.enumerate_arrangements(X))
+      >>> sharded = jaxcvx.parallel.shard_problem(problem, jaxcvx.parallel.make_mesh(samples=1))
+      >>> solution = jax.jit(lambda p: jaxcvx.solve(p, jaxcvx.ProximalGradient()))(sharded)
+      >>> jaxcvx.Status(int(solution.status)).name
+      'CONVERGED'
     """
     if type(problem) is not Problem:
-        raise InvalidTypeError(f"problem: got {type(problem).__name__}, expected one from jaxcvx.make_problem.")
+        raise wrong_type("problem", problem, "one from jaxcvx.make_problem")
     if is_traced(*jax.tree.leaves(problem)):
         raise InvalidTypeError("problem: got traced arrays, expected concrete ones: place outside jit, solve inside.")
     samples, cells = mesh_axes(mesh, samples, cells)
@@ -123,7 +142,15 @@ def shard_problem(problem: Problem, mesh: Mesh, *, samples: str | None = None, c
 
 
 def gather(tree: Any) -> Any:
-    """A pytree with its arrays whole and in numpy, on every process (a collective call where there are several)."""
+    """Return a pytree with whole numpy arrays on every process. With several processes, all of them must call it.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxcvx
+      >>> whole = jaxcvx.parallel.gather({"a": jnp.ones(2)})
+      >>> type(whole["a"]).__name__, whole["a"].tolist()
+      ('ndarray', [1.0, 1.0])
+    """
 
     def whole(leaf: Any) -> Any:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:

@@ -1,4 +1,4 @@
-"""Several processes: each holds the rows it has loaded, and all run the same program."""
+"""Problems spread over several processes. Each process holds the rows it has loaded; all run the same program."""
 
 from __future__ import annotations
 
@@ -18,27 +18,31 @@ from jaxcvx.parallel.mesh import mesh_axes
 from jaxcvx.parallel.padding import loss_for_padding
 from jaxcvx.problems.training import Problem, make_problem
 
-_COMMON = ("X", "Y", "beta", "loss", "features", "gates")  # what processes must agree on, rows aside
+_COMMON = ("X", "Y", "beta", "loss", "features", "gates")  # arguments that must agree on all processes, except for rows
 
 
 def initialize(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> tuple[int, int]:
-    """Join the other processes; call it before anything else of jax.
+    """Join the other processes. Call this before any other function of jax.
 
-    On TPU pods and under SLURM or Open MPI everything is found in the environment. Elsewhere say where process 0
-    listens, how many processes there are, and which one this is.
+    On TPU pods and under SLURM or Open MPI the environment gives all three arguments. Elsewhere they must be passed.
 
     Args:
       coordinator: "address:port" of process 0.
-      num_processes: how many there are.
-      process_id: 0 to num_processes - 1.
+      num_processes: number of processes.
+      process_id: number of this process, from 0 to num_processes - 1.
 
     Returns:
       ``(process_id, num_processes)``.
 
     Raises:
-      InvalidInputError: only some of the three are given, or process_id is out of range.
+      InvalidInputError: one or two of the three arguments are missing, or process_id is out of range.
+
+    Example:
+      >>> from jaxcvx import parallel
+      >>> parallel.initialize("localhost:1234", num_processes=2, process_id=0)  # doctest: +SKIP
+      (0, 2)
     """
     given = [value is not None for value in (coordinator, num_processes, process_id)]
     if any(given) and not all(given):
@@ -61,25 +65,34 @@ def problem_from_local_rows(
     samples: str | None = None,
     cells: str | None = None,
 ) -> Problem:
-    """The problem of all processes' samples together, of which each passes its own. All processes must call it.
+    """Build one problem from the samples of all processes. Each process passes its own samples; all must call it.
 
-    No process ever holds all rows: masks are computed on the devices that hold the rows. Processes with fewer rows
-    than others get zero rows, and cells that no sample is in fill up the cells' axis. Neither changes anything (see
-    :func:`jaxcvx.parallel.shard_problem`, also for the losses and features that have no such rows). Read results with
-    :func:`jaxcvx.parallel.gather`: all processes get the whole, of which ``params[:P]`` belongs to the P gates.
+    No process ever holds all rows: masks are computed on the devices that hold the rows. Processes with fewer rows than
+    others get zero rows, and cells without samples fill up the cells' axis. Neither changes the objective (see
+    :func:`jaxcvx.parallel.shard_problem`, also for the losses and features that are refused). Read results with
+    :func:`jaxcvx.parallel.gather`. It gives all processes the whole arrays; ``params[:P]`` belongs to the P gates.
 
     Args:
-      X: (m, d) this process's inputs, or as the features want them; m may differ between processes.
-      Y: (m, c) or (m,) its targets; one-hot rows for the softmax loss, as classes can't be counted locally.
-      beta: the same on all processes.
-      mesh: over the devices of all processes, with axes of type Auto; the samples' axis must run over processes.
-      gates: (P, p) directions, the same on all processes, one for each cell. None for no cells.
+      X: (m, d) inputs of this process, or in another shape that the features accept. m may differ between processes.
+      Y: (m, c) or (m,) targets of this process. The softmax loss needs one-hot rows, since a process cannot count the
+        classes of the others.
+      beta: weight decay, the same on all processes.
+      mesh: mesh over the devices of all processes, with axes of type Auto. The samples' axis must run over processes.
+      gates: (P, p) directions, one for each cell, the same on all processes. None for no cells.
       loss, features: as in :func:`jaxcvx.make_problem`.
       samples, cells: names of mesh axes, as in ``shard_problem``.
 
     Raises:
-      InvalidInputError, InvalidTypeError: what ``make_problem`` refuses; gates or mesh do not fit; rows would have to
-        be added, and would count; processes differ in what must be the same. If one process raises, all do.
+      InvalidInputError, InvalidTypeError: ``make_problem`` refuses the data; gates or mesh do not fit; rows must be
+        added and would change the objective; or the processes differ in an argument that must be the same. If one
+        process raises, all do.
+
+    Example:
+      >>> import jaxcvx
+      >>> mesh = jaxcvx.parallel.make_mesh(samples=1)
+      >>> problem = jaxcvx.parallel.problem_from_local_rows([[1.0], [2.0]], [1.0, 0.0], 0.1, mesh, gates=[[1.0]])
+      >>> problem.num_samples, problem.arrangements.num_cells
+      (2, 1)
     """
     from jax.experimental import multihost_utils
 
@@ -91,7 +104,7 @@ def problem_from_local_rows(
         local = _local_problem(X, Y, beta, loss, features)
         directions = _checked_gates(local, gates)
         common = _common(local, directions)
-    except JaxcvxError as error:  # told to the others first, which would wait for this process
+    except JaxcvxError as error:  # raised after the report below: without it the other processes would wait forever
         failure = error
     fingerprints = [zlib.crc32(repr(value).encode()) & 0x7FFFFFFF for value in common.values()]
     report = np.asarray([failure is None, 0 if local is None else local.num_samples, *fingerprints], np.int32)
@@ -119,10 +132,10 @@ def problem_from_local_rows(
 
 
 def devices_per_process(mesh: Mesh, samples: str) -> int:
-    """How many places along the samples' axis each process has.
+    """Return the number of places along the samples' axis that each process owns.
 
     Raises:
-      InvalidInputError: not the same number for all processes, or a place is shared by several.
+      InvalidInputError: the number differs between processes, or several processes share a place.
     """
     places = np.moveaxis(mesh.devices, mesh.axis_names.index(samples), 0).reshape(mesh.shape[samples], -1)
     owners = [{device.process_index for device in place} for place in places]
@@ -138,7 +151,7 @@ def devices_per_process(mesh: Mesh, samples: str) -> int:
 
 
 def _common(problem: Problem, gates: np.ndarray | None) -> dict[str, Any]:
-    """What must be the same on all processes, by argument."""
+    """Collect the values that must be the same on all processes, by argument."""
     values = (
         (problem.X.shape[1:], str(problem.dtype)),
         problem.num_outputs,
@@ -151,14 +164,15 @@ def _common(problem: Problem, gates: np.ndarray | None) -> dict[str, Any]:
 
 
 def check_reports(everywhere: np.ndarray, common: dict[str, Any]) -> None:
-    """Raise unless all processes have good data and agree.
+    """Raise unless all processes have valid data and agree.
 
     Args:
-      everywhere: (processes, 2 + k) one report each: whether its data are good, its rows, k fingerprints.
-      common: what the k fingerprints are of, on this process.
+      everywhere: (processes, 2 + k) one report per process: 1 if its data are valid, its number of rows, and k
+        fingerprints.
+      common: the k values with these fingerprints, on this process.
 
     Raises:
-      InvalidInputError: naming the processes with bad data, or the argument that differs.
+      InvalidInputError: names the processes with invalid data, or the argument that differs.
     """
     bad = np.flatnonzero(everywhere[:, 0] == 0).tolist()
     if bad:
@@ -170,7 +184,7 @@ def check_reports(everywhere: np.ndarray, common: dict[str, Any]) -> None:
 
 
 def _local_problem(X: Any, Y: Any, beta: Any, loss: str | Loss, features: Any) -> Problem:
-    """This process's samples as a problem of their own."""
+    """Build a problem from the samples of this process only."""
     local = make_problem(X, Y, beta, loss=loss, features=features)
     if local.loss.kind == "label" and np.ndim(Y) != 2:
         raise invalid("Y", f"shape {np.shape(Y)}", "one-hot rows (m, c): classes can't be counted locally")
@@ -188,14 +202,14 @@ def _checked_gates(problem: Problem, gates: Any) -> np.ndarray | None:
 
 
 def _everywhere(mesh: Mesh, array: Any, *axes: str | None) -> jax.Array:
-    """A global array from data that all processes hold in whole."""
+    """Build a global array from data that every process holds completely."""
     host = np.asarray(array)
     sharding = NamedSharding(mesh, PartitionSpec(*axes))
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def _cells(problem: Problem, mesh: Mesh, gates: np.ndarray, samples: str, cells: str | None) -> Arrangements:
-    """Cells of the gates, and cells that no sample is in for the devices that are left over."""
+    """Build the cells of the gates, and cells without samples until the devices divide their number."""
     extra = -len(gates) % mesh.shape[cells] if cells is not None else 0
     placed = _everywhere(mesh, np.pad(gates, ((0, extra), (0, 0))), cells)
     given = _everywhere(mesh, np.arange(len(gates) + extra) < len(gates), cells)

@@ -1,4 +1,4 @@
-"""Rows and cells that change nothing, so that every device gets equally many."""
+"""Add rows and cells that do not change the problem, so that every device gets the same number of them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _WEIGHTED = (WeightedLogistic, WeightedSoftmax)
 
 
 def loss_for_padding(problem: Problem, wanted: str) -> Loss:
-    """The loss under which zero rows of X and Y change no objective, gradient or bound.
+    """Return a loss for which zero rows of X and Y change no objective, gradient or bound.
 
-    The logistic and softmax losses become the weighted ones. Others stay, if they are zero at F = Y = 0 and the
-    features of a zero row are zero, so that it is predicted as zero whatever the weights.
+    The logistic and softmax losses become the weighted ones. Another loss is kept under two conditions: it is zero at
+    F = Y = 0, and the features of a zero row are zero. Then every network predicts zero for such a row.
 
     Args:
-      problem: only the loss, the features and the shape of a sample matter.
-      wanted: the number of samples that would need no padding, in words.
+      problem: only the loss, the features and the shape of a sample are used.
+      wanted: the number of samples that needs no padding, in words for the error message.
 
     Raises:
-      InvalidInputError: there is no such loss: the hinge, or a bias with a loss without weights.
+      InvalidInputError: there is no such loss. This is so for the hinge, and for a bias with a loss without weights.
     """
     loss = problem.loss
     if type(loss) is Logistic:
@@ -53,7 +53,7 @@ def loss_for_padding(problem: Problem, wanted: str) -> Loss:
 
 
 def padded_rows(problem: Problem, extra: int) -> Problem:
-    """``extra`` more samples: zero rows of X and Y, all cells open on them. On the host.
+    """Add ``extra`` samples with zero rows of X and Y. All cells contain them. Runs on the host.
 
     Raises:
       InvalidInputError: such rows would change the problem.
@@ -72,7 +72,7 @@ def padded_rows(problem: Problem, extra: int) -> Problem:
 
 
 def padded_cells(problem: Problem, extra: int) -> Problem:
-    """``extra`` more cells that no sample is in: their blocks predict nothing and stay zero. On the host."""
+    """Add ``extra`` cells without samples. Their blocks do not change predictions and stay zero. Runs on the host."""
     cells = problem.arrangements
     if cells is None or not extra:
         return problem

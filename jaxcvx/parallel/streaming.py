@@ -1,4 +1,4 @@
-"""Data larger than memory: the gated program with rows streamed in blocks, certificate and network included."""
+"""Training on data larger than memory: the gated program, its certificate and its network, with rows read in blocks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from jaxtyping import Array, Float
 
 from jaxcvx.certificates.certificate import make_certificate
 from jaxcvx.certificates.dual import proved_bound, scaled_bound
-from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.networks.network import Network, balance, balanced_penalty, hidden_norms, prune
 from jaxcvx.numerics.precision import double_precision, with_full_precision
 from jaxcvx.numerics.rounding import gamma
+from jaxcvx.numerics.safe import divide, norm, unit_rows
 from jaxcvx.numerics.validation import as_beta
 from jaxcvx.operators.cells import CellOperator
 from jaxcvx.problems.training import Problem
@@ -23,12 +24,12 @@ from jaxcvx.proximal.norms import group_norms, shrink_groups
 from jaxcvx.solvers.core.solution import History, Solution, Status, StepInfo, relative_gap
 from jaxcvx.solvers.neurons.group_lasso import fit_atoms
 
-Rows = Any  # what slices give arrays of: numpy, a memory map, zarr, h5py
+Rows = Any  # any object whose slices are arrays: numpy, a memory map, zarr, h5py
 _POWER_PASSES = 8
 
 
 class _Sums(NamedTuple):
-    """What one pass over all rows adds up at weights W."""
+    """Sums of one pass over all rows at weights W."""
 
     loss: Array
     G: Array  # (P, d, c) adjoint of the residual
@@ -53,14 +54,14 @@ def _add_normal(total: Array, X: Array, gates: Array, W: Array) -> Array:
 
 
 class _Stream:
-    """Passes over the rows, a block on the device at a time; the next is read while one is worked on."""
+    """Passes over the rows with one block on the device at a time. The next block is read while one is processed."""
 
     def __init__(self, X: Rows, Y: Rows, gates: Any, block_rows: int, dtype: Any) -> None:
         self.X, self.Y, self.block_rows, self.dtype = X, Y, block_rows, dtype
         self.gates = jnp.asarray(np.asarray(gates), dtype)
 
     def blocks(self) -> Any:
-        """Pairs of X and Y, all of one shape: the last is filled with zero rows, which change nothing."""
+        """Yield pairs of X and Y blocks of the same shape. Zero rows, which change no sum, fill up the last one."""
         n = self.X.shape[0]
         for start in range(0, n, self.block_rows):
             stop = min(start + self.block_rows, n)
@@ -69,7 +70,7 @@ class _Stream:
             yield tuple(jnp.asarray(np.pad(a, ((0, short), (0, 0))), self.dtype) for a in pair)
 
     def sums(self, W: Array) -> _Sums:
-        """One pass at weights W."""
+        """Make one pass at weights W."""
         loss, G, residuals = jnp.zeros((), self.dtype), jnp.zeros_like(W), []
         for X, Y in self.blocks():
             loss, G, R = _add(loss, G, X, Y, self.gates, W)
@@ -77,7 +78,7 @@ class _Stream:
         return _Sums(loss, G, jnp.concatenate(residuals)[: self.X.shape[0]])
 
     def curvature(self, W: Array) -> float:
-        """Estimate from below of the largest eigenvalue of the map's normal matrix, by power iteration."""
+        """Estimate from below the largest eigenvalue of the normal matrix of W -> predictions, by power iteration."""
         size = 0.0
         for _ in range(_POWER_PASSES):
             length = float(jnp.linalg.norm(W))
@@ -103,31 +104,42 @@ def solve_streamed(
     init: Any = None,
     callback: Callable[[StepInfo], Any] | None = None,
 ) -> Solution:
-    """Train a gated ReLU network, and a ReLU network rounded from it, on rows that are read in blocks.
+    """Train a gated ReLU network, and a ReLU network made from it, on rows that are read in blocks.
 
-    Accelerated proximal gradient with full momentum between restarts, one pass over the rows a step; the gap over the
-    given cells comes with each pass. Memory: a block of rows, its masks (P, block_rows), a few (P, d, c) arrays and the
-    residual (n, c). Masks are made from the gates in each pass. Squared loss, dense features without bias (a column
-    of ones in X does as well). On the host: neither under jit nor under grad.
+    The method is accelerated proximal gradient with full momentum between restarts. A step makes one pass over the
+    rows. Each pass also gives the gap over the given cells. The memory holds a block of rows, its masks
+    (P, block_rows), a few (P, d, c) arrays and the residual (n, c). Each pass computes the masks from the gates. The
+    loss is the squared loss; the features are dense without bias (add a column of ones to X instead). The function runs
+    on the host, neither under jit nor under grad.
 
     Args:
-      X: (n, d) real numbers, anything whose slices are arrays: ``np.load(path, mmap_mode="r")``, a zarr or h5py array.
-      Y: (n, c) targets, likewise.
+      X: (n, d) real numbers, in any object whose slices are arrays: ``np.load(path, mmap_mode="r")``, a zarr or h5py
+        array.
+      Y: (n, c) targets, in an object of the same kind.
       beta: weight decay, absolute.
       gates: (P, d) directions, one in each cell.
-      block_rows: rows on the device at a time.
-      tol: relative program gap to stop at, no less than 256 units of rounding of float32 for float32 data.
+      block_rows: number of rows on the device at a time.
+      tol: relative program gap at which to stop. For float32 data it is at least 256 units of rounding of float32.
       max_steps: limit on steps.
-      init: (P, d, c) weights to start from, as ``solution.params``.
-      callback: called with a StepInfo after each step; a true return value stops.
+      init: (P, d, c) weights to start from, as in ``solution.params``.
+      callback: function of a StepInfo that is called after each step. A true return value stops the solve.
 
     Returns:
-      A Solution as ``solve(problem, ProximalGradient())`` gives it; its numbers come from last passes in float64 on the
-      host, at the returned weights. Its scope is "sampled-cells".
+      A Solution like that of ``solve(problem, ProximalGradient())``. Its numbers come from final passes in float64 on
+      the host, at the returned weights. Its scope is "sampled-cells".
 
     Raises:
       InvalidTypeError: X or Y has no shape, or no slices.
-      InvalidInputError: shapes don't fit, numbers are not finite, or an option is out of range.
+      InvalidInputError: shapes do not fit, numbers are not finite, or an option is out of range.
+
+    Example:
+      >>> import numpy as np
+      >>> import jaxcvx
+      >>> X, Y = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]), np.array([[1.0], [0.0], [1.0]])
+      >>> gates = np.array([[1.0, 0.5], [1.0, -0.5], [-1.0, 0.5]])
+      >>> solution = jaxcvx.parallel.solve_streamed(X, Y, 0.1, gates, block_rows=2)
+      >>> jaxcvx.Status(int(solution.status)).name, solution.scope
+      ('CONVERGED', 'sampled-cells')
     """
     stream, W = _validated(X, Y, beta, gates, block_rows, tol, max_steps, init)
     history, status = [], Status.MAX_STEPS
@@ -172,7 +184,7 @@ def _validated(
 ) -> tuple[_Stream, Array]:
     for name, a in (("X", X), ("Y", Y)):
         if not hasattr(a, "shape") or not hasattr(a, "__getitem__") or not hasattr(a, "dtype"):
-            raise InvalidTypeError(f"{name}: got {type(a).__name__}, expected an array or a memory map.")
+            raise wrong_type(name, a, "an array or a memory map")
         if len(a.shape) != 2 or 0 in a.shape or np.dtype(a.dtype).kind not in "fiub":
             raise invalid(name, f"shape {tuple(a.shape)}, dtype {a.dtype}", "real numbers with two axes, not empty")
     (n, d), c = X.shape, Y.shape[1]
@@ -202,13 +214,13 @@ def _validated(
 
 
 def _dual_problem(stream: _Stream, beta: float) -> Problem:
-    """What the dual value needs: targets, beta and the loss; no inputs."""
+    """Build a problem for the dual value only: targets, beta and the loss, without inputs."""
     Y = jnp.asarray(np.asarray(stream.Y[:]), stream.dtype)
     return Problem(jnp.zeros((len(Y), 1), stream.dtype), Y, jnp.asarray(beta, stream.dtype))
 
 
 def _report(stream: _Stream, params: Array, beta: float, history: list[tuple], status: Status, step: int) -> Solution:
-    """Network and certificate from the weights alone, by passes in float64 on the host."""
+    """Compute network and certificate from the weights only, by passes in float64 on the host."""
     weights = np.asarray(params, np.float64)
     with double_precision():
         exact = _Stream(stream.X, stream.Y, np.asarray(stream.gates), stream.block_rows, jnp.float64)
@@ -218,9 +230,9 @@ def _report(stream: _Stream, params: Array, beta: float, history: list[tuple], s
         rounded = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, stream.dtype), jnp.float64), prune(network))
         upper, atoms, rounding = _network_pass(exact, rounded, beta, sums.R)
         objective = float(sums.loss + beta * jnp.sum(group_norms(W)))
-        norm = jnp.max(group_norms(sums.G))
-        bound = min(float(scaled_bound(dual, sums.R, norm)), objective)
-        lower = float(proved_bound(dual, sums.R, jnp.maximum(norm, atoms) + rounding))
+        dual_norm = jnp.max(group_norms(sums.G))
+        bound = min(float(scaled_bound(dual, sums.R, dual_norm)), objective)
+        lower = float(proved_bound(dual, sums.R, jnp.maximum(dual_norm, atoms) + rounding))
         certificate = make_certificate(upper, lower, "sampled-cells")
         trace = np.asarray(history, np.float64).reshape(-1, 3)
     return Solution(
@@ -246,11 +258,10 @@ def _report(stream: _Stream, params: Array, beta: float, history: list[tuple], s
 
 @jax.jit
 def _needed(length: Array, X: Array, gates: Array, directions: Array, owner: Array) -> Array:
-    """How far along its gate each direction must move to lie in its cell, as far as these rows tell."""
+    """Return the length by which each direction must move along its gate to satisfy the constraints of these rows."""
     signs = 2.0 * ((X @ gates.T) >= 0) - 1
-    slack, room = (X @ directions.T) * signs[:, owner], jnp.abs(X @ gates.T)[:, owner]
-    ratio = jnp.where((slack < 0) & (room > 0), -slack / jnp.where(room > 0, room, 1.0), 0.0)
-    return jnp.maximum(length, jnp.max(ratio, axis=0))
+    slack, gain = (X @ directions.T) * signs[:, owner], jnp.abs(X @ gates.T)[:, owner]
+    return jnp.maximum(length, jnp.max(divide(jnp.maximum(-slack, 0.0), gain), axis=0))
 
 
 @jax.jit
@@ -260,7 +271,7 @@ def _add_gram(gram: Array, cross: Array, X: Array, Y: Array, unit: Array) -> tup
 
 
 def _rounded(stream: _Stream, W: Array, beta: float) -> Network:
-    """The network of :func:`jaxcvx.solvers.neurons.rounding.round_gated`, its sums over rows taken block by block."""
+    """Compute the network of :func:`jaxcvx.solvers.neurons.rounding.round_gated` with sums over blocks of rows."""
     norms = np.asarray(group_norms(W))
     cells = np.flatnonzero(norms > 0)
     c = W.shape[2]
@@ -277,7 +288,7 @@ def _rounded(stream: _Stream, W: Array, beta: float) -> Network:
         length = _needed(length, X, stream.gates, directions, owner)
     inside = directions + stream.gates[owner] * length[:, None]
     hidden = jnp.concatenate([stream.gates[cells], inside])
-    unit = hidden / jnp.maximum(jnp.linalg.norm(hidden, axis=1, keepdims=True), 1e-300)
+    unit = unit_rows(hidden)
     m = len(unit)
     gram, cross = jnp.zeros((m, m)), jnp.zeros((m, c))
     for X, Y in stream.blocks():
@@ -296,23 +307,21 @@ def _fit(atoms: Float[Array, "m m"], target: Float[Array, "m c"], beta: Float[Ar
 
 @jax.jit
 def _add_network(
-    loss: Array, pull: Array, terms: Array, X: Array, Y: Array, R: Array, network: Network
+    loss: Array, correlation: Array, terms: Array, X: Array, Y: Array, R: Array, network: Network
 ) -> tuple[Array, Array, Array]:
     activations = jax.nn.relu(X @ network.hidden.T)
     loss = loss + 0.5 * jnp.sum((activations @ network.output - Y) ** 2)
-    return loss, pull + activations.T @ R, terms + jnp.abs(X).T @ jnp.abs(R)
+    return loss, correlation + activations.T @ R, terms + jnp.abs(X).T @ jnp.abs(R)
 
 
 def _network_pass(stream: _Stream, network: Network, beta: float, R: Array) -> tuple[float, Array, Array]:
-    """Training objective of a network, the dual norm of R over its neurons, and what rounding costs any dual norm."""
-    loss, pull = jnp.zeros(()), jnp.zeros_like(network.output)
+    """Return a network's training objective, the dual norm of R over its neurons, and the rounding error in it."""
+    loss, correlation = jnp.zeros(()), jnp.zeros_like(network.output)
     terms = jnp.zeros((stream.X.shape[1], R.shape[1]))
     for k, (X, Y) in enumerate(stream.blocks()):
         part = R[k * stream.block_rows : (k + 1) * stream.block_rows]
         part = jnp.pad(part, ((0, len(X) - len(part)), (0, 0)))
-        loss, pull, terms = _add_network(loss, pull, terms, X, Y, part, network)
-    size = hidden_norms(network)
-    slopes = jnp.linalg.norm(pull, axis=1) / jnp.where(size > 0, size, 1.0)
-    atoms = jnp.max(jnp.where(size > 0, slopes, 0.0), initial=0.0)
+        loss, correlation, terms = _add_network(loss, correlation, terms, X, Y, part, network)
+    atoms = jnp.max(divide(norm(correlation), hidden_norms(network)), initial=0.0)
     rounding = gamma(2 * len(R) + terms.size + 64, R.dtype) * jnp.linalg.norm(terms)
     return float(loss + beta * balanced_penalty(network)), atoms, rounding
