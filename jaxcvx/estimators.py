@@ -1,4 +1,4 @@
-"""scikit-learn estimators; see :mod:`jaxcvx.integrations.sklearn` and :mod:`jaxcvx.integrations.patches`."""
+"""The scikit-learn estimators of :mod:`jaxcvx.integrations.sklearn` and :mod:`jaxcvx.integrations.patches`."""
 
 from jaxcvx.integrations.patches import ConvexPatchFeatures
 from jaxcvx.integrations.sklearn import ConvexReLUClassifier, ConvexReLURegressor

@@ -1,4 +1,4 @@
-"""flax modules; see :mod:`jaxcvx.integrations.flax`, ``flax_layer``, ``flax_features`` and ``alternating``."""
+"""The flax modules of :mod:`jaxcvx.integrations.flax`, ``flax_layer``, ``flax_features`` and ``alternating``."""
 
 from jaxcvx.integrations.alternating import Alternation, alternate
 from jaxcvx.integrations.flax import ConvexReLU, fit_head, from_nnx, to_nnx

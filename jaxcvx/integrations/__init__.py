@@ -1,1 +1,1 @@
-"""Bridges to other libraries: leaves, each imported only when it is asked for."""
+"""Bridges to flax and scikit-learn. No other part imports them; each is imported on first use."""

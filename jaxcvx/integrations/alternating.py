@@ -1,4 +1,4 @@
-"""Deeper networks by turns: gradient steps on the backbone, the head by its convex program.
+"""Train deeper networks by alternation: gradient steps on the backbone, a convex program for the head.
 
 Both lower the same objective, a sum over all samples,
 
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.errors import InvalidTypeError, invalid, require_extra
+from jaxcvx.errors import invalid, require_extra, wrong_type
 from jaxcvx.integrations.flax import ConvexReLU, from_nnx, store
 from jaxcvx.integrations.flax_features import check_count, run_in_batches
 from jaxcvx.integrations.flax_layer import ConvexLayer
@@ -36,13 +36,13 @@ _HALVINGS = 6
 
 
 class Alternation(NamedTuple):
-    """What :func:`alternate` did.
+    """The record of :func:`alternate`.
 
     Attributes:
       objective: (rounds + 1,) J after the first solve for the head, and after each round.
-      after_backbone: (rounds,) J after a round's steps on the backbone, before its solve for the head.
-      kept: (rounds,) how much of the backbone's move was kept: 1 all, 0.5 half of it, 0 none.
-      solution: of the last solve for the head. (If that was refused, the certificate of weights that are not stored.)
+      after_backbone: (rounds,) J after the backbone steps of a round, before its solve for the head.
+      kept: (rounds,) the share of the backbone's change that was kept: 1 all, 0.5 half of it, 0 none.
+      solution: the solution of the last solve for the head. If that solve was rejected, these weights are not stored.
     """
 
     objective: np.ndarray
@@ -67,42 +67,58 @@ def alternate(
     solver: AnySolver | None = None,
     key: Any = None,
 ) -> Alternation:
-    """Train a backbone and its head by turns, in place.
+    """Train a backbone and its head in turns. Both modules are changed in place.
 
-    The head is solved for first. A round is ``steps_per_round`` optimiser steps on the backbone, with gradients of J/n
-    on random batches and the head held fixed, and then a solve for the head on the features of all data.
+    First the program of the head is solved. Each round then takes ``steps_per_round`` optimiser steps on the backbone,
+    with gradients of J/n on random batches and a fixed head. After that it solves the program of the head on the
+    features of all data.
 
-    Monotone mode never lets J rise: where a round's move of the backbone raises it, half of the move is tried, then a
-    quarter, down to 1/64, and if nothing helps the move is undone; the optimiser then starts anew. A solve whose
-    weights are worse than those at hand (a solver that stops early, cells that leave out the head's own) is refused.
+    With ``monotone`` J never rises. If the change of the backbone in a round raises J, half of the change is tried,
+    then a quarter, down to 1/64. If none of them helps, the change is undone. In all these cases the optimiser starts
+    anew. Solved weights of the head are rejected if they are worse than the previous ones. This happens if a solver
+    stops early, or if the given cells do not contain those of the head.
 
     Args:
-      backbone: an ``nnx.Module`` from inputs to features (n, d). Its ``nnx.Param`` are trained, in train mode (dropout,
-        batch statistics) if it has one; J is evaluated in evaluation mode.
+      backbone: an ``nnx.Module`` from inputs to features (n, d). Its ``nnx.Param`` are trained in train mode (dropout,
+        batch statistics), if it has one. J is computed in evaluation mode.
       head: a ConvexLayer (the gated program, started from the last solution) or a ConvexReLU (its ``fit``).
-      data: inputs (n, ...) and targets, as the loss wants them.
-      beta: weight decay of the head; None means a ConvexLayer's own, and a number is on its scale. Absolute for a
-        ConvexReLU.
+      data: inputs (n, ...), and targets in the form that the loss needs.
+      beta: weight decay of the head. For a ConvexLayer it is on the layer's scale, and None means the layer's own beta.
+        For a ConvexReLU it is absolute.
       optimizer: an optax transformation, such as ``optax.adam(1e-3)``.
       rounds: number of rounds.
-      steps_per_round: optimiser steps in each.
+      steps_per_round: optimiser steps in each round.
       batch_size: samples in a step, and in a forward pass elsewhere.
-      monotone: see above. Otherwise every move and every solution is kept.
-      loss: name or Loss; None means a ConvexLayer's own, "squared" for a ConvexReLU.
-      decay: weight decay of the backbone, absolute. Without it J can be lowered by scaling up a backbone's outputs,
-        unless it, or a ConvexLayer, normalises them.
-      solver: for the head; None means a ConvexLayer's default of ``freeze``, and ``ColumnGeneration`` for a ConvexReLU.
-      key: draws the batches; None means ``jax.random.key(0)``.
+      monotone: True for the behaviour above; False keeps every change and every solution.
+      loss: name or Loss. None means the layer's own loss for a ConvexLayer, and "squared" for a ConvexReLU.
+      decay: weight decay of the backbone, absolute. Without it J can be lowered just by scaling up the backbone's
+        outputs, unless the backbone or a ConvexLayer normalises them.
+      solver: solver for the head. None means the default of ``freeze`` for a ConvexLayer, and ``ColumnGeneration`` for
+        a ConvexReLU.
+      key: random key that draws the batches; None means ``jax.random.key(0)``.
 
     Returns:
       The record of J, and the last Solution.
 
     Raises:
       InvalidInputError, InvalidTypeError: bad arguments, or data that do not fit the modules.
+
+    Example:
+      >>> import optax
+      >>> from flax import nnx
+      >>> import jax.numpy as jnp
+      >>> from jaxcvx.flax import ConvexLayer, alternate
+      >>> inputs = jnp.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+      >>> targets = jnp.array([[1.0], [1.0], [0.0], [0.0]])
+      >>> backbone = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> head = ConvexLayer(3, 1, num_gates=4, beta=0.1, rngs=nnx.Rngs(1))
+      >>> record = alternate(backbone, head, (inputs, targets), None, optax.adam(1e-2), rounds=2, steps_per_round=5)
+      >>> record.objective.shape, bool(record.objective[-1] <= record.objective[0])
+      ((3,), True)
     """
     work = _checked(backbone, head, data, beta, loss, decay, batch_size)
     if not isinstance(optimizer, optax.GradientTransformation):
-        raise InvalidTypeError(f"optimizer: got {type(optimizer).__name__}, expected an optax transformation.")
+        raise wrong_type("optimizer", optimizer, "an optax transformation")
     check_count("rounds", rounds, 0)
     check_count("steps_per_round", steps_per_round)
     keys = jax.random.split(jax.random.key(0) if key is None else key, rounds + 1)
@@ -113,16 +129,16 @@ def alternate(
     for number in range(1, rounds + 1):
         before = jax.tree.map(jnp.copy, nnx.state(backbone))
         state = _descend(work, backbone, head, optimizer, state, keys[number], steps_per_round)
-        moved, size = nnx.state(backbone), 1.0
+        proposed, share = nnx.state(backbone), 1.0
         features = work.features(backbone)
         value = work.objective(backbone, features, head)
         while monotone and not value <= current:
-            state, size = None, 0.5 * size if size > 0.5**_HALVINGS else 0.0
-            nnx.update(backbone, _between(before, moved, size))
+            state, share = None, 0.5 * share if share > 0.5**_HALVINGS else 0.0
+            nnx.update(backbone, _between(before, proposed, share))
             features = work.features(backbone)
-            value = work.objective(backbone, features, head) if size > 0 else current
+            value = work.objective(backbone, features, head) if share > 0 else current
         after.append(value)
-        kept.append(size)
+        kept.append(share)
         solution, current = _solve_head(
             work, backbone, features, head, solver, keys[number], monotone, value, number == rounds
         )
@@ -132,12 +148,12 @@ def alternate(
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
-    """The data and the objective."""
+    """The validated data, and the objective J."""
 
     inputs: Any
-    targets: Any  # (n, c), as the loss wants them
+    targets: Any  # (n, c), in the form that the loss needs
     beta: Any  # absolute
-    given_beta: Any  # as the head's own methods take it
+    given_beta: Any  # the argument for the head's own methods
     loss: Loss
     decay: float
     batch_size: int
@@ -146,7 +162,7 @@ class _Work:
         return run_in_batches(backbone, self.inputs, self.batch_size)
 
     def objective(self, backbone: nnx.Module, features: np.ndarray, head: Any) -> float:
-        """J, infinite where numbers overflow."""
+        """Compute J. It is infinite if numbers overflow."""
         if not np.isfinite(features).all():
             return float("inf")
         value = self.loss.value(head(jnp.asarray(features)), self.targets) + self.beta * head.penalty()
@@ -157,11 +173,11 @@ class _Work:
 
 def _checked(backbone: Any, head: Any, data: Any, beta: Any, loss: Any, decay: Any, batch_size: Any) -> _Work:
     if not isinstance(backbone, nnx.Module):
-        raise InvalidTypeError(f"backbone: got {type(backbone).__name__}, expected an nnx.Module.")
+        raise wrong_type("backbone", backbone, "an nnx.Module")
     if not isinstance(head, ConvexLayer | ConvexReLU):
-        raise InvalidTypeError(f"head: got {type(head).__name__}, expected a ConvexLayer or a ConvexReLU.")
+        raise wrong_type("head", head, "a ConvexLayer or a ConvexReLU")
     if not isinstance(data, tuple | list) or len(data) != 2:
-        raise InvalidTypeError(f"data: got {type(data).__name__}, expected a pair (inputs, targets).")
+        raise wrong_type("data", data, "a pair (inputs, targets)")
     check_count("batch_size", batch_size)
     inputs, targets = jnp.asarray(data[0]), data[1]
     if isinstance(head, ConvexLayer):
@@ -195,7 +211,10 @@ def _solve_head(
     current: float,
     last: bool,
 ) -> tuple[Any, float]:
-    """Fit the head; J after it. Of a ConvexLayer the Solution is made (on the host) the last time only."""
+    """Fit the head. Return its Solution and J.
+
+    For a ConvexLayer the Solution is computed only the last time (it needs work on the host); otherwise it is None.
+    """
     old: Any = from_nnx(head) if isinstance(head, ConvexReLU) else head.weights[...]
     solution = None
     if isinstance(head, ConvexReLU):
@@ -222,7 +241,7 @@ _refresh: Any = nnx.jit(_refresh_layer, static_argnums=4)
 
 
 def _descend(work: _Work, backbone: nnx.Module, head: Any, optimizer: Any, state: Any, key: Any, steps: int) -> Any:
-    """Steps on the backbone, in place; the optimiser's state after them."""
+    """Take optimiser steps on the backbone, in place. Return the optimiser's state."""
     graph, *states = nnx.split(backbone, nnx.Param, ...)
     params, rest = states
     if state is None:
@@ -242,7 +261,7 @@ def _steps(statics: Any, params: Any, rest: Any, state: Any, head_state: Any, da
     inputs, targets, decay = data
 
     def mean_loss(params, rest, rows):
-        model = nnx.merge(graph, params, rest, copy=True)  # of this trace, so that batch statistics can change
+        model = nnx.merge(graph, params, rest, copy=True)  # a copy within this trace: its batch statistics may change
         model.train()
         F = nnx.merge(head_graph, head_state)(model(inputs[rows]))
         squares = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
@@ -258,12 +277,15 @@ def _steps(statics: Any, params: Any, rest: Any, state: Any, head_state: Any, da
     return jax.lax.fori_loop(0, steps, step, (params, rest, state))
 
 
-def _between(before: Any, moved: Any, size: float) -> Any:
-    """``before`` plus a part of the move, floating arrays only; all as before if that part is 0."""
-    if size == 0:
+def _between(before: Any, after: Any, share: float) -> Any:
+    """Return ``before`` plus a share of the change to ``after``. Arrays that are not floating are those of ``after``.
+
+    With share 0 everything is that of ``before``.
+    """
+    if share == 0:
         return before
 
     def blend(a, b):
-        return a + size * (b - a) if jnp.issubdtype(jnp.asarray(b).dtype, jnp.floating) else b
+        return a + share * (b - a) if jnp.issubdtype(jnp.asarray(b).dtype, jnp.floating) else b
 
-    return jax.tree.map(blend, before, moved)
+    return jax.tree.map(blend, before, after)

@@ -1,9 +1,9 @@
 """Fits for the estimators: few compiled programs, for data of any size, scale and sample weights.
 
-Data are brought to a normal form that keeps the problem: equal samples are merged, sample weights go into rows
-and targets, inputs and targets are divided by one number each (exact, with beta changed accordingly), and zero rows
-and columns are added up to the next of few sizes. So fits of nearly equal sizes share their compiled programs,
-whatever beta is.
+The data are brought to a normal form that keeps the problem. Equal samples are merged. Sample weights go into rows and
+targets. Inputs and targets are divided by one number each; beta changes accordingly, so this is exact. Zero rows and
+columns are added up to the next of a few sizes. Therefore fits of nearly equal sizes share their compiled programs, for
+every beta.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ LOSSES: dict[str, Loss] = {
     "logistic": WeightedLogistic(),
     "softmax": WeightedSoftmax(),
 }
-_FULL_BATCH_ROWS = 4096  # mini-batches of a quarter of it beyond
+_FULL_BATCH_ROWS = 4096  # with more rows, Adam takes mini-batches of a quarter of this number
 _RATE = 1e-2
-_STARTS = 64  # of the ascents that find beta_max
+_STARTS = 64  # number of ascents that estimate beta_max
 
 
 class Fit(NamedTuple):
-    """What a fit hands back, in the caller's units, in float64 numpy arrays."""
+    """The result of a fit, in the caller's units, in float64 numpy arrays."""
 
     network: Network
     objective: float
@@ -60,11 +60,11 @@ class Training:
     """Data in normal form.
 
     Attributes:
-      problem: padded and scaled, with beta = 1.
-      rows: (n, p) numpy, the real rows, scaled and weighted as in ``problem``.
-      input_scale, target_scale: what inputs and targets were divided by.
-      unit: objective in the caller's units for 1 of the scaled problem.
-      features: of the network to return.
+      problem: the padded and scaled problem, with beta = 1.
+      rows: (n, p) numpy, the rows without padding, scaled and weighted as in ``problem``.
+      input_scale, target_scale: the divisors of inputs and targets.
+      unit: factor from objectives of the scaled problem to the caller's units.
+      features: features of the returned network.
     """
 
     problem: Problem
@@ -76,11 +76,14 @@ class Training:
 
     @property
     def beta_factor(self) -> float:
-        """The caller's beta times this is the scaled problem's."""
-        return self.target_scale / self.unit / self.input_scale  # in this order nothing overflows
+        """Factor from the caller's beta to that of the scaled problem."""
+        return self.target_scale / self.unit / self.input_scale  # this order avoids overflow
 
     def restore(self, network: Network) -> Network:
-        """The network for the caller's data: balanced, without dead neurons (but for one) and added columns."""
+        """Return the network for the caller's data: balanced, without added columns and without zero neurons.
+
+        If all neurons are zero, one of them stays.
+        """
         hidden: Any = np.asarray(network.hidden, np.float64)[:, : self.rows.shape[1]]
         output: Any = np.asarray(network.output, np.float64)
         a, b = np.linalg.norm(hidden, axis=1), np.linalg.norm(output, axis=1)
@@ -93,7 +96,7 @@ class Training:
         return Network(hidden, output, None, self.features)
 
     def adopt(self, network: Network, width: int) -> Network:
-        """The start that an earlier fit's network gives: its strongest neurons, scaled and padded."""
+        """Turn the network of an earlier fit into a start: its strongest neurons, scaled and padded."""
         scale = np.sqrt(self.input_scale / self.target_scale)
         order = np.argsort(-np.linalg.norm(network.hidden, axis=1), kind="stable")[:width]
         hidden = np.zeros((width, self.problem.X.shape[1]))
@@ -104,13 +107,13 @@ class Training:
 
 
 def bucket(size: int, smallest: int) -> int:
-    """The next size that programs are compiled for: eight of them to a doubling."""
+    """Return the next size for which programs are compiled. There are eight sizes between a number and its double."""
     step = max(smallest, 2 ** max(0, (size - 1).bit_length() - 4))
     return -(-size // step) * step
 
 
 def _size(A: Any, w: Any) -> float:
-    """Weighted root mean square of all entries; 1 for zeros."""
+    """Weighted root mean square of all entries; 1 if all are zero."""
     largest = float(np.abs(A).max())
     return largest * float(np.sqrt((w * (A / largest) ** 2).sum() / A.shape[1])) if largest > 0 else 1.0
 
@@ -121,8 +124,10 @@ def _check_range(name: str, scale: float) -> None:
 
 
 def _merge_equal(X: Any, Y: Any, weights: Any) -> tuple[Any, Any, Any]:
-    """Equal samples as one, with their weights added, in sorted order: so repeated samples and weighted ones give
-    the same numbers to the last bit, and gradient descent the same network."""
+    """Merge equal samples, add their weights, and sort them.
+
+    Repeated samples and weighted samples then give the same numbers to the last bit, and the same network.
+    """
     rows, owner = np.unique(np.concatenate([X, Y], axis=1) + 0.0, axis=0, return_inverse=True)
     d = X.shape[1]
     return rows[:, :d], rows[:, d:], np.bincount(owner.ravel(), weights)
@@ -136,7 +141,7 @@ def prepare(X: Any, Y: Any, weights: Any, loss: str, bias: bool) -> Training:
       Y: (n, c) targets, numpy: reals, +-1, or one-hot rows.
       weights: (n,) sample weights >= 0, numpy, not all zero.
       loss: a key of LOSSES.
-      bias: whether neurons have a bias.
+      bias: True if neurons have a bias.
     """
     X, Y, weights = _merge_equal(X[weights > 0], Y[weights > 0], weights[weights > 0])
     features = Dense(bias=bias)
@@ -162,13 +167,13 @@ def prepare(X: Any, Y: Any, weights: Any, loss: str, bias: bool) -> Training:
 
 @jax.jit
 def _largest_slope(problem: Problem, starts: Float[Array, "S p"]) -> Float[Array, ""]:
-    """``max_u ||R^T (Z u)_+||`` over unit u for the residual R of the zero network, as found from ``starts``."""
+    """Estimate ``max_u ||R^T (Z u)_+||`` over unit u from ``starts``, for the residual R of the zero network."""
     R = -problem.loss.grad(jnp.zeros_like(problem.Y), problem.Y)
     return price_multistart(problem.rows, R, starts, num=1, finish=False).values[0]
 
 
 def beta_max(training: Training) -> float:
-    """Smallest beta whose solution is zero, in the caller's units: an estimate, by ascents from many starts."""
+    """Estimate the smallest beta whose solution is zero, in the caller's units, by ascents from many starts."""
     columns, width = training.rows.shape[1], training.problem.X.shape[1]
     starts = np.zeros((_STARTS, width))
     starts[:, :columns] = np.random.default_rng(0).standard_normal((_STARTS, columns))
@@ -176,11 +181,11 @@ def beta_max(training: Training) -> float:
 
 
 def choose_cells(training: Training, num: int, key: Any) -> Arrangements:
-    """``num`` cells, some of them repeated: all there are if they are so few, else sampled ones."""
+    """Return ``num`` cells: all cells if there are so few, sampled ones otherwise. Cells are repeated up to ``num``."""
     rows = training.rows
     cells = None
     if len(rows) <= num and count_cells(rows)[0] <= num:
-        with contextlib.suppress(TooManyArrangements):  # rows that are parallel for one of the two only
+        with contextlib.suppress(TooManyArrangements):  # the two functions may disagree on which rows are parallel
             cells = enumerate_arrangements(rows, max_cells=num)
     if cells is None:
         cells = sample_arrangements(key, rows, num)
@@ -202,10 +207,10 @@ def fit(
     seed: int,
     warm: Network | None = None,
 ) -> Fit:
-    """Train a network and bound how far it is from the best.
+    """Train a network and compute a lower bound on the best objective.
 
-    Without a ``solver``: a network of ``num_cells / 2`` neurons by Adam, its output weights fitted anew by their convex
-    program, and a bound over its cells and ``num_cells`` more.
+    Without a ``solver``, Adam trains a network of ``num_cells / 2`` neurons, and a convex program fits its output
+    weights anew. The bound covers its cells and ``num_cells`` others.
     """
     problem = training.problem.replace(beta=beta * training.beta_factor)
     key = jax.random.key(seed)
@@ -226,7 +231,7 @@ def fit(
 
 
 def random_network(training: Training, width: int, seed: int) -> Network:
-    """Initial weights of He's size, zero on added columns."""
+    """Draw initial weights of He's size. They are zero on added columns."""
     columns, rng = training.rows.shape[1], np.random.default_rng(seed)
     hidden = np.zeros((width, training.problem.X.shape[1]))
     hidden[:, :columns] = rng.standard_normal((width, columns)) * np.sqrt(2 / columns)
@@ -235,7 +240,7 @@ def random_network(training: Training, width: int, seed: int) -> Network:
 
 
 def _descend(problem: Problem, network: Network, key: Any, max_steps: int) -> Network:
-    """Adam with cosine decay on all weights; on mini-batches where there are many rows."""
+    """Run Adam with cosine decay on all weights. With many rows it uses mini-batches."""
     import optax
 
     smooth = TrainingObjective(problem, network.width)
@@ -267,7 +272,7 @@ def _train(problem: Problem, start: Network, key: Any, max_steps: int) -> tuple[
 
 
 def _objective(training: Training, network: Network, beta: float) -> float:
-    """The scaled problem's objective of a restored network, in float64."""
+    """Objective of the scaled problem at a restored network, in float64."""
     scale = np.sqrt(training.input_scale / training.target_scale)
     hidden, output = network.hidden * scale, network.output * scale
     F = np.zeros(training.problem.Y.shape)

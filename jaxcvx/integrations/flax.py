@@ -1,4 +1,4 @@
-"""flax.nnx: networks as modules and back, and a head that is trained by a convex program."""
+"""flax.nnx: conversion between networks and modules, and a head that a convex program trains."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.arrangements.sample import sample_arrangements
-from jaxcvx.errors import InvalidTypeError, invalid, require_extra
+from jaxcvx.errors import invalid, require_extra, wrong_type
 from jaxcvx.features.dense import Dense
 from jaxcvx.integrations.flax_features import extract_features
 from jaxcvx.losses.base import Loss
@@ -29,7 +29,7 @@ from flax import nnx  # noqa: E402
 
 
 class ConvexReLU(nnx.Module):
-    """Linear, relu, Linear: a two-layer network that optax trains like any module, and ``fit`` by a solver.
+    """A two-layer network as a module: Linear, relu, Linear. Train it with optax, or with a solver by ``fit``.
 
     The output layer has no bias, as in all networks of this library.
 
@@ -37,6 +37,16 @@ class ConvexReLU(nnx.Module):
       hidden: ``nnx.Linear`` (in_features, width), with a bias if ``bias``.
       output: ``nnx.Linear`` (width, out_features).
       skip: a linear skip connection ``nnx.Linear`` (in_features, out_features), or None.
+
+    Example:
+      >>> from flax import nnx
+      >>> from jaxcvx import ColumnGeneration
+      >>> from jaxcvx.flax import ConvexReLU
+      >>> head = ConvexReLU(1, 1, rngs=nnx.Rngs(0))
+      >>> solver = ColumnGeneration(tol=1e-3, width=8, new_neurons=8, move_steps=10)
+      >>> solution = head.fit([[0.0], [1.0], [2.0]], [1.0, 0.0, 1.0], beta=0.1, solver=solver)
+      >>> solution.scope, head.hidden.out_features == solution.network.width
+      ('global', True)
     """
 
     def __init__(
@@ -56,12 +66,12 @@ class ConvexReLU(nnx.Module):
         self.skip = nnx.Linear(in_features, out_features, use_bias=bias, param_dtype=dtype, rngs=rngs) if skip else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Outputs (..., out_features) for inputs (..., in_features)."""
+        """Compute outputs (..., out_features) for inputs (..., in_features)."""
         y = self.output(nnx.relu(self.hidden(x)))
         return y if self.skip is None else y + self.skip(x)
 
     def penalty(self) -> jax.Array:
-        """What beta multiplies in the training objective: half the sum of squared weights, plus the skip's norm."""
+        """The factor of beta in the training objective: half the sum of squared weights, plus the skip's norm."""
         return weight_penalty(from_nnx(self))
 
     def fit(
@@ -75,22 +85,23 @@ class ConvexReLU(nnx.Module):
         arrangements: Arrangements | None = None,
         key: Any = None,
     ) -> Solution:
-        """Train this head alone, on the features of a frozen backbone, and store the weights.
+        """Train this head only, on the features of a frozen backbone, and store the weights.
 
-        The width becomes that of the solution, so optimisers must be made afterwards; their training goes on from it.
+        The module takes the width of the solution. Therefore create optimisers after this call; they continue from the
+        stored weights.
 
         Args:
           features: (n, in_features) outputs of the backbone.
-          targets: (n,) or (n, out_features), or labels, as the loss wants them (see :func:`jaxcvx.make_problem`).
+          targets: (n,) or (n, out_features) numbers, or labels (see :func:`jaxcvx.make_problem`).
           beta: weight decay, absolute.
           loss: name or Loss.
-          solver: None means ``ColumnGeneration()``, whose bound is global where cells are few (no skip connection).
+          solver: None means ``ColumnGeneration()``. Its bound is global if there are few cells (no skip connection).
           arrangements: cells, for solvers that need them.
           key: random key, for solvers that draw random numbers.
 
         Returns:
-          The Solution, with ``upper_bound``, ``lower_bound``, ``gap`` and ``scope``: the certificate of the weights
-          now stored, as long as they are not trained further.
+          The Solution, with ``upper_bound``, ``lower_bound``, ``gap`` and ``scope``. They certify the stored weights
+          until these are trained further.
 
         Raises:
           InvalidInputError, InvalidTypeError: bad data, or data that do not fit this module.
@@ -123,21 +134,22 @@ def fit_head(
     batch_size: int = 256,
     key: Any = None,
 ) -> Solution:
-    """Run a frozen backbone over the data and train a head on its features by a convex program.
+    """Run a frozen backbone over the data, and train a head on its features by a convex program.
 
     Args:
-      model: the backbone, an ``nnx.Module`` or a callable, from inputs to features (n, d); a method such as
-        ``model.features`` as well. See :func:`jaxcvx.flax.extract_features`. It is not changed.
-      inputs: (n, ...), what the backbone takes.
-      targets: (n,) or (n, c), or labels, as the loss wants them (see :func:`jaxcvx.make_problem`).
+      model: the backbone, an ``nnx.Module`` or a callable from inputs to features (n, d), for example a method
+        ``model.features``. It is not changed. See :func:`jaxcvx.flax.extract_features`.
+      inputs: (n, ...) inputs of the backbone.
+      targets: (n,) or (n, c) numbers, or labels (see :func:`jaxcvx.make_problem`).
       beta: weight decay of the head, absolute.
-      head: the module to fit; its weights and its width become those of the solution. None: nothing is written, and
+      head: the module to fit. It takes the weights and the width of the solution. None: no module is changed, and
         ``to_nnx(solution.network)`` is the head, with a bias.
       loss: name or Loss.
       solver: None means ``ColumnGeneration()``.
-      num_cells: gates drawn to give the cells that ``ProximalGradient``, ``ConeADMM`` and others need; None means none.
-      batch_size: inputs that the backbone is given at a time.
-      key: random key, for the solver and the cells; None means ``jax.random.key(0)`` for the cells.
+      num_cells: number of gates to draw. They give the cells that ``ProximalGradient``, ``ConeADMM`` and others need.
+        None means no cells.
+      batch_size: number of inputs that the backbone gets at a time.
+      key: random key, for the solver and the cells. None means ``jax.random.key(0)`` for the cells.
 
     Returns:
       The Solution: ``upper_bound``, ``lower_bound``, ``gap`` and ``scope`` certify the head on these features.
@@ -145,9 +157,19 @@ def fit_head(
     Raises:
       InvalidInputError, InvalidTypeError: bad data, a backbone whose outputs are not features, or a head of another
         size.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxcvx import ColumnGeneration
+      >>> from jaxcvx.flax import fit_head
+      >>> inputs = jnp.array([[0.0], [1.0], [2.0]])
+      >>> solver = ColumnGeneration(tol=1e-3, width=8, new_neurons=8, move_steps=10)
+      >>> solution = fit_head(lambda x: x - 1, inputs, [1.0, 0.0, 1.0], beta=0.1, solver=solver)
+      >>> solution.scope
+      'global'
     """
     if head is not None and not isinstance(head, ConvexReLU):
-        raise InvalidTypeError(f"head: got {type(head).__name__}, expected a ConvexReLU or None.")
+        raise wrong_type("head", head, "a ConvexReLU or None")
     features = extract_features(model, inputs, batch_size=batch_size)
     if head is None:
         columns = as_targets(resolve_loss(loss), targets, features.shape[0], features.dtype).shape[1]
@@ -160,16 +182,23 @@ def fit_head(
 
 
 def to_nnx(network: Network) -> ConvexReLU:
-    """The module that computes what a dense network does, to rounding.
+    """Convert a dense network to a module with the same outputs, up to rounding.
 
     Raises:
       InvalidTypeError: not a network of dense features.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxcvx
+      >>> from jaxcvx.flax import to_nnx
+      >>> module = to_nnx(jaxcvx.Network(jnp.array([[1.0], [-1.0]]), jnp.array([[2.0], [3.0]])))
+      >>> module(jnp.array([[1.0], [-1.0]])).tolist()
+      [[2.0], [3.0]]
     """
     if not isinstance(network, Network):
-        raise InvalidTypeError(f"network: got {type(network).__name__}, expected jaxcvx.Network.")
+        raise wrong_type("network", network, "jaxcvx.Network")
     if not isinstance(network.features, Dense):
-        got = type(network.features).__name__
-        raise InvalidTypeError(f"network.features: got {got}, expected Dense: nnx.Linear has no patches.")
+        raise wrong_type("network.features", network.features, "Dense: nnx.Linear has no patches")
     module = ConvexReLU(
         network.hidden.shape[1] - int(network.features.bias),
         network.output.shape[1],
@@ -184,15 +213,21 @@ def to_nnx(network: Network) -> ConvexReLU:
 
 
 def from_nnx(module: Any) -> Network:
-    """The network that a module computes, to rounding.
+    """Convert a module to a network with the same outputs, up to rounding.
 
     Args:
-      module: a ConvexReLU, or ``nnx.Sequential(nnx.Linear, nnx.relu, nnx.Linear)`` whose output bias, if there is one,
-        is zero.
+      module: a ConvexReLU, or ``nnx.Sequential(nnx.Linear, nnx.relu, nnx.Linear)``. A bias of the output layer must be
+        zero.
 
     Raises:
       InvalidTypeError: another module.
-      InvalidInputError: an output bias that is not zero: no network of this library has one.
+      InvalidInputError: the output bias is not zero.
+
+    Example:
+      >>> from flax import nnx
+      >>> from jaxcvx.flax import ConvexReLU, from_nnx
+      >>> from_nnx(ConvexReLU(3, 2, width=5, rngs=nnx.Rngs(0))).hidden.shape  # three inputs and the bias
+      (5, 4)
     """
     skip = None
     if isinstance(module, ConvexReLU):
@@ -201,9 +236,7 @@ def from_nnx(module: Any) -> Network:
         layers = list(getattr(module, "layers", ()))
         linear = len(layers) == 3 and all(isinstance(layers[i], nnx.Linear) for i in (0, 2))
         if not linear or layers[1] not in (nnx.relu, jax.nn.relu):
-            raise InvalidTypeError(
-                f"module: got {type(module).__name__}, expected a ConvexReLU or a Sequential of Linear, relu, Linear."
-            )
+            raise wrong_type("module", module, "a ConvexReLU or a Sequential of Linear, relu, Linear")
         hidden, output = layers[0], layers[2]
         if output.bias is not None and np.any(np.asarray(output.bias[...])):
             raise invalid("module", "an output layer with a bias", "one without (or with zeros)")
@@ -223,7 +256,7 @@ def _weights(layer: nnx.Linear) -> jax.Array:
 
 
 def store(module: ConvexReLU, network: Network) -> None:
-    """Give a module the weights, and the width, of a network of its kind."""
+    """Copy the weights and the width of a network into a module with the same layers."""
     _fill(module.hidden, network.hidden.T)
     _fill(module.output, network.output)
     if module.skip is not None and network.skip is not None:
@@ -231,7 +264,7 @@ def store(module: ConvexReLU, network: Network) -> None:
 
 
 def _fill(layer: nnx.Linear, weights: Any) -> None:
-    """Set kernel and bias from a matrix like that of ``_weights``; the layer takes its shape."""
+    """Set kernel and bias from a matrix like that of ``_weights``. The layer takes its shape."""
     weights = jnp.asarray(weights)
     if layer.bias is not None:
         layer.bias = nnx.Param(weights[-1])

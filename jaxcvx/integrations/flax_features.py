@@ -1,4 +1,4 @@
-"""Outputs of a frozen flax module, or of any callable, over data of any size."""
+"""Compute the outputs of a frozen flax module, or of any callable, batch by batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcvx.errors import InvalidTypeError, invalid, require_extra
+from jaxcvx.errors import invalid, require_extra, wrong_type
 from jaxcvx.numerics.validation import as_real_matrix
 
 require_extra("flax", "flax")
@@ -19,28 +19,34 @@ from flax import nnx  # noqa: E402
 
 
 def extract_features(model: Any, inputs: Any, *, batch_size: int = 256) -> Float[Array, "n d"]:
-    """Features of all inputs, batch by batch.
+    """Compute the features of all inputs, batch by batch.
 
-    An ``nnx.Module`` is run compiled, as a copy in evaluation mode (no dropout, running averages), so neither its modes
-    nor its state change. Another callable, such as a method, is called as it is.
+    A compiled copy of an ``nnx.Module`` runs in evaluation mode (no dropout, running averages). Neither the modes nor
+    the state of the module change. Any other callable, such as a method, is called directly.
 
     Args:
-      model: from inputs (m, ...) to features (m, d), for any m up to the batch size.
+      model: function from inputs (m, ...) to features (m, d), for any m up to the batch size.
       inputs: (n, ...) array.
-      batch_size: inputs at a time.
+      batch_size: number of inputs at a time.
 
     Raises:
-      InvalidTypeError: a model that cannot be called, or outputs that are not numbers.
-      InvalidInputError: no inputs, a bad batch size, or outputs that are not finite, not of two axes, or not one
-        row per input.
+      InvalidTypeError: the model cannot be called, or its outputs are not numbers.
+      InvalidInputError: there are no inputs, the batch size is bad, or the outputs are not finite, do not have two
+        axes, or do not have one row per input.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxcvx.flax import extract_features
+      >>> extract_features(lambda x: 2 * x, jnp.array([[1.0], [2.0], [3.0]]), batch_size=2).tolist()
+      [[2.0], [4.0], [6.0]]
     """
     return as_real_matrix("model's outputs", run_in_batches(model, inputs, batch_size))
 
 
 def run_in_batches(model: Any, inputs: Any, batch_size: int) -> np.ndarray:
-    """What :func:`extract_features` does, but for the test that outputs are finite."""
+    """Compute features as :func:`extract_features` does, without the test for finite outputs."""
     if not callable(model):
-        raise InvalidTypeError(f"model: got {type(model).__name__}, expected an nnx.Module or a callable.")
+        raise wrong_type("model", model, "an nnx.Module or a callable")
     check_count("batch_size", batch_size)
     inputs = inputs if isinstance(inputs, jax.Array) else np.asarray(inputs)
     if inputs.ndim == 0 or inputs.shape[0] == 0:
@@ -55,7 +61,7 @@ def run_in_batches(model: Any, inputs: Any, batch_size: int) -> np.ndarray:
     for start in range(0, n, batch_size):
         batch = inputs[start : start + batch_size]
         rows = len(batch)
-        if padded and rows < batch_size:  # so that one program does
+        if padded and rows < batch_size:  # equal shapes: one compiled program serves all batches
             fill = jnp.broadcast_to(batch[-1:], (batch_size - rows, *batch.shape[1:]))
             batch = jnp.concatenate([batch, fill])
         output = apply(batch)
@@ -72,10 +78,10 @@ def _apply(graph: Any, state: Any, batch: Any) -> Any:
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Refuse what is not an integer of at least ``least``.
+    """Check that ``value`` is an integer of at least ``least``.
 
     Raises:
-      InvalidInputError: naming the argument.
+      InvalidInputError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise invalid(name, repr(value), f"an integer >= {least}")

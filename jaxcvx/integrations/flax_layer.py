@@ -1,21 +1,21 @@
-"""A convex program as a layer of a flax model: its weights are solved for, not trained.
+"""A convex program as a layer of a flax model. Its weights are the solution of the program; they are not trained.
 
-On features Z (n, p) and targets Y the layer's weights are the solution of the gated ReLU program
+On features Z (n, p) and targets Y the layer's weights solve the gated ReLU program
 
     V(Z) = min_W  loss(sum_i D_i Z W_i, Y) + beta sum_i ||W_i||_F,        D_i = diag(1[Z g_i >= 0]),
 
-with gates g_i drawn once and kept. Two outer objectives train the backbone that makes Z:
+with gates g_i that are drawn once and kept. Two outer objectives can train the backbone, which computes Z:
 
-``layer.value`` is V itself: variable projection (Golub and Pereyra 1973). By the envelope theorem its gradient
-is that of the objective at the solution, so backward passes need no linear solve, and the descent is on the joint
-training objective of backbone and head.
+``layer.value`` is V itself: variable projection (Golub and Pereyra 1973). By the envelope theorem its gradient is the
+gradient of the objective at the solution. Therefore backward passes need no linear solve, and gradient descent acts on
+the joint training objective of backbone and head.
 
-``layer.held_out_loss`` solves on one part of the batch and is the loss on the other: a bilevel objective. Its gradient
-includes the change of the solution, by implicit differentiation (:mod:`jaxcvx.numerics.implicit`), at the price of one
-linear solve. It asks for features from which a head learned from few samples predicts the next ones (Bertinetto,
-Henriques, Torr and Vedaldi 2019; Lee, Maji, Ravichandran and Soatto 2019).
+``layer.held_out_loss`` solves the program on one part of the batch and returns the loss on the other part: a bilevel
+objective. Implicit differentiation (:mod:`jaxcvx.numerics.implicit`) includes the change of the solution in the
+gradient. This costs one linear solve. The objective favours features from which a head, fitted on few samples, predicts
+new samples well (Bertinetto, Henriques, Torr and Vedaldi 2019; Lee, Maji, Ravichandran and Soatto 2019).
 
-Both count the gates' patterns as constants, which they are almost everywhere.
+Both treat the patterns D_i as constants. Almost everywhere they are.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.arrangements.cells import Arrangements
-from jaxcvx.errors import InvalidTypeError, invalid, require_extra
+from jaxcvx.errors import invalid, require_extra, wrong_type
 from jaxcvx.features.dense import Dense
 from jaxcvx.integrations.flax_features import check_count
 from jaxcvx.losses.base import Loss
 from jaxcvx.losses.entrywise import resolve_loss
 from jaxcvx.losses.targets import as_targets
 from jaxcvx.numerics.implicit import differentiable_objective, differentiable_params
+from jaxcvx.numerics.safe import unit_rows
 from jaxcvx.numerics.validation import as_beta, as_real_matrix
 from jaxcvx.operators.cells import CellOperator
 from jaxcvx.problems.training import Problem, make_problem
@@ -52,25 +53,37 @@ _INNER = ProximalGradient(tol=1e-4, max_steps=200, check_every=10, phases="accel
 
 
 class Gate(nnx.Variable):
-    """Directions that are drawn once; optimisers of ``nnx.Param`` leave them alone."""
+    """Directions that are drawn once. Optimisers of ``nnx.Param`` do not change them."""
 
 
 class Solved(nnx.Variable):
-    """Weights that a program determined; optimisers of ``nnx.Param`` leave them alone."""
+    """Weights that solve a program. Optimisers of ``nnx.Param`` do not change them."""
 
 
 class ConvexLayer(nnx.Module):
-    """A gated ReLU head whose weights are the solution of a convex program on the batch at hand.
+    """A gated ReLU head whose weights are the solution of a convex program on the current batch.
 
-    ``layer.value(features, targets)`` and ``layer.held_out_loss(...)`` are outer objectives, differentiable with
-    respect to features, targets and beta, under ``nnx.jit`` and ``nnx.grad``; each starts from the last solution and
-    stores the new one. ``layer(features)`` predicts with the stored weights. After training ``layer.freeze(features,
-    targets)`` solves on all data, and returns the certificate.
+    ``layer.value(features, targets)`` and ``layer.held_out_loss(...)`` are outer objectives. They are differentiable in
+    features, targets and beta, and work under ``nnx.jit`` and ``nnx.grad``. Each call starts from the last solution and
+    stores the new one. ``layer(features)`` predicts with the stored weights. After training,
+    ``layer.freeze(features, targets)`` solves the program on all data and returns the certificate.
 
     Attributes:
-      gates: (P, p) unit directions, p = in_features, plus one with a bias; a ``Gate``, not a ``Param``.
-      weights: (P, p, out_features), a ``Solved``, not a ``Param``: the last solution, zero at first.
-      solver: of the inner programs.
+      gates: (P, p) unit directions; p is in_features, or in_features + 1 with a bias. A ``Gate``, not a ``Param``.
+      weights: (P, p, out_features) the last solution, zero at first. A ``Solved``, not a ``Param``.
+      solver: solver of the inner programs.
+
+    Example:
+      >>> from flax import nnx
+      >>> import jax.numpy as jnp
+      >>> from jaxcvx.flax import ConvexLayer
+      >>> layer = ConvexLayer(2, 1, num_gates=4, beta=0.1, rngs=nnx.Rngs(0))
+      >>> features, targets = jnp.array([[0.0, 1.0], [1.0, 0.0], [1.0, 2.0]]), jnp.array([[1.0], [0.0], [1.0]])
+      >>> gradient = nnx.grad(lambda layer, Z: layer.value(Z, targets), argnums=1)(layer, features)
+      >>> gradient.shape, layer(features).shape
+      ((3, 2), (3, 1))
+      >>> bool(layer.freeze(features, targets).program_gap < 1e-4)
+      True
     """
 
     def __init__(
@@ -95,15 +108,16 @@ class ConvexLayer(nnx.Module):
           out_features: number of outputs.
           num_gates: number of gates P.
           beta: weight decay of the inner program.
-          loss: name or Loss; smooth, so not the hinge.
+          loss: name or Loss. It must be smooth, which excludes the hinge.
           bias: append a one to every feature vector.
           normalise: divide every feature vector by its root mean square first. Without it ``value`` can be lowered
-            by scaling the features up, which makes the penalty vanish and teaches nothing.
-          beta_scale: "absolute": the objective is a sum over the samples given plus the penalty, as everywhere in
-            this library; "per-sample": beta times their number, so that a batch and all data weigh alike.
-          solver: of the inner programs in training; None means ``ProximalGradient(tol=1e-4, max_steps=200,
+            just by scaling up the features: the penalty then vanishes, and nothing is learned.
+          beta_scale: "absolute": the objective is a sum over the given samples plus the penalty, as everywhere in this
+            library. "per-sample": beta is multiplied by the number of samples, so that a batch and all data have the
+            same balance of loss and penalty.
+          solver: solver of the inner programs in training. None means ``ProximalGradient(tol=1e-4, max_steps=200,
             check_every=10, phases="accelerated")``. The error of derivatives is about ``sqrt(tol)``.
-          param_dtype: None means jax's default float.
+          param_dtype: type of gates and weights; None means jax's default float.
           rngs: its ``params`` stream draws the gates.
 
         Raises:
@@ -114,7 +128,7 @@ class ConvexLayer(nnx.Module):
         if beta_scale not in ("absolute", "per-sample"):
             raise invalid("beta_scale", repr(beta_scale), "'absolute' or 'per-sample'")
         if solver is not None and not isinstance(solver, ProximalGradient):
-            raise InvalidTypeError(f"solver: got {type(solver).__name__}, expected ProximalGradient.")
+            raise wrong_type("solver", solver, "ProximalGradient")
         dtype = jnp.result_type(float) if param_dtype is None else param_dtype
         self.loss = resolve_loss(loss)
         if not self.loss.is_smooth:
@@ -124,28 +138,27 @@ class ConvexLayer(nnx.Module):
         self.beta = float(as_beta(beta, dtype))
         self.solver = _INNER if solver is None else solver
         width = in_features + int(bias)
-        gates = jax.random.normal(rngs.params(), (num_gates, width), dtype)
-        self.gates = Gate(gates / jnp.linalg.norm(gates, axis=1, keepdims=True))
+        self.gates = Gate(unit_rows(jax.random.normal(rngs.params(), (num_gates, width), dtype)))
         self.weights = Solved(jnp.zeros((num_gates, width, out_features), dtype))
 
     def __call__(self, features: Float[Array, "n d"]) -> Float[Array, "n c"]:
-        """Predictions of the stored weights, which count as constants; differentiable in the features.
+        """Predict with the stored weights. The result is differentiable in the features; the weights are constants.
 
         Raises:
-          InvalidInputError, InvalidTypeError: features of a wrong shape or type.
+          InvalidInputError, InvalidTypeError: the features have a wrong shape or type.
         """
         return self._predict(self._inputs(features), jax.lax.stop_gradient(self.weights[...]))
 
     def problem(self, features: Any, targets: Any, beta: Any = None) -> Problem:
-        """The inner program: what :func:`jaxcvx.solve` takes.
+        """Build the inner program, a problem for :func:`jaxcvx.solve`.
 
         Args:
           features: (n, in_features).
-          targets: (n,) or (n, out_features), or labels, as the loss wants them (under jit labels as one-hot rows).
-          beta: instead of the layer's own, on the same scale; may be traced.
+          targets: (n,) or (n, out_features) numbers, or labels. Under jit labels must be one-hot rows.
+          beta: weight decay that replaces the layer's own, on the same scale. It may be traced.
 
         Raises:
-          InvalidInputError, InvalidTypeError: arrays that do not fit the layer or each other.
+          InvalidInputError, InvalidTypeError: the arrays do not fit the layer or each other.
         """
         X = self._inputs(features)
         gates = self.gates[...]
@@ -158,35 +171,35 @@ class ConvexLayer(nnx.Module):
         return make_problem(X, targets, beta, loss=self.loss, arrangements=cells, features=Dense(bias=self.bias))
 
     def absolute_beta(self, num_samples: int, beta: Any = None) -> Any:
-        """The weight decay of a program on so many samples; ``beta`` instead of the layer's own, on the same scale."""
+        """Weight decay of a program on ``num_samples`` samples. A given ``beta`` replaces the layer's own."""
         beta = self.beta if beta is None else beta
         return beta * num_samples if self.beta_scale == "per-sample" else beta
 
     def penalty(self) -> Float[Array, ""]:
-        """What beta multiplies in the program's objective, of the stored weights: the sum of their blocks' norms."""
+        """The factor of beta in the program's objective: the sum of the block norms of the stored weights."""
         return jnp.sum(group_norms(self.weights[...]))
 
     def solve(self, features: Any, targets: Any, beta: Any = None) -> Solution:
         """Solve the inner program from the stored weights, and store the new ones.
 
-        Arguments and errors as in :meth:`problem`.
+        Arguments and errors are those of :meth:`problem`.
 
         Returns:
-          The Solution, whose ``params`` and ``objective`` are differentiable in all three arguments.
+          The Solution. Its ``params`` and ``objective`` are differentiable in all three arguments.
         """
         return self._solve(self.problem(features, targets, beta), self.solver)
 
     def value(self, features: Any, targets: Any, beta: Any = None) -> Float[Array, ""]:
-        """The inner program's optimal value: the outer objective of variable projection.
+        """Compute the inner program's optimal value: the outer objective of variable projection.
 
-        Arguments and errors as in :meth:`problem`. Its gradient needs no linear solve.
+        Arguments and errors are those of :meth:`problem`. The gradient needs no linear solve.
         """
         return self._inner(self.problem(features, targets, beta), self.solver)[1]
 
     def predict(self, features: Any, targets: Any, queries: Any, beta: Any = None) -> Float[Array, "m c"]:
-        """Predictions for ``queries`` (m, in_features) by the solution on (features, targets).
+        """Predict for ``queries`` (m, in_features) with the solution on (features, targets).
 
-        Differentiable in all arguments; other arguments and errors as in :meth:`problem`.
+        The result is differentiable in all arguments. The other arguments and errors are those of :meth:`problem`.
         """
         rows = self._inputs(queries, "queries")
         return self._predict(rows, self._inner(self.problem(features, targets, beta), self.solver)[0])
@@ -194,12 +207,12 @@ class ConvexLayer(nnx.Module):
     def held_out_loss(
         self, features: Any, targets: Any, queries: Any, query_targets: Any, beta: Any = None
     ) -> Float[Array, ""]:
-        """The bilevel outer objective: loss on the queries, summed, of the solution on (features, targets).
+        """Compute the bilevel outer objective: the summed loss on the queries of the solution on (features, targets).
 
         Args:
-          features, targets, beta: the inner program, as in :meth:`problem`.
+          features, targets, beta: data of the inner program, as in :meth:`problem`.
           queries: (m, in_features).
-          query_targets: their targets, in the same form as ``targets``.
+          query_targets: targets of the queries, in the same form as ``targets``.
         """
         predictions = self.predict(features, targets, queries, beta)
         expected = as_targets(self.loss, query_targets, predictions.shape[0], predictions.dtype, self.out_features)
@@ -208,20 +221,20 @@ class ConvexLayer(nnx.Module):
     def freeze(
         self, features: Any, targets: Any, beta: Any = None, *, solver: ProximalGradient | None = None
     ) -> Solution:
-        """Solve on all data and store the weights: from then on the model predicts by itself.
+        """Solve the program on all data and store the weights. After that the model needs no targets to predict.
 
         Args:
           features, targets, beta: as in :meth:`problem`.
           solver: None means ``ProximalGradient()``, to a relative gap of 1e-6.
 
         Returns:
-          The Solution. ``program_gap`` certifies the stored weights; ``network`` is a ReLU network rounded from them,
+          The Solution. ``program_gap`` certifies the stored weights. ``network`` is a ReLU network made from them;
           ``upper_bound`` and ``lower_bound`` are about its training problem.
         """
         return self._solve(self.problem(features, targets, beta), solver or ProximalGradient())
 
     def refresh(self, features: Any, targets: Any, beta: Any = None, *, solver: ProximalGradient | None = None) -> None:
-        """What :meth:`freeze` does, without a certificate: cheaper, and best compiled by ``nnx.jit``."""
+        """Solve the program as :meth:`freeze` does, without a certificate. Cheaper; compile it by ``nnx.jit``."""
         self._inner(self.problem(features, targets, beta), solver or ProximalGradient())
 
     def _inputs(self, features: Any, name: str = "features") -> Float[Array, "n d"]:
@@ -243,14 +256,14 @@ class ConvexLayer(nnx.Module):
         return solution
 
     def _inner(self, problem: Problem, solver: ProximalGradient) -> tuple[Array, Array]:
-        """Weights and optimal value, differentiable, as in ``solve`` but without network and bounds."""
+        """Compute weights and optimal value. Both are differentiable; there is no network and no bound."""
         constant = jax.lax.stop_gradient(problem)
         weights = _minimise(constant, solver, jax.lax.stop_gradient(self.weights[...]))
         self.weights[...] = weights
         optimality = solver.optimality(constant, weights)
-        found = differentiable_params(optimality, problem, weights)
+        params = differentiable_params(optimality, problem, weights)
         value = optimality.objective(constant, weights)
-        return found, differentiable_objective(optimality, problem, found, value)
+        return params, differentiable_objective(optimality, problem, params, value)
 
 
 @functools.partial(jax.jit, static_argnames="solver")

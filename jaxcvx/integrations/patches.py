@@ -1,4 +1,4 @@
-"""Patch features as a scikit-learn transformer: the first stage of an image pipeline with a convex head."""
+"""Patch features as a scikit-learn transformer, for image pipelines that end with a convex head."""
 
 from __future__ import annotations
 
@@ -17,22 +17,34 @@ from sklearn.base import BaseEstimator, TransformerMixin  # noqa: E402
 from sklearn.utils import check_random_state  # noqa: E402
 from sklearn.utils.validation import check_array, check_is_fitted  # noqa: E402
 
-_ROWS = 256  # images whose patches are held at a time
+_ROWS = 256  # number of images whose patches are in memory at a time
 
 
 class ConvexPatchFeatures(TransformerMixin, BaseEstimator):
-    """Convolution with extreme points of random patches, ReLU and max-pooling (Ergen and Pilanci 2021, Convex-RF).
+    """Image features: convolution with extreme points of random patches, ReLU and max-pooling.
 
-    In a pipeline: ``make_pipeline(ConvexPatchFeatures(image_shape=(8, 8)), StandardScaler(), ConvexReLUClassifier())``.
+    Use it in a pipeline, for example
+    ``make_pipeline(ConvexPatchFeatures(image_shape=(8, 8)), StandardScaler(), ConvexReLUClassifier())``.
 
     Parameters:
-      image_shape: (H, W) or (H, W, channels) of each row of X; None if X is given as images (n, H, W[, channels]).
-      n_filters: patches drawn; filters are their vertices, perhaps fewer.
+      image_shape: (H, W) or (H, W, channels) of the image in each row of X. None if X is an array of images
+        (n, H, W[, channels]).
+      n_filters: number of patches drawn. The filters are the vertices of their hull, perhaps fewer.
       filter_shape, stride, pool, floor, zca, threshold: as in :func:`jaxcvx.fit_patch_features`.
       random_state: seed of the patches.
 
     Attributes:
       features_: the :class:`jaxcvx.PatchFeatures`.
+
+    Source: T. Ergen and M. Pilanci, JMLR 22 (2021), algorithm 2 (Convex-RF).
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxcvx.estimators import ConvexPatchFeatures
+      >>> images = np.random.default_rng(0).standard_normal((5, 16))
+      >>> features = ConvexPatchFeatures(image_shape=(4, 4), n_filters=3, filter_shape=(2, 2), random_state=0)
+      >>> features.fit_transform(images).shape  # three filters in 2 x 2 regions
+      (5, 12)
     """
 
     features_: PatchFeatures
@@ -70,7 +82,7 @@ class ConvexPatchFeatures(TransformerMixin, BaseEstimator):
         return X.reshape(len(X), *shape)
 
     def fit(self, X, y=None):
-        """Draw the patches and find the filters; y is not used."""
+        """Draw the patches and compute the filters. y is not used."""
         images = self._images(X)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with jax.enable_x64(True):  # as everywhere in scikit-learn
@@ -89,7 +101,7 @@ class ConvexPatchFeatures(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X):
-        """Features (n, pool * pool * filters), some hundred images at a time."""
+        """Compute the features (n, pool * pool * filters), 256 images at a time."""
         check_is_fitted(self)
         images = self._images(X)
         blocks = []

@@ -1,4 +1,4 @@
-"""scikit-learn estimators: two-layer ReLU networks with a certificate, behind ``fit`` and ``predict``."""
+"""scikit-learn estimators: two-layer ReLU networks with ``fit``, ``predict`` and a certificate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AUTO_FRACTION = 0.003
 
 
 class _ConvexReLU(BaseEstimator):
-    """What the classifier and the regressor have in common."""
+    """The common part of the classifier and the regressor."""
 
     network_: Network
     _losses: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class _ConvexReLU(BaseEstimator):
 
     @property
     def _loss(self) -> str:
-        """The loss meant; "auto" is the first."""
+        """Name of the loss. "auto" is the first of ``_losses``."""
         return self._losses[0] if self.loss == "auto" else self.loss
 
     def _fit(self, X: np.ndarray, Y: np.ndarray, sample_weight: Any) -> None:
@@ -102,7 +102,7 @@ class _ConvexReLU(BaseEstimator):
         self.n_iter_ = max(1, result.num_steps)
 
     def _outputs(self, X: Any) -> np.ndarray:
-        """Network outputs (n, c), in float64 on the host: nothing to compile for each number of rows."""
+        """Compute network outputs (n, c) in float64 on the host. A new number of rows compiles nothing."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
         Z = self.network_.features.matrix(X)
@@ -110,39 +110,46 @@ class _ConvexReLU(BaseEstimator):
 
 
 class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
-    """Two-layer ReLU regression, one output or several, with a bound on how far it is from the best network.
+    """Two-layer ReLU regression for one output or several, with a bound on the distance from the best objective.
 
-    Minimises ``1/2 sum_i w_i ||f(x_i) - y_i||^2 + beta/2 (sum of squared weights)``. Inputs are taken as they are: put
-    a ``StandardScaler`` before it where columns differ in scale.
+    ``fit`` minimises ``1/2 sum_i w_i ||f(x_i) - y_i||^2 + beta/2 (sum of squared weights)``. Inputs are not scaled: put
+    a ``StandardScaler`` before the estimator if the columns differ in scale.
 
     Parameters:
-      beta: weight decay >= 0, or "auto": 0.003 of beta_max, a fixed rule. Choose it by ``GridSearchCV`` with
-        ``beta_scale="relative"`` where accuracy matters: fits that differ in beta alone share one compiled program.
-      beta_scale: "absolute" (the loss is a sum over samples), or "relative": beta in units of beta_max, the smallest
+      beta: weight decay >= 0, or "auto" for 0.003 of beta_max, a fixed rule. If accuracy matters, choose it by
+        ``GridSearchCV`` with ``beta_scale="relative"``: fits that differ only in beta share one compiled program.
+      beta_scale: "absolute": the loss is a sum over samples. "relative": beta is a fraction of beta_max, the smallest
         beta whose solution is zero (estimated by ascents from many starts).
-      n_cells: arrangement cells. The default fit trains ``n_cells / 2`` neurons; the bound covers their cells and
-        ``n_cells`` more, all there are where they are so few.
+      n_cells: number of arrangement cells. The default fit trains ``n_cells / 2`` neurons. The bound covers their cells
+        and ``n_cells`` others, or all cells if there are so few.
       solver: any jaxcvx solver, such as ``ColumnGeneration()`` for the global optimum or ``ConeADMM()`` on ``n_cells``
-        cells. None: Adam in ``max_iter`` steps, then output weights by their convex program: bounded time for every
-        size. Solvers see inputs and targets divided by their root mean squares.
-      loss: "auto" or "squared", which is the same.
-      bias: whether neurons have a bias; its weight is penalised like the others.
-      max_iter: Adam's steps (mini-batches beyond 4096 rows), where ``solver`` is None.
-      warm_start: whether the default fit starts from the network of the fit before.
+        cells. None: ``max_iter`` steps of Adam, then a convex program for the output weights; its time is bounded for
+        every size. Solvers work on inputs and targets divided by their root mean squares.
+      loss: "auto" or "squared"; both are the same.
+      bias: True if neurons have a bias. Its weight is penalised like the others.
+      max_iter: Adam's steps (mini-batches beyond 4096 rows), if ``solver`` is None.
+      warm_start: True if the default fit starts from the network of the previous fit.
       random_state: seed of the initial weights and sampled cells.
 
     Attributes:
       network_: the trained ``jaxcvx.Network``, in float64 numpy arrays.
-      beta_: absolute weight decay used.
+      beta_: the absolute weight decay that was used.
       objective_, lower_bound_, gap_, scope_: training objective, its proved lower bound over the networks in ``scope_``
         (see :class:`jaxcvx.Solution`), and their relative gap.
       n_iter_, n_features_in_, feature_names_in_: as everywhere in scikit-learn.
+
+    Example:
+      >>> from jaxcvx.estimators import ConvexReLURegressor
+      >>> X, y = [[0.0], [1.0], [2.0], [3.0]], [0.0, 1.0, 0.0, 1.0]
+      >>> model = ConvexReLURegressor(n_cells=8, max_iter=200, random_state=0).fit(X, y)
+      >>> model.predict(X).shape, bool(model.lower_bound_ <= model.objective_)
+      ((4,), True)
     """
 
     _losses = ("squared",)
 
     def fit(self, X, y, sample_weight=None):
-        """Fit to inputs X (n, d) and targets y (n,) or (n, c); weights multiply each sample's loss."""
+        """Fit to inputs X (n, d) and targets y (n,) or (n, c). The sample weights multiply the samples' losses."""
         self._check_parameters()
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         y = np.asarray(y, np.float64)
@@ -151,7 +158,7 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
         return self
 
     def predict(self, X):
-        """Predictions (n,), or (n, c) where the targets had columns."""
+        """Predict (n,) values, or (n, c) values if the targets had columns."""
         F = self._outputs(X)
         return F[:, 0] if self._flat else F
 
@@ -168,23 +175,31 @@ def _has_probabilities(estimator: ConvexReLUClassifier) -> bool:
 
 
 class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
-    """Two-layer ReLU classification with a bound on how far the network is from the best one.
+    """Two-layer ReLU classification with a bound on the distance from the best objective.
 
-    Minimises the loss summed over samples (times their weights) plus ``beta/2 (sum of squared weights)``. Parameters
-    and attributes are those of :class:`ConvexReLURegressor`, except for
+    ``fit`` minimises the loss summed over samples (times their weights) plus ``beta/2 (sum of squared weights)``.
+    Parameters and attributes are those of :class:`ConvexReLURegressor`, except for these:
 
     Parameters:
-      loss: "logistic" (what "auto" means: one output for two classes, one against the rest for more), "softmax" (one
-        output for each class) or "squared" (on +-1 for two classes, one-hot rows for more; no ``predict_proba``).
+      loss: "logistic" has one output for two classes, and one output per class against the rest for more. "softmax" has
+        one output for each class. "squared" has targets +-1 for two classes and one-hot rows for more, and no
+        ``predict_proba``. "auto" is "logistic".
 
     Attributes:
       classes_: the labels, sorted.
+
+    Example:
+      >>> from jaxcvx.estimators import ConvexReLUClassifier
+      >>> X, y = [[0.0], [1.0], [2.0], [3.0]], ["low", "low", "high", "high"]
+      >>> model = ConvexReLUClassifier(n_cells=8, max_iter=200, random_state=0).fit(X, y)
+      >>> model.predict([[-1.0], [4.0]]).tolist(), model.predict_proba(X).shape
+      (['low', 'high'], (4, 2))
     """
 
     _losses = ("logistic", "softmax", "squared")
 
     def fit(self, X, y, sample_weight=None):
-        """Fit to inputs X (n, d) and labels y (n,) of any kind; weights multiply each sample's loss."""
+        """Fit to inputs X (n, d) and labels y (n,) of any kind. The sample weights multiply the samples' losses."""
         self._check_parameters()
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
@@ -201,25 +216,25 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         return self
 
     def decision_function(self, X):
-        """Scores: (n,) for two classes, larger for the second one; (n, k) for more."""
+        """Compute scores: (n,) for two classes, larger for the second class; (n, k) for more classes."""
         F = self._outputs(X)
         if len(self.classes_) > 2:
             return F
         return F[:, 1] - F[:, 0] if F.shape[1] == 2 else F[:, 0]
 
     def predict(self, X):
-        """Labels (n,)."""
+        """Predict labels (n,)."""
         scores = self.decision_function(X)
         codes = scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)
         return self.classes_[codes]
 
     @available_if(_has_probabilities)
     def predict_proba(self, X):
-        """Class probabilities (n, k) of the logistic or softmax model."""
+        """Compute class probabilities (n, k) of the logistic or softmax model."""
         scores = self.decision_function(X)
         if scores.ndim == 1:
             scores = np.stack([np.zeros_like(scores), scores], axis=1)
         elif self._loss == "logistic":
-            scores = -np.logaddexp(0, -scores)  # of one against the rest; normalised below
+            scores = -np.logaddexp(0, -scores)  # log-probabilities of each class against the rest; normalised below
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         return scores / scores.sum(axis=1, keepdims=True)

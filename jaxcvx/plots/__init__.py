@@ -1,4 +1,4 @@
-"""Pictures of a solve and of its result, as PNG files. Needs matplotlib, imported when a picture is drawn."""
+"""Pictures of a solve and of its result, as PNG files. They need matplotlib, which is imported only for drawing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a solve converged: objective and dual bound, their gap, and a baseline against both bounds."""
+"""Pictures of convergence: objective and dual bound of a solve, their gap, and a baseline beside both bounds."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from jaxcvx.errors import invalid, require_extra
 from jaxcvx.plots.figure import BLUE, FAINT, GREEN, INK, VERMILLION, label, new_figure, save_png, style
 from jaxcvx.solvers.core.solution import History
 
-_ZOOM = 30.0  # on a log axis nothing further than this factor from the final value is shown
+_ZOOM = 30.0  # a log axis shows values up to this factor above and below the final one
 
 
 class _Trace(NamedTuple):
+    """The checks of a solve with a finite objective."""
+
     step: np.ndarray
     objective: np.ndarray
     bound: np.ndarray
-    gap: np.ndarray  # at each check; nan where there is no bound
-    best_objective: np.ndarray  # least so far
-    best_bound: np.ndarray  # greatest so far; -inf where there is none
+    gap: np.ndarray  # at each check; nan without a bound
+    best_objective: np.ndarray  # smallest so far
+    best_bound: np.ndarray  # largest so far; -inf without a bound
     best_gap: np.ndarray
 
 
@@ -43,7 +45,7 @@ def _trace(history: History) -> _Trace:
 
 
 def _relative(objective: np.ndarray, bound: np.ndarray, resolution: float) -> np.ndarray:
-    """Relative gap, not below what the precision of the numbers can tell; nan without a bound."""
+    """Relative gap, at least ``resolution``, the precision of the numbers; nan without a bound."""
     scale = np.maximum(np.abs(objective), np.finfo(np.float64).tiny)
     gap = np.maximum((objective - bound) / scale, resolution)
     return np.where(np.isfinite(gap), gap, np.nan)
@@ -60,23 +62,35 @@ def plot_convergence(
 ) -> None:
     """Save a picture of a solve as a PNG.
 
-    Left: the program's objective and its dual bound against the step, each the best so far, with the band
-    between them shaded: the optimum lies in it. Then the relative gap between the two on a log axis; dots
-    are the single checks (Newton phases overshoot). With ``baseline``, a third panel compares another
-    optimiser's run with the two bounds.
+    The left panel shows the best objective and the best dual bound of the program so far, against the step. The optimum
+    lies in the shaded band between them. The next panel shows the relative gap between the two on a log axis; dots are
+    the single checks (Newton phases overshoot). With ``baseline``, a third panel compares the run of another optimiser
+    with the two bounds.
 
     Args:
       path: the file to write.
-      history: ``solution.history``; bounds of -inf are left out.
+      history: ``solution.history``. Bounds of -inf are left out.
       title: a line above the panels.
       upper_bound: training objective of the returned network, for the third panel.
-      lower_bound: proved lower bound on the training objective, for the third panel; -inf is left out.
+      lower_bound: proved lower bound on the training objective, for the third panel. -inf is left out.
       baseline: ``(seconds, training objective)`` pairs of an Adam run.
 
     Raises:
-      InvalidInputError: an empty history or a malformed baseline.
-      FileFormatError: the file can't be written.
+      InvalidInputError: the history is empty, or the baseline is malformed.
+      FileFormatError: the file cannot be written.
       MissingExtraError: matplotlib is not installed.
+
+    Example:
+      >>> import os, tempfile
+      >>> import jaxcvx
+      >>> from jaxcvx.plots import plot_convergence
+      >>> X = [[0.0], [1.0], [2.0]]
+      >>> problem = jaxcvx.make_problem(X, [1.0, 0.0, 1.0], 0.1, arrangements=jaxcvx.enumerate_arrangements(X))
+      >>> solution = jaxcvx.solve(problem, jaxcvx.ProximalGradient())
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     plot_convergence(os.path.join(folder, "solve.png"), history=solution.history)
+      ...     os.listdir(folder)
+      ['solve.png']
     """
     trace = _trace(history)
     runs = None if baseline is None else _baseline(baseline)
@@ -111,7 +125,7 @@ def _heading(ax: Any, text: str) -> None:
 
 
 def _step_axis(ax: Any, trace: _Trace) -> None:
-    """Steps from 0; on a log axis (linear up to the first check) where all happens at the left end."""
+    """Show steps from 0. The axis is logarithmic, and linear up to the first check, if :func:`_early` holds."""
     ax.set_xlabel("step")
     last = max(float(trace.step[-1]), 1.0)
     positive = trace.step[trace.step > 0]
@@ -125,16 +139,16 @@ def _step_axis(ax: Any, trace: _Trace) -> None:
 
 
 def _early(trace: _Trace) -> bool:
-    """True if the best objective and bound were all but reached in the first twentieth of a long run."""
+    """True if the gap comes within a factor 2 of its final value in the first twentieth of a long run."""
     worst = trace.best_gap if np.isfinite(trace.best_gap[-1]) else trace.best_objective - trace.best_objective[-1]
     reached = trace.step[np.argmax(worst <= 2 * worst[-1])]
     return len(trace.step) > 20 and reached < 0.05 * trace.step[-1]
 
 
 def _limits(values: np.ndarray, final: float, room_below: float) -> tuple[float, float, bool]:
-    """Axis limits that show ``final`` among ``values``, and whether the axis should be logarithmic.
+    """Return axis limits that show ``final`` among ``values``, and True if the axis should be logarithmic.
 
-    ``room_below`` is the share of the axis to keep free under the values.
+    ``room_below`` is the share of the axis that stays free below the values.
     """
     values = values[np.isfinite(values)]
     high, low = float(values.max(initial=final)), float(values.min(initial=final))
@@ -168,7 +182,7 @@ def _draw_bounds(ax: Any, trace: _Trace) -> None:
 
 
 def _on_line(ax: Any, x: np.ndarray, y: np.ndarray, text: str, color: str, above: bool) -> None:
-    """Write ``text`` beside a falling (``above``) or rising line, at the leftmost place where it fits."""
+    """Write ``text`` above a falling line (``above``) or below a rising one, at the leftmost place where it fits."""
     inverse = ax.transAxes.inverted()
     at_x, at_y = inverse.transform(ax.transData.transform(np.stack([x, y], axis=1))).T
     places = np.linspace(0.04, 0.6, 57)
@@ -179,10 +193,10 @@ def _on_line(ax: Any, x: np.ndarray, y: np.ndarray, text: str, color: str, above
         k = int(np.argmax(fits))
         label(ax, places[k] + 0.015, heights[k], text, color, ha="left", **align)
         return
-    if above and at_y[-1] >= 0.9:  # along the upper edge: below it
+    if above and at_y[-1] >= 0.9:  # the line follows the upper edge of the panel: write below it
         label(ax, 0.03, float(at_y[0]) - 0.02, text, color, **(align | {"va": "top"}), ha="left")
         return
-    # The line comes into view late and steeply: to the left of it.
+    # The line enters the panel late and steeply: write to the left of it.
     seen = np.interp(0.35, at_y, at_x) if not above else at_x[0]
     label(ax, min(float(seen) - 0.02, 0.96), 0.7 if above else 0.35, text, color, ha="right", **align)
 
@@ -205,12 +219,12 @@ def _draw_gap(ax: Any, trace: _Trace) -> None:
     ax.set_axisbelow(True)
     ax.plot(trace.step, trace.gap, ls="none", marker="o", ms=3, color=GREEN, alpha=0.35, mew=0)
     ax.plot(step, best, color=GREEN, lw=2)
-    share = 0.13 * span / (high - low + 0.21 * span)  # the best gap so far is the last one
+    share = 0.13 * span / (high - low + 0.21 * span)  # the last gap is the best, so it is at this height of the panel
     label(ax, 0.98, share - 0.02, f"{best[-1]:.1e}", GREEN, transform=ax.transAxes, ha="right", va="top")
 
 
 def _plain_ticks(axis: Any, subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
-    """Labels such as 0.5, 20 in place of powers of ten on a log axis."""
+    """Label a log axis with numbers such as 0.5 and 20 instead of powers of ten."""
     ticker: Any = require_extra("matplotlib.ticker", "plots")
     if axis.axis_name == "y":
         axis.set_major_locator(ticker.LogLocator(subs=subs))
@@ -219,12 +233,15 @@ def _plain_ticks(axis: Any, subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
 
 
 def _draw_baseline(ax: Any, runs: np.ndarray, upper: float | None, lower: float | None) -> None:
-    """Adam's training objective against wall time; on a log axis above the lower bound where that shows more."""
+    """Draw Adam's training objective against wall time.
+
+    If it varies by more than a factor 20 above the lower bound, its excess over that bound is drawn on a log axis.
+    """
     ax.set_xlabel("seconds")
     ax.set_xlim(0, 1.01 * max(float(runs[-1, 0]), 1e-9))
     ax.xaxis.get_major_locator().set_params(nbins=5)
     best = np.minimum.accumulate(runs[:, 1])
-    # Nothing below the resolution of the objective is drawn.
+    # An excess below the resolution of the objective is drawn at that resolution.
     excess = None if lower is None else np.maximum(best - lower, 1e-15 * max(abs(lower), 1e-300))
     if excess is not None and lower is not None and excess.max() > 20 * excess.min():
         _heading(ax, f"Excess over the lower bound {lower:.6g}")

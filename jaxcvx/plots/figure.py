@@ -1,4 +1,4 @@
-"""Figures through matplotlib's object interface (no pyplot, no global state), written whole or not at all."""
+"""Figures by matplotlib's object interface (no pyplot, no global state). A file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from jaxcvx.errors import InvalidTypeError, require_extra
 from jaxcvx.serialisation import replacing
 
-# Okabe and Ito's palette, told apart by colour-blind readers.
+# Okabe and Ito's palette, which colour-blind readers can distinguish.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, YELLOW, BLACK = "#E69F00", "#56B4E9", "#F0E442", "#000000"
 INK, FAINT = "#333333", "#888888"
@@ -16,7 +16,7 @@ DPI = 150
 
 
 def new_figure(width: float, height: float, title: str = "") -> Any:
-    """An empty matplotlib Figure on an Agg canvas; sizes in inches."""
+    """Create an empty matplotlib Figure on an Agg canvas. Sizes are in inches."""
     figure_module: Any = require_extra("matplotlib.figure", "plots")
     agg: Any = require_extra("matplotlib.backends.backend_agg", "plots")
     figure = figure_module.Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
@@ -28,13 +28,13 @@ def new_figure(width: float, height: float, title: str = "") -> Any:
 
 
 def shorten(text: str, limit: int) -> str:
-    """``text`` in at most ``limit`` characters."""
+    """Cut ``text`` to at most ``limit`` characters, on one line."""
     text = " ".join(str(text).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def style(ax: Any) -> None:
-    """Only the two axes that carry numbers, in grey."""
+    """Show only the left and the bottom axis, in grey."""
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -45,18 +45,18 @@ def style(ax: Any) -> None:
 
 
 def label(ax: Any, x: float, y: float, text: str, color: str, **kwargs: Any) -> Any:
-    """Text on a white halo, so that it stays readable over a line."""
+    """Write text with a white outline. It stays readable over a line."""
     effects: Any = require_extra("matplotlib.patheffects", "plots")
     halo = [effects.withStroke(linewidth=3, foreground="white")]
     return ax.text(x, y, text, color=color, fontsize=9.5, path_effects=halo, parse_math=False, **kwargs)
 
 
 def save_png(figure: Any, path: str | os.PathLike[str]) -> None:
-    """Write a figure as a PNG: to a temporary file beside ``path``, which then takes its place.
+    """Write a figure as a PNG. A temporary file beside ``path`` is written first and then renamed to ``path``.
 
     Raises:
-      InvalidTypeError: ``path`` is no path.
-      FileFormatError: the file can't be written.
+      InvalidTypeError: ``path`` is not a path.
+      FileFormatError: the file cannot be written.
     """
     try:
         target = os.path.realpath(os.fsdecode(path))

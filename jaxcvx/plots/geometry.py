@@ -1,4 +1,4 @@
-"""Convex geometry of networks in pictures: fits on a line, rectified ellipsoids, duality gaps against width."""
+"""Pictures of the convex geometry of networks: fits on a line, rectified ellipsoids, duality gaps against width."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def draw_fits(
     kinks: Sequence[float] = (),
     title: str = "",
 ) -> None:
-    """Draw fitted functions of one feature on given axes, samples as dots, kinks as ticks; see :func:`plot_fits`."""
+    """Draw the picture of :func:`plot_fits` on given axes."""
     style(ax)
     for kink in kinks:
         ax.axvline(kink, color=FAINT, linewidth=0.7, alpha=0.5, zorder=0)
@@ -64,14 +64,23 @@ def plot_fits(
 
     Args:
       path: the PNG to write.
-      x, y: (n,) samples.
+      x, y: (n,) samples, drawn as dots.
       grid: (k,) places at which the functions are known.
-      curves: their names and (k,) values; the first is drawn thicker.
+      curves: name and (k,) values of each function. The first one is drawn thicker.
       kinks: places of a network's kinks, ``-b_j / u_j``, drawn as thin vertical lines.
-      title: a line above.
+      title: a line above the picture.
 
     Raises:
-      InvalidInputError: a curve that does not fit the grid.
+      InvalidInputError: the shapes of a curve and of the grid differ.
+
+    Example:
+      >>> import os, tempfile
+      >>> from jaxcvx.plots import plot_fits
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = os.path.join(folder, "fits.png")
+      ...     plot_fits(path, x=[0, 1], y=[0, 1], grid=[0, 0.5, 1], curves={"network": [0, 0.2, 1]}, kinks=[0.5])
+      ...     os.listdir(folder)
+      ['fits.png']
     """
     grid = np.asarray(grid, float)
     for name, values in curves.items():
@@ -97,9 +106,8 @@ def draw_rectified_ellipsoid(ax: Any, X: Any, title: str = "") -> None:
     ax.fill(*corners.T, color=SKY, alpha=0.35, linewidth=0, label="convex hull")
     ax.plot(*ellipse, color=FAINT, linewidth=1.2, label="ellipsoid {Xu : |u| ≤ 1}")
     ax.plot(*rectified, color=BLUE, linewidth=2.4, label="rectified {(Xu)₊}")
-    away = np.linalg.norm(np.diff(corners, axis=0, append=corners[:1]), axis=1)
-    before = np.roll(away, 1)
-    vertex = corners[np.maximum(away, before) > 0.05 * np.abs(ellipse).max()]
+    edges = np.linalg.norm(np.diff(corners, axis=0, append=corners[:1]), axis=1)
+    vertex = corners[np.maximum(edges, np.roll(edges, 1)) > 0.05 * np.abs(ellipse).max()]
     ax.plot(*vertex.T, "o", color=VERMILLION, markersize=6, label="ends of flat faces")
     ax.set(aspect="equal", xlabel="sample 1", ylabel="sample 2")
     ax.set_title(title, fontsize=10, color=INK, loc="left")
@@ -108,12 +116,21 @@ def draw_rectified_ellipsoid(ax: Any, X: Any, title: str = "") -> None:
 def plot_rectified_ellipsoid(path: str | os.PathLike[str], *, X: Any, title: str = "") -> None:
     """Save a picture of the activations {(X u)_+ : ||u|| <= 1} of two samples, with their convex hull.
 
-    Spike-free data show the ellipse's own part of the quadrant; other data have spikes along the axes.
+    For spike-free data the activations are the part of the ellipse in the positive quadrant. Other data have spikes
+    along the axes.
 
     Args:
       path: the PNG to write.
       X: (2, d) two samples.
-      title: a line above.
+      title: a line above the picture.
+
+    Example:
+      >>> import os, tempfile
+      >>> from jaxcvx.plots import plot_rectified_ellipsoid
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     plot_rectified_ellipsoid(os.path.join(folder, "ellipsoid.png"), X=[[1.0, 0.0], [-0.5, 1.0]])
+      ...     os.listdir(folder)
+      ['ellipsoid.png']
     """
     figure = new_figure(4.6, 4.6)
     ax = figure.subplots()
@@ -123,7 +140,10 @@ def plot_rectified_ellipsoid(path: str | os.PathLike[str], *, X: Any, title: str
 
 
 def hull_of(points: np.ndarray) -> np.ndarray:
-    """Corners (k, 2) of the convex hull of points in the plane, counter-clockwise (Andrew's monotone chain)."""
+    """Compute the corners (k, 2) of the convex hull of points in the plane, counter-clockwise.
+
+    Source: A. M. Andrew, "Another efficient algorithm for convex hulls in two dimensions" (1979).
+    """
     ordered = np.unique(points, axis=0)
     chains = []
     for walk in (ordered, ordered[::-1]):
@@ -147,7 +167,7 @@ def draw_gaps(
     floor: float = 1e-12,
     optimum: int | None = None,
 ) -> None:
-    """Draw the picture of :func:`plot_gap_against_width` on given axes, with a line at the width of the optimum."""
+    """Draw the picture of :func:`plot_gap_against_width` on given axes, with a line at the width ``optimum``."""
     style(ax)
     if optimum is not None:
         ax.axvline(optimum, color=INK, linewidth=0.9, linestyle=":", label=f"width of the optimum: {optimum}")
@@ -161,13 +181,22 @@ def draw_gaps(
 def plot_gap_against_width(
     path: str | os.PathLike[str], *, widths: Sequence[int], gaps: Mapping[str, Any], title: str = ""
 ) -> None:
-    """Save a picture of how far the best network of each width is above the dual optimum.
+    """Save a picture of the relative gap between the best network of each width and the dual optimum.
 
     Args:
       path: the PNG to write.
       widths: (k,) numbers of neurons.
-      gaps: names and (k,) relative gaps; what is below 1e-12 is drawn there.
-      title: a line above.
+      gaps: name and (k,) relative gaps of each curve. Gaps below 1e-12 are drawn at 1e-12.
+      title: a line above the picture.
+
+    Example:
+      >>> import os, tempfile
+      >>> from jaxcvx.plots import plot_gap_against_width
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = os.path.join(folder, "gaps.png")
+      ...     plot_gap_against_width(path, widths=[1, 2, 4], gaps={"Adam": [0.5, 0.1, 1e-3]})
+      ...     os.listdir(folder)
+      ['gaps.png']
     """
     figure = new_figure(6.0, 4.0, title)
     draw_gaps(figure.subplots(), widths, gaps)

@@ -1,4 +1,4 @@
-"""What a network for 2-D data decides, and the lines along which its neurons switch."""
+"""Picture of a classifier in the plane: its decisions, and the lines on which neurons switch on and off."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxcvx.errors import invalid, require_extra
+from jaxcvx.numerics.safe import divisor
 from jaxcvx.plots.figure import (
     BLACK,
     BLUE,
@@ -45,27 +46,44 @@ def plot_regions(
 ) -> None:
     """Save a picture of a classifier of points in the plane as a PNG.
 
-    The background is the predicted class, the markers are the data, and each line is where one hidden
-    neuron switches, ``{x : w.x + b = 0}``: the stronger the neuron, the darker its line.
+    The background colour is the predicted class, and the markers are the data. One hidden neuron switches on each line
+    ``{x : w.x + b = 0}``. The line of a stronger neuron is darker.
 
     Args:
       path: the file to write.
-      predict: maps points (k, 2) to k integer codes into ``classes``.
-      hidden_lines: (m, 3) rows ``(w1, w2, b)``, or (m, 4) with the neuron's strength (any scale, >= 0)
-        last; m may be 0. Rows with w = 0 have no line.
+      predict: function from points (k, 2) to k integer codes, the indices into ``classes``.
+      hidden_lines: (m, 3) rows ``(w1, w2, b)``, or (m, 4) rows with the neuron's strength (any scale, >= 0) last.
+        m may be 0. Rows with w = 0 have no line.
       X: (n, 2) data.
-      labels: (n,) codes into ``classes``.
-      classes: names.
-      title: a line above.
+      labels: (n,) codes, the indices into ``classes``.
+      classes: names of the classes.
+      title: a line above the picture.
       axis_labels: names of the two features.
 
     Raises:
-      InvalidInputError: shapes or codes that don't fit.
-      FileFormatError: the file can't be written.
+      InvalidInputError: shapes do not fit, or codes are out of range.
+      FileFormatError: the file cannot be written.
       MissingExtraError: matplotlib is not installed.
+
+    Example:
+      >>> import os, tempfile
+      >>> import numpy as np
+      >>> from jaxcvx.plots import plot_regions
+      >>> X, labels = np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([0, 1])
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     plot_regions(
+      ...         os.path.join(folder, "regions.png"),
+      ...         predict=lambda points: (points.sum(axis=1) > 1).astype(int),
+      ...         hidden_lines=[[1.0, 1.0, -1.0]],
+      ...         X=X,
+      ...         labels=labels,
+      ...         classes=["no", "yes"],
+      ...     )
+      ...     os.listdir(folder)
+      ['regions.png']
     """
     X, labels, names = _points(X, labels, classes)
-    margin = 0.07 * np.where(np.ptp(X, axis=0) > 0, np.ptp(X, axis=0), 1.0)
+    margin = 0.07 * divisor(np.ptp(X, axis=0))
     low, high = X.min(axis=0) - margin, X.max(axis=0) + margin
     segments, strength = clip_lines(_lines(hidden_lines), low, high)
     codes = _codes_on_grid(predict, low, high, len(names))
@@ -119,7 +137,7 @@ def _check_codes(argument: str, codes: np.ndarray, num_classes: int) -> np.ndarr
 
 
 def _lines(hidden_lines: Any) -> np.ndarray:
-    """Rows (w1, w2, b, strength / largest strength)."""
+    """Return rows (w1, w2, b, strength / largest strength)."""
     rows = np.asarray(hidden_lines, np.float64)
     if rows.size == 0:
         return np.zeros((0, 4))
@@ -131,29 +149,28 @@ def _lines(hidden_lines: Any) -> np.ndarray:
         return np.column_stack([rows, np.ones(len(rows))])
     if rows[:, 3].min() < 0:
         raise invalid("hidden_lines", f"strength {rows[:, 3].min()}", "strengths >= 0")
-    top = rows[:, 3].max()
-    return np.column_stack([rows[:, :3], rows[:, 3] / (top if top > 0 else 1.0)])
+    return np.column_stack([rows[:, :3], rows[:, 3] / divisor(rows[:, 3].max())])
 
 
 def clip_lines(
     rows: Float[np.ndarray, "m 4"], low: Float[np.ndarray, " 2"], high: Float[np.ndarray, " 2"]
 ) -> tuple[Float[np.ndarray, "k 2 2"], Float[np.ndarray, " k"]]:
-    """Parts of the lines ``w.x + b = 0`` inside a box, and their strengths; lines outside are left out."""
+    """Return the segments of the lines ``w.x + b = 0`` inside a box, and their strengths. Other lines are left out."""
     size = np.linalg.norm(rows[:, :2], axis=1)
     rows = rows[size > 0]
     unit = rows[:, :3] / size[size > 0, None]
     centre, scale = (low + high) / 2, high - low
-    # In coordinates of the box a point is foot + t * along; the box is |coordinate| <= 1/2.
+    # In coordinates of the box a point of a line is foot + t * along, and the box is |coordinate| <= 1/2.
     foot = -(unit[:, 2] + unit[:, :2] @ centre)[:, None] * unit[:, :2] / scale
     along = np.stack([-unit[:, 1], unit[:, 0]], axis=1) / scale
     with np.errstate(divide="ignore", invalid="ignore"):
         ends = np.stack([(-0.5 - foot) / along, (0.5 - foot) / along])
     parallel = along == 0
     outside = (parallel & (np.abs(foot) > 0.5)).any(axis=1)
-    first = np.where(parallel, -np.inf, ends.min(axis=0)).max(axis=1)
-    last = np.where(parallel, np.inf, ends.max(axis=0)).min(axis=1)
-    keep = (first < last) & ~outside
-    times = np.stack([first, last], axis=1)[keep, :, None]
+    enter = np.where(parallel, -np.inf, ends.min(axis=0)).max(axis=1)
+    leave = np.where(parallel, np.inf, ends.max(axis=0)).min(axis=1)
+    keep = (enter < leave) & ~outside
+    times = np.stack([enter, leave], axis=1)[keep, :, None]
     return centre + (foot[keep, None] + times * along[keep, None]) * scale, rows[keep, 3]
 
 
@@ -169,7 +186,7 @@ def _draw_lines(ax: Any, segments: np.ndarray, strength: np.ndarray) -> None:
 
 
 def _codes_on_grid(predict: Callable[..., Any], low: np.ndarray, high: np.ndarray, num_classes: int) -> np.ndarray:
-    """Predicted codes at the centres of the background's pixels, asked for in blocks of equal size."""
+    """Predict the codes at the centres of the background's pixels, in blocks of equal size."""
     centres = (np.arange(_GRID) + 0.5) / _GRID
     x, y = (low[j] + centres * (high[j] - low[j]) for j in range(2))
     codes = []
