@@ -28,7 +28,7 @@ NAMES = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the named benchmarks (all by default); 0 if all ran, 2 for an unknown name or a missing package."""
+    """Run the named benchmarks (all by default). Return 0 if all ran, 2 for an unknown name or a missing package."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Timings against peers.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the JSON")

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the planted instance, independent objectives and gaps, timing, output."""
+"""Shared parts of the benchmarks: the planted instance, independent objectives and gaps, timing, output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Instance(NamedTuple):
 
 
 def planted_instance(n: int, d: int, P: int, seed: int = 0, neurons: int = 5, noise: float = 0.1) -> Instance:
-    """Gaussian X, a teacher of a few ReLU neurons plus noise, Gaussian gates without equal cells."""
+    """Draw Gaussian X, targets of a few ReLU neurons plus noise, and Gaussian gates without equal cells."""
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, d))
     X = (X - X.mean(axis=0)) / X.std(axis=0)
@@ -43,10 +43,10 @@ def planted_instance(n: int, d: int, P: int, seed: int = 0, neurons: int = 5, no
 
 
 def judge(instance: Instance, W: np.ndarray, beta: float) -> tuple[float, float]:
-    """Objective ``1/2 ||sum_i D_i X W_i - y||^2 + beta sum_i ||W_i||`` at W, and a bound.
+    """Compute the objective ``1/2 ||sum_i D_i X W_i - y||^2 + beta sum_i ||W_i||`` at W, and a lower bound.
 
-    Plain numpy, none of the library's code. W is (P, d). The lower bound on the minimum is the dual value of
-    the residual at its best feasible scaling.
+    The code is plain numpy and uses nothing of the library. W is (P, d). The lower bound on the minimum is the dual
+    value of the residual at its best feasible scaling.
     """
     X, y, masks = instance.X, instance.y, instance.masks
     R = y - np.einsum("pn,np->n", masks, X @ W.T)
@@ -60,8 +60,8 @@ def compare(instance: Instance, weights: dict[str, np.ndarray], beta: float) -> 
     """Judge several answers to one problem.
 
     Returns:
-      For each name: the objective; ``own_gap``, relative, by the bound from these weights' residual alone (a
-      solver may know a better dual point); ``true_gap``, relative, by the best bound from any of the answers;
+      For each name: the objective; ``own_gap``, the relative gap by the bound from the residual of these weights only
+      (a solver may know a better dual point); ``true_gap``, the relative gap by the best bound from any of the answers;
       the number of nonzero blocks.
     """
     judged = {name: judge(instance, W, beta) for name, W in weights.items()}
@@ -78,19 +78,19 @@ def compare(instance: Instance, weights: dict[str, np.ndarray], beta: float) -> 
 
 
 def reference(instance: Instance, beta: float, tol: float = 1e-11) -> np.ndarray:
-    """Weights (P, d) of an accurate solution, for its bound only; call it with x64 enabled."""
+    """Compute weights (P, d) of an accurate solution. Only its bound is used. Call it with x64 enabled."""
     import jaxcvx
 
     return blocks(jaxcvx.solve(make_problem(instance, beta), jaxcvx.ProximalGradient(tol=tol)).params)
 
 
 def blocks(params: Any) -> np.ndarray:
-    """Weights (P, d) in numpy from params (P, d, 1)."""
+    """Convert params (P, d, 1) to weights (P, d) in numpy."""
     return np.asarray(params, np.float64)[:, :, 0]
 
 
 def make_problem(instance: Instance, beta: float) -> Any:
-    """The same problem for jaxcvx; call it with x64 enabled."""
+    """Build the same problem for jaxcvx. Call it with x64 enabled."""
     import jax.numpy as jnp
 
     import jaxcvx
@@ -100,7 +100,7 @@ def make_problem(instance: Instance, beta: float) -> Any:
 
 
 def seconds_of(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Wall time of a call, its result made ready first."""
+    """Measure the wall time of a call, up to the moment when its result is ready."""
     import jax
 
     start = time.perf_counter()
@@ -109,7 +109,7 @@ def seconds_of(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def interleave(calls: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Time each call ``repeats`` times, taking turns, after one call each that is not counted.
+    """Time each call ``repeats`` times, in turns. The first call of each is not counted.
 
     Returns:
       For each name: first, median, min, max and all counted seconds; and the last result.
@@ -129,7 +129,7 @@ def interleave(calls: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[
 
 
 def device_name() -> str:
-    """What jax runs on."""
+    """Name of the device on which jax runs."""
     import jax
 
     device = jax.devices()[0]
@@ -148,7 +148,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def write_json(folder: Path, name: str, result: dict[str, Any]) -> Path:
-    """Write ``folder/name.json``, whole or not at all."""
+    """Write ``folder/name.json``, completely or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{name}.json"
     temporary = folder / f"{name}.{secrets.token_hex(8)}.tmp"
@@ -158,7 +158,7 @@ def write_json(folder: Path, name: str, result: dict[str, Any]) -> Path:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table by rich, or in plain text without it."""
+    """Print a table with rich, or in plain text without it."""
     try:
         from rich.console import Console
         from rich.table import Table

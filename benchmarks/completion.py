@@ -1,8 +1,8 @@
 """Matrix completion: jaxcvx against the same iteration on scipy.sparse, and against plain gradient descent there.
 
-All start from the spectral estimate and stop at a relative error of 1e-4 (``||X - X*||_F / ||X*||_F``, from the
-factors; the time it takes to compute is not counted). Plain gradient descent runs with the usual constant step,
-a quarter over the largest singular value, and with the best of several in hindsight.
+All methods start from the spectral estimate and stop at a relative error of 1e-4 (``||X - X*||_F / ||X*||_F``, computed
+from the factors; the time of this computation is not counted). Plain gradient descent runs with the usual constant
+step, a quarter of the inverse of the largest singular value, and with the best of several steps, chosen afterwards.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STEPS = (USUAL, 0.5, 0.75, 1.0)
 
 
 def planted(d1: int, d2: int, r: int, share: float, seed: int = 0) -> tuple[Any, ...]:
-    """Gaussian factors and the observed places and values."""
+    """Draw Gaussian factors, and the observed places and values."""
     rng = np.random.default_rng(seed)
     U, V = rng.standard_normal((d1, r)), rng.standard_normal((d2, r))
     flat = np.sort(rng.choice(d1 * d2, int(share * d1 * d2), replace=False))
@@ -38,7 +38,7 @@ def relative_error(U: np.ndarray, V: np.ndarray, truth: tuple[np.ndarray, np.nda
 
 
 class Sparse:
-    """The completion problem in NumPy and SciPy: gathers for the entries, CSR for the products."""
+    """The completion problem in NumPy and SciPy: indexing for the entries, CSR matrices for the products."""
 
     def __init__(self, rows: np.ndarray, cols: np.ndarray, values: np.ndarray, shape: tuple[int, int]):
         from scipy.sparse import csr_matrix
@@ -60,14 +60,14 @@ class Sparse:
         return np.linalg.solve(gram + 1e-4 * np.trace(gram) / r * np.eye(r), gradient.T).T / self.share
 
     def plain_steps(self, U: np.ndarray, V: np.ndarray, step: float) -> Any:
-        """Gradient descent with a constant step."""
+        """Run gradient descent with a constant step."""
         while True:
             left, right = self.gradient(self.entries(U, V) - self.values, U, V)
             U, V = U - step * left, V - step * right
             yield U, V
 
     def conjugate_steps(self, U: np.ndarray, V: np.ndarray) -> Any:
-        """The iteration of jaxcvx: scaled gradients, conjugate directions, exact steps."""
+        """Run the iteration of jaxcvx: scaled gradients, conjugate directions, exact steps."""
         before, direction = None, None
         while True:
             e = self.entries(U, V) - self.values
@@ -92,7 +92,7 @@ class Sparse:
 
 
 def time_to_target(steps: Any, truth: tuple[np.ndarray, np.ndarray], limit: int) -> tuple[float, int, float]:
-    """Seconds inside the steps, their number, and the error reached."""
+    """Return the seconds spent in the steps, the number of steps, and the error reached."""
     seconds, count, error = 0.0, 0, np.inf
     while count < limit and error > TARGET:
         start = time.perf_counter()
@@ -103,12 +103,12 @@ def time_to_target(steps: Any, truth: tuple[np.ndarray, np.ndarray], limit: int)
 
 
 def run(quick: bool = False, *, size: tuple[int, int, int] = (2000, 2000, 10), share: float = 0.05) -> dict[str, Any]:
-    """Time the three in turns.
+    """Time the three methods in turns.
 
     Args:
       quick: two repeats instead of five.
       size: d1, d2, r.
-      share: of the entries that are observed.
+      share: share of the entries that are observed.
     """
     import jaxcvx
     from jaxcvx.transforms.scaled_descent import conjugate_descent
@@ -188,7 +188,7 @@ def _error(params: Any, truth: Any) -> float:
 
 
 def _steps_needed(single: Any, steps: Any, problem: Any, start: Any, truth: Any) -> int:
-    """The smallest number of steps from ``start`` that reaches the target."""
+    """Find the smallest number of steps from ``start`` that reaches the target."""
     low, high = 0, 1
     while _error(jax.jit(steps(high))(problem, start), truth) > TARGET:
         low, high = high, 2 * high

@@ -1,12 +1,13 @@
 """The doubly non-negative relaxation on the spiral: CopositiveADMM against SCS through CVXPY, at equal accuracy.
 
 CVXPY gets the program in block form: a positive semidefinite ``[[U, V], [V^T, W]]`` and ``A U A^T >= 0`` per cell,
-A being the cell's facets alone (two), scaled as in jaxcvx. Two features: the relaxation's optimum is that of
-training, so objectives are compared with the optimum by ColumnGeneration. Answers of SCS are not quite feasible.
-Certified gaps are by the same code for all answers: the relaxation's value at the nearest feasible blocks, and the
-best of the dual values of the answer's residual with the multipliers that come with it and with fitted ones. An answer
-of SCS is compared with the cheapest of jaxcvx that is as good. The last column tells what rounding to a network, with
-output weights fitted anew, makes of an answer: that is jaxcvx's work, whoever gave the blocks.
+where A holds only the facets of the cell (two), scaled as in jaxcvx. The data have two features. Then the relaxation
+has the same optimum as training, and objectives are compared with the optimum by ColumnGeneration. Answers of SCS are
+not quite feasible. The same code certifies the gaps of all answers: it compares the relaxation's value at the nearest
+feasible blocks with the best dual value of the answer's residual, for the multipliers that come with the answer and for
+fitted ones. An answer of SCS is compared with the cheapest answer of jaxcvx that is at least as good. The last column
+is the gap of the network made from an answer, with output weights fitted anew. jaxcvx makes this network for both
+solvers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MEASURES = ("error", "infeasibility", "certified_gap", "network_gap")
 
 
 def block_program(problem: Any) -> tuple[Any, list[Any], list[Any]]:
-    """The CVXPY problem, its (p + c, p + c) block variables and its facet constraints."""
+    """Build the CVXPY problem, its (p + c, p + c) block variables and its facet constraints."""
     import cvxpy as cp
 
     from jaxcvx.solvers.copositive.program import facet_rows
@@ -39,12 +40,13 @@ def block_program(problem: Any) -> tuple[Any, list[Any], list[Any]]:
 
 
 def judge(problem: Any, blocks: np.ndarray, S: np.ndarray, optimum: float) -> dict[str, float]:
-    """How good the (P, p + c, p + c) blocks with multipliers S (P, k, k) of the facet constraints are.
+    """Measure the quality of (P, p + c, p + c) blocks with multipliers S (P, k, k) of the facet constraints.
 
     Returns:
-      The objective; ``error``, by how much it is off the optimum, relative; ``infeasibility``, the most negative
-      eigenvalue or facet value over the largest eigenvalue; ``certified_gap``, relative, of the relaxation's value at
-      feasible blocks to its best dual value; and ``network_gap``, of the network that is rounded from the blocks.
+      The objective; ``error``, its relative distance from the optimum; ``infeasibility``, the most negative eigenvalue
+      or facet value divided by the largest eigenvalue; ``certified_gap``, the relative gap between the relaxation's
+      value at feasible blocks and its best dual value; and ``network_gap``, the gap of the network made from the
+      blocks.
     """
     import jax
     import jax.numpy as jnp
@@ -86,7 +88,7 @@ def judge(problem: Any, blocks: np.ndarray, S: np.ndarray, optimum: float) -> di
 
 
 def assemble(params: Any) -> np.ndarray:
-    """Blocks (U, V, W) as (P, p + c, p + c) matrices."""
+    """Assemble blocks (U, V, W) into (P, p + c, p + c) matrices."""
     U, V, W = map(np.asarray, params)
     return np.concatenate([np.concatenate([U, V], 2), np.concatenate([V.transpose(0, 2, 1), W], 2)], 1)
 
@@ -100,14 +102,14 @@ def run(
     eps: tuple[float, ...] = (1e-2, 1e-3, 1e-4, 1e-5),
     seconds: float = 30.0,
 ) -> dict[str, Any]:
-    """Time both on every beta.
+    """Time both solvers for every beta.
 
     Args:
       quick: SCS at the first two eps only, and one repeat of jaxcvx instead of five.
       num_per_arm: a third of n.
       betas: weight decays.
-      tols: of CopositiveADMM.
-      eps: of SCS, absolute and relative.
+      tols: tolerances of CopositiveADMM.
+      eps: tolerances of SCS, absolute and relative.
       seconds: limit on each solve of SCS.
     """
     import cvxpy  # noqa: F401  (a missing package is told before anything is timed)
@@ -186,7 +188,7 @@ def _one(
 
 
 def _scs(problem: Any, eps: float, seconds: float, optimum: float) -> dict[str, Any]:
-    """One solve: SCS's own time (setup and iterations) and that of CVXPY's compilation apart."""
+    """Run one solve. Return SCS's own time (setup and iterations) and the time of CVXPY's compilation separately."""
     import cvxpy as cp
 
     start = time.perf_counter()

@@ -1,9 +1,9 @@
 """The gated ReLU program to a relative gap of 1e-8, against celer's GroupLasso to its tol of 1e-5.
 
-celer gets the explicit n x (dP) matrix in Fortran order, and building it is not counted. Its objective is
-``1/(2n) ||y - A w||^2 + alpha sum_i ||w_i||``, so alpha = beta / n; its tol is relative to ``||y||^2 / n``, a
-looser yardstick than the objective: the table has each answer's relative gap, computed here in numpy, by
-its own residual's dual value and by the best dual value known.
+celer gets the explicit n x (dP) matrix in Fortran order; the time to build it is not counted. Its objective is ``1/(2n)
+||y - A w||^2 + alpha sum_i ||w_i||``, so alpha = beta / n. Its tol is relative to ``||y||^2 / n``, which is less strict
+than a tolerance relative to the objective. The table has the relative gap of each answer, computed here in numpy: by
+the dual value of its own residual, and by the best dual value known.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CELER_TOL = 1e-5
 
 
 def explicit_matrix(instance: Instance) -> np.ndarray:
-    """The n x (dP) matrix ``[D_1 X, ..., D_P X]`` in Fortran order."""
+    """Build the n x (dP) matrix ``[D_1 X, ..., D_P X]`` in Fortran order."""
     n, d = instance.X.shape
     A = np.empty((n, d * len(instance.masks)), order="F")
     for i, mask in enumerate(instance.masks):

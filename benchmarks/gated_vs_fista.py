@@ -1,7 +1,7 @@
 """The gated ReLU program against a plain FISTA in JAX (fixed step 1/L), both to the same relative gap.
 
-Each stops at the gap that it knows itself: FISTA by the dual value of its residual, ProximalGradient also by
-that of its Newton phase's own dual point. The table has both gaps of each answer, computed in numpy.
+Each stops at the gap that it computes itself. FISTA uses the dual value of its residual. ProximalGradient also uses the
+dual point of its Newton phase. The table has both gaps of each answer, computed in numpy.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ TOL = 1e-6
 
 
 def fista(X: Any, y: Any, masks: Any, beta: Any, *, restart: bool, max_steps: int = 40_000, every: int = 20) -> Any:
-    """Weights (P, d) and the number of steps of textbook FISTA, with matrix-free products, to a gap of TOL.
+    """Run textbook FISTA with matrix-free products to a gap of TOL. Return weights (P, d) and the number of steps.
 
-    ``restart``: forget the momentum where it points uphill (O'Donoghue and Candes 2015).
+    With ``restart`` the momentum is dropped whenever it points uphill (O'Donoghue and Candes 2015).
     """
     D = masks.astype(X.dtype)
 

@@ -1,4 +1,4 @@
-"""What a derivative of a solution costs: the gradient of a validation loss through ``solve``, over one solve."""
+"""Cost of a derivative of a solution: the gradient of a validation loss through ``solve``, relative to one solve."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def run(
 
     Args:
       quick: three problems.
-      size: (n, d, P) of Gaussian data with targets of a planted network; as many rows again for validation.
-      problems: how many.
-      beta: relative to beta_max.
+      size: (n, d, P) of Gaussian data with targets of a planted network. Validation has as many rows.
+      problems: number of problems.
+      beta: weight decay relative to beta_max.
     """
     import jaxcvx
 

@@ -1,4 +1,4 @@
-"""Seconds that importing jaxcvx takes, against importing jax alone, each in fresh interpreters, interleaved."""
+"""Seconds to import jaxcvx and to import jax only, each in fresh interpreters, in turns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _seconds(module: str) -> float:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Medians over interleaved fresh processes."""
+    """Measure medians over fresh processes, in turns."""
     times: dict[str, list[float]] = {"jax": [], "jaxcvx": []}
     for _ in range(3 if quick else 9):
         for module, column in times.items():

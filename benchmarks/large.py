@@ -20,7 +20,7 @@ def run(
     size: tuple[int, int, int, int] = (60_000, 784, 256, 10),
     fraction: float = 0.01,
 ) -> dict[str, Any]:
-    """Solve one synthetic problem with a progress bar; the certificate is evaluated in float64 on the host.
+    """Solve one synthetic problem with a progress bar. The certificate is computed in float64 on the host.
 
     Args:
       quick: a sixtieth of the samples.

@@ -1,8 +1,8 @@
 """Predicted against measured peak memory, each solve in a process of its own (Linux).
 
-Measured is the growth of the resident memory over that before the solve, the compiler's own needs in it, plus the data
-that are there already. What the compiler and numerical libraries set aside, some 0.3 GiB, is measured and, as
-``memory_estimate`` says, not estimated.
+The measured value is the growth of the resident memory during the solve plus the data that are there before. The growth
+includes the needs of the compiler. The compiler and numerical libraries reserve some 0.3 GiB. This is measured, but, as
+the documentation of ``memory_estimate`` says, not part of the estimate.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ print(json.dumps({"estimate": estimate, "measured": status("VmHWM") - before + h
 
 
 def run(quick: bool = False, *, grid: Any = None) -> dict[str, Any]:
-    """Every case; ``quick``: the first only."""
+    """Run every case; ``quick``: only the first."""
     grid = grid or (GRID[:1] if quick else GRID)
     cases = []
     for case in grid:

@@ -1,4 +1,4 @@
-"""A regularisation path of 50 betas against 50 solves from zero: both with certificates, both compiled once."""
+"""A regularisation path of 50 betas against 50 solves from zero. Both have certificates and are compiled once."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def run(
     Args:
       quick: the first size, with 10 betas.
       sizes: (n, d, P) of planted instances.
-      betas: how many, from beta_max down in equal ratios.
-      smallest: the last one, relative to beta_max.
+      betas: number of betas, from beta_max down in equal ratios.
+      smallest: the last beta, relative to beta_max.
     """
     import jaxcvx
 

@@ -1,10 +1,11 @@
 """Time to a given accuracy against every peer: pyscnn, celer, skglm, Clarabel, SCS.
 
-Our time is that of ``solve``, with the certificate and the rounded network in it, to a certified relative gap. A
-peer's time is its own clock's, to a relative error of the objective that only we can check: against a certified
-optimum, at the weights it returns (for pyscnn's R-FISTA at the iteration where its own curve gets there, rerun without
-metrics). All in one run, in turns; compiling apart. pyscnn runs in ``.venv-pyscnn`` (``make bench`` makes it). Peers
-that are not installed are left out: on another device our own times are what there is to see.
+Our time is the time of ``solve`` to a certified relative gap. It includes the certificate and the network. A peer's
+time is read from its own clock. It is the time to a relative error of the objective that only we can check: against a
+certified optimum, at the weights that the peer returns. pyscnn's R-FISTA is rerun without metrics up to the iteration
+where its own curve reaches the accuracy. All solvers run in turns; compilation is not counted. pyscnn
+runs in ``.venv-pyscnn`` (``make bench`` makes it). Peers that are not installed are left out, for example on another
+device, where only our own times matter.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ CASES = (
 
 
 def installed(peer: str) -> bool:
-    """Whether a peer can be run here."""
+    """True if a peer can be run here."""
     if peer == "pyscnn":
         return PYSCNN.exists()
     needed = ("cvxpy", peer.lower()) if peer in ("CLARABEL", "SCS") else (peer,)
@@ -101,7 +102,7 @@ def installed(peer: str) -> bool:
 
 
 def objective(X: Any, Y: Any, masks: Any, blocks: list[Any], beta: float, groups: str) -> float:
-    """Value of the program in plain numpy; blocks are (P, d, c): one array (gated), or two (V and W)."""
+    """Compute the value of the program in plain numpy. Blocks are (P, d, c): one array (gated), or two (V and W)."""
     signs = (1.0, -1.0)
     fit = sum(
         sign * np.einsum("pn,npc->nc", masks, np.einsum("nd,pdc->npc", X, W))
@@ -113,7 +114,7 @@ def objective(X: Any, Y: Any, masks: Any, blocks: list[Any], beta: float, groups
 
 
 def violation(X: Any, masks: Any, blocks: list[Any]) -> float:
-    """Largest violated cone constraint, relative to the row and the largest block; 0 for gated weights."""
+    """Largest violated cone constraint relative to the row and the largest block; 0 for gated weights."""
     if len(blocks) < 2:
         return 0.0
     unit = X / np.linalg.norm(X, axis=1, keepdims=True)
@@ -122,7 +123,7 @@ def violation(X: Any, masks: Any, blocks: list[Any]) -> float:
 
 
 def run_worker(python: Any, script: str, timeout: float, **task: Any) -> dict[str, Any] | None:
-    """Run a script of ``workers/`` with a task in a file; its answer, empty if it is late, None if it fails."""
+    """Run a script of ``workers/`` with a task in a file. Return its answer, empty if it is late, None if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{folder}/task.npz", f"{folder}/answer.npz"]
         np.savez(paths[0], **task)
@@ -145,7 +146,7 @@ class Peer:
         self.found: dict[str, Any] = {}
 
     def prepare(self, optimum: float) -> bool:
-        """Find what gets it to the accuracy; False if nothing does."""
+        """Find settings with which the peer reaches the accuracy. Return False if there are none."""
         self.optimum = optimum
         if self.name == "pyscnn":
             return self._prepare_pyscnn()
@@ -178,7 +179,7 @@ class Peer:
         self.found = {"error": error, "violation": violation(self.X, masks, blocks), "settings": self._settings()}
 
     def _gone(self, answer: dict[str, Any] | None) -> None:
-        """Note why there is no answer: it had not ended after so many seconds, or it failed."""
+        """Record why there is no answer: the peer had not ended after so many seconds, or it failed."""
         self.found = {"failed": True} if answer is None else {"late": LIMIT, "settings": self._settings()}
 
     def _settings(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def draw_peers(record: dict[str, Any], axes: Any) -> None:
 
 
 def draw_training(record: dict[str, Any], axes: Any) -> None:
-    """How far the others end above our training objective at equal wall time."""
+    """Draw the excess of the other methods over our training objective at equal wall time."""
     rows, methods = record["problems"], {"adam": "best Adam", "pyscnn": "pyscnn", "cone": "cone, random cells"}
     for k, ((method, label), colour) in enumerate(zip(methods.items(), OTHERS, strict=False)):
         values = [100 * row[method]["above"] if method in row else np.nan for row in rows]
@@ -81,7 +81,7 @@ FIGURES: dict[str, tuple[Callable[[dict[str, Any], Any], None], int, tuple[float
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Draw every record that is there."""
+    """Draw every record in the folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--out", type=Path, default=Path("docs/images"))

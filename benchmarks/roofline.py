@@ -1,7 +1,8 @@
 """The inner products against the device's limits: FLOP/s over those of a matrix product, bytes/s over a copy's.
 
-``sum_i D_i X W_i`` and its adjoint, as every solver calls them. Counted are the operations of the order of
-contraction that the operator chooses, and the bytes of its operands, result and intermediate, each moved once.
+The products are ``sum_i D_i X W_i`` and its adjoint, as every solver calls them. The count of operations follows the
+order of contraction that the operator chooses. The count of bytes has the operands, the result and the intermediate
+array, each moved once.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from benchmarks.common import device_name, interleave, print_table, versions
 
 
 def counts(n: int, d: int, P: int, c: int, size: int) -> dict[str, tuple[float, float]]:
-    """FLOPs and bytes of one forward and one adjoint product, ``size`` bytes a number."""
+    """Count FLOPs and bytes of one forward and one adjoint product, with ``size`` bytes per number."""
     masks, X, W, F = P * n, n * d * size, P * d * c * size, n * c * size
     if d <= P or c == 1:
         forward = 2.0 * n * P * d * c + 2.0 * n * d * c
@@ -45,10 +46,10 @@ def run(
     Args:
       quick: the first size only, three repeats instead of nine.
       sizes: (n, d, P, c) of the products.
-      dtypes: of the numbers.
-      side: of the square matrices.
+      dtypes: types of the numbers.
+      side: order of the square matrices.
       length: entries of the copied vector.
-      inner: products per call, so that the cost of a call does not count.
+      inner: products per call. With many of them the cost of a call does not matter.
     """
     from jaxcvx.operators.cells import CellOperator
 
@@ -110,7 +111,7 @@ def _copy(v: Any) -> Any:
 
 
 def _chain(product: Any, start: Any, inner: int) -> Any:
-    """``inner`` products, each of arguments that depend on the result before it: none can be left out or hoisted."""
+    """Make ``inner`` products. Each depends on the result before it, so the compiler cannot drop any of them."""
     tiny = float(jnp.finfo(start.dtype).tiny)
 
     def once(_, total):

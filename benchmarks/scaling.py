@@ -1,6 +1,6 @@
-"""How cost grows with n, d, P and c: seconds and bytes of a fixed number of accelerated steps, and log-log slopes.
+"""Growth of the cost with n, d, P and c: seconds and bytes of a fixed number of accelerated steps, log-log slopes.
 
-Bytes are arguments, results and temporaries of the compiled program, as the compiler counts them.
+The bytes are arguments, results and temporaries of the compiled program, as the compiler counts them.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def slope(sizes: Any, costs: Any) -> float:
 
 
 def run(quick: bool = False, *, ranges: dict[str, tuple[int, ...]] | None = None) -> dict[str, Any]:
-    """Time every size of a variable in turns, the others at their base.
+    """Time every size of one variable in turns. The other variables keep their base values.
 
     Args:
-      quick: one repeat, and of the sizes two of n only.
-      ranges: sizes for each variable, instead.
+      quick: one repeat, and only two sizes of n.
+      ranges: sizes for each variable, which replace the default ones.
     """
     import jaxcvx
     from jaxcvx.solvers.core import loop

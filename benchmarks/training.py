@@ -1,15 +1,17 @@
 """Training objective at equal wall time: ColumnGeneration, Adam, pyscnn's and our cone program on random cells.
 
-Ten problems with 300 to 5000 samples, squared loss, beta = n / 1000 for targets of unit scale. ColumnGeneration is told
-to stop after 0.6 of the time; what it took in all, final certificate included, each opponent gets at least as well:
+Ten problems with 300 to 5000 samples, squared loss, beta = n / 1000 for targets of unit scale. ColumnGeneration stops
+after 0.6 of the given time. Each opponent gets at least the time that ColumnGeneration took in all, including its final
+certificate:
 
-- Adam: the best of as many runs as fit (width 100, 5000 steps, cosine decay), the last one finished;
+- Adam: the best of as many runs as fit (width 100, 5000 steps, cosine decay); the last run is finished;
 - pyscnn's augmented Lagrangian on 100 random cells, for as many iterations as fit;
-- ConeADMM on 50 and on 200 random cells, each for all of the time, the better of both; up to 4096 targets in all, as
-  beyond them no Newton phase ends it.
+- ConeADMM on 50 and on 200 random cells, each for the whole time; the better of both counts. It runs up to 4096 targets
+  in all, because beyond them no Newton phase ends the solve.
 
-Every objective is that of the network returned, in float64. Compiling is not counted. The gap is between our network
-and its estimate of the optimum by 512 fresh starts at the end, counted in; nothing is proved there ("heuristic").
+Every objective is that of the returned network, in float64. Compilation is not counted. The gap is between our network
+and the estimate of the optimum from 512 fresh starts at the end, whose time is counted. This estimate is not proved
+("heuristic").
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ def friedman() -> tuple[np.ndarray, np.ndarray]:
 
 
 def cover(n: int = 3000) -> tuple[np.ndarray, np.ndarray]:
-    """Like forest cover types: ten skewed measurements, one-hot soil and area (44 columns), 7 classes, unequal."""
+    """Imitate forest cover types: ten skewed measurements, one-hot soil and area (44 columns), 7 unequal classes."""
     rng = np.random.default_rng(7)
     measured = np.exp(0.5 * rng.standard_normal((n, 10)) @ rng.standard_normal((10, 10)) / 10**0.5)
     area, soil = rng.choice(4, n, p=[0.45, 0.43, 0.07, 0.05]), rng.choice(40, n, p=rng.dirichlet(np.ones(40)))
@@ -99,20 +101,20 @@ PROBLEMS: dict[str, Data] = {
 
 
 class Opponents:
-    """The other methods on one problem; each returns its best training objective and the seconds it took."""
+    """The other methods on one problem. Each returns its best training objective and the seconds it took."""
 
     def __init__(self, X: np.ndarray, Y: np.ndarray, beta: float) -> None:
         self.X, self.Y, self.beta = X, Y, beta
 
     def objective(self, network: Any) -> float:
-        """Of any network, its neurons rescaled for the least penalty, in float64."""
+        """Objective of any network in float64, with its neurons rescaled for the least penalty."""
         import jaxcvx
 
         double = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), network)
         return float(jaxcvx.training_objective(jaxcvx.balance(double), self.X, self.Y, self.beta))
 
     def adam(self, seconds: float) -> tuple[float, float, int]:
-        """Best of as many runs as fit, and how many those were."""
+        """Return the best of as many runs as fit, and the number of these runs."""
         import jaxcvx
 
         low = jaxcvx.make_problem(self.X.astype(np.float32), self.Y.astype(np.float32), self.beta)
@@ -127,7 +129,7 @@ class Opponents:
         return best, spent, runs
 
     def cone(self, seconds: float) -> tuple[float, float, int] | None:
-        """Better of both numbers of random cells, and that number."""
+        """Return the better result of both numbers of random cells, and that number."""
         import jaxcvx
 
         if self.Y.size > CONE_TARGETS:
@@ -145,7 +147,7 @@ class Opponents:
         return min(found)
 
     def pyscnn(self, seconds: float) -> tuple[float, float, int] | None:
-        """Its constrained program by the augmented Lagrangian: objective, seconds by its clock, iterations."""
+        """Solve pyscnn's constrained program by the augmented Lagrangian: objective, seconds by its clock, steps."""
         gates = np.random.default_rng(1).standard_normal((PYSCNN_CELLS, self.X.shape[1]))
         iterations = 100
         for _ in range(3):
@@ -163,7 +165,7 @@ class Opponents:
 
 
 def _network_of(answer: dict[str, Any]) -> Any:
-    """pyscnn's blocks (c, P, d), positive and negative, as a ReLU network."""
+    """Turn pyscnn's blocks (c, P, d), positive and negative, into a ReLU network."""
     import jaxcvx
 
     hidden, output = [], []
@@ -215,7 +217,7 @@ def compare(name: str, data: Data, seconds: float, key: int = 0) -> dict[str, An
 
 
 def run(quick: bool = False, *, problems: dict[str, Data] | None = None, seconds: float = 20.0) -> dict[str, Any]:
-    """All problems; ``quick``: the first two, for five seconds each."""
+    """Run all problems; ``quick``: the first two, for five seconds each."""
     problems = problems or PROBLEMS
     if quick:
         problems, seconds = dict(list(problems.items())[:2]), 5.0

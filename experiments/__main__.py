@@ -32,7 +32,7 @@ NAMES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the named experiments (all by default); 0 if all ran, 2 for an unknown name."""
+    """Run the named experiments (all by default). Return 0 if all ran, 2 for an unknown name."""
     parser = argparse.ArgumentParser(prog="python -m experiments", description="The paper's claims, computed.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
     parser.add_argument("--out", type=Path, default=Path("experiments/results"), help="folder for JSON and PNG")

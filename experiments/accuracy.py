@@ -27,7 +27,7 @@ METHODS = ("least squares", "backpropagation", "convex", "Convex-RF")
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """All data sets; ``quick``: one split, few samples and short runs."""
+    """Run all data sets; ``quick``: one split, few samples and short runs."""
     settings = {
         "splits": 1 if quick else 3,
         "test_share": 0.3,
@@ -45,7 +45,7 @@ def run(quick: bool = False) -> dict[str, Any]:
 
 
 def _case(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Errors and seconds of every method on every split."""
+    """Compute errors and seconds of every method on every split."""
     data = load_dataset(name)
     rng = np.random.default_rng(0)
     methods: dict[str, Callable[..., Any]] = {
@@ -72,7 +72,7 @@ def _case(name: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Task:
-    """One split of one data set, inputs standardised by the training rows."""
+    """One split of one data set. The inputs are standardised by the training rows."""
 
     def __init__(self, data: Any, train: Any, test: Any, settings: dict[str, Any], seed: int):
         self.settings, self.seed, self.classes = settings, seed, data.classes
@@ -84,20 +84,20 @@ class _Task:
         self.beta: float | None = None  # chosen for the convex method
 
     def targets(self) -> np.ndarray:
-        """One-hot rows, or standardised targets."""
+        """Return one-hot rows, or standardised targets."""
         if self.classes is not None:
             return np.eye(len(self.classes))[self.y_train]
         return ((self.y_train - self.y_train.mean()) / self.y_train.std())[:, None]
 
     def error(self, outputs: np.ndarray) -> float:
-        """Share of wrong labels, or mean squared error over the targets' variance in training."""
+        """Share of wrong labels, or mean squared error divided by the variance of the training targets."""
         if self.classes is not None:
             return float((outputs.argmax(axis=1) != self.y_test).mean())
         wanted = (self.y_test - self.y_train.mean()) / self.y_train.std()
         return float(((outputs[:, 0] - wanted) ** 2).mean())
 
     def search(self, *stages: Any) -> tuple[Any, float]:
-        """A convex head behind the stages, its beta chosen by cross-validation; fitted to the training rows."""
+        """Fit a convex head after the stages to the training rows. Cross-validation chooses its beta."""
         from sklearn.model_selection import GridSearchCV
         from sklearn.pipeline import make_pipeline
 
@@ -111,7 +111,7 @@ class _Task:
         return found.best_estimator_, float(found.best_estimator_[-1].beta_)
 
     def outputs(self, model: Any) -> np.ndarray:
-        """Outputs for the test rows, one column for each class."""
+        """Compute outputs for the test rows, one column for each class."""
         if self.classes is None:
             return model.predict(self.raw_test)[:, None]
         scores = model.decision_function(self.raw_test)
@@ -125,7 +125,7 @@ def _least_squares(task: _Task) -> tuple[float, float]:
 
 
 def _backpropagation(task: _Task) -> tuple[float, float]:
-    """Adam on the same training problem, beta chosen on a fifth of the training rows."""
+    """Run Adam on the same training problem. A fifth of the training rows chooses beta."""
     adam = task.settings["adam"]
     solver = jaxcvx.GradientDescent(width=adam["width"], max_steps=adam["steps"], schedule="cosine")
     X, Y = np.hstack([task.train, np.ones((len(task.train), 1))]), task.targets()
@@ -187,7 +187,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Errors of every method, a panel for each data set, one point for each split."""
+    """Draw the errors of every method: a panel for each data set, a point for each split."""
     cases = result["cases"]
     figure = new_figure(3.1 * len(cases) + 1, 3.9, "Test errors on bundled data")
     colors = dict(zip(METHODS, (INK, VERMILLION, BLUE, GREEN), strict=True))

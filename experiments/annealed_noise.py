@@ -57,7 +57,7 @@ REFERENCE = {
 
 
 class Method(NamedTuple):
-    """A row of the table."""
+    """One row of the table."""
 
     solver: Any  # or a function from the run's key to one
     ratios: tuple[float, ...]
@@ -75,7 +75,7 @@ def _near_trap(distance: float) -> Callable[[TeacherCNN, Any], StudentWeights]:
 
 
 def methods(ratios: tuple[float, ...]) -> dict[str, Method]:
-    """Every row: the paper's four methods, the ablations, the starts at the spurious point."""
+    """List every row: the paper's four methods, the ablations, the starts at the spurious point."""
     low = tuple(q for q in ratios if q < 9)
     decayed = jaxcvx.epochwise_geometric(0.1, 0.8, EPOCH)
     common = {"max_steps": STEPS, "check_every": EPOCH}
@@ -106,14 +106,14 @@ def methods(ratios: tuple[float, ...]) -> dict[str, Method]:
 
 
 def _gradient_noise(key: Any) -> Any:
-    """Descent with annealed noise on the gradients; the key is the run's own, so the solver is made inside vmap."""
+    """Descent with annealed noise on the gradients. The key belongs to the run, so vmap creates the solver."""
     noise = jaxcvx.annealed_gradient_noise(jaxcvx.epochwise_geometric(1.0, 0.4, EPOCH), key)
     rate = optax.sgd(jaxcvx.epochwise_geometric(0.1, 0.8, EPOCH))
     return jaxcvx.GradientDescent(optimizer=optax.chain(noise, rate), max_steps=STEPS, check_every=EPOCH)
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """The table of success rates, in float32, and two phase portraits; ``quick``: 20 runs of a few rows."""
+    """Compute the table of success rates, in float32, and two phase portraits; ``quick``: 20 runs of a few rows."""
     runs = 20 if quick else 200
     rows = methods((1.0,) if quick else RATIOS)
     if quick:
@@ -127,7 +127,7 @@ def run(quick: bool = False) -> dict[str, Any]:
 @functools.partial(jax.jit, static_argnums=0)
 @functools.partial(jax.vmap, in_axes=(None, 0, 0, 0))
 def _train(solver: Any, problem: TeacherCNN, init: StudentWeights, key: Any) -> tuple[Any, Any]:
-    """Loss at the end of each run, and the cosine of its filter with the teacher's."""
+    """Return the loss at the end of each run, and the cosine between its filter and the teacher's."""
     solver = solver(key) if callable(solver) else solver
     solution = jaxcvx.solve(problem, solver, init=init, key=key)
     return solution.upper_bound, jnp.cos(problem.angle(solution.params))
@@ -154,7 +154,7 @@ def _cell(name: str, method: Method, ratio: float, runs: int) -> dict[str, Any]:
 
 
 def _portraits(runs: int = 12) -> dict[str, Any]:
-    """a.a* and the angle along runs with q = 1 from random starts: the two phases of the theorem."""
+    """Record a.a* and the angle along runs with q = 1 from random starts: the two phases of the theorem."""
     solvers = {
         "gradient descent": jaxcvx.GradientDescent(optimizer=optax.sgd(0.1)),
         "annealed": jaxcvx.AnnealedNoise(),
@@ -190,7 +190,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Success by q; ablations at q = 1; runs in the plane of a.a* and the angle."""
+    """Draw success by q, ablations at q = 1, and runs in the plane of a.a* and the angle."""
     figure = new_figure(13, 4.6, "Learning a convolutional teacher: annealed noise against gradient descent")
     rates, bars, plane = figure.subplots(1, 3, width_ratios=[1.1, 1.0, 1.1])
     _draw_rates(rates, result["table"])

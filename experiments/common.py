@@ -1,6 +1,6 @@
-"""What the experiments share: Adam runs, the record of a solve, a record of the whole run.
+"""Shared parts of the experiments: Adam runs, the record of a solve, the record of a whole run.
 
-Times are CPU seconds of all threads together: unlike wall time they do not depend on what else a machine does.
+Times are CPU seconds of all threads together. Unlike wall time they do not depend on other programs on the machine.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from jaxcvx.networks.network import Network
 
 
 def cpu_seconds_of(call: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU time of a call, its result made ready first."""
+    """Measure the CPU time of a call, up to the moment when its result is ready."""
     start = time.process_time()
     result = jax.block_until_ready(call())
     return time.process_time() - start, result
 
 
 class AdamRuns(NamedTuple):
-    """Independent runs of Adam on one training problem, made together."""
+    """Independent runs of Adam on one training problem, computed together."""
 
     objectives: list[float]
     networks: Network  # stacked along a first axis
@@ -37,7 +37,7 @@ class AdamRuns(NamedTuple):
 def adam_runs(
     problem: Any, width: int, *, runs: int = 5, steps: int = 8000, rate: float = 1e-2, seed: int = 0
 ) -> AdamRuns:
-    """Full-batch Adam with a cosine schedule, from ``runs`` random keys under one vmap."""
+    """Run full-batch Adam with a cosine schedule from ``runs`` random keys, under one vmap."""
     solver = jaxcvx.GradientDescent(
         width=width, max_steps=steps, check_every=100, learning_rate=rate, schedule="cosine"
     )
@@ -55,7 +55,7 @@ def adam_runs(
 
 
 def timed_solve(problem: Any, solver: Any, repeat: bool = False) -> tuple[Any, float]:
-    """A solution and its CPU time; with ``repeat`` that of a second solve, when everything is compiled."""
+    """Return a solution and its CPU time. With ``repeat`` it is the time of a second solve, without compilation."""
     seconds, solution = cpu_seconds_of(lambda: jaxcvx.solve(problem, solver))
     if repeat:
         seconds, solution = cpu_seconds_of(lambda: jaxcvx.solve(problem, solver))
@@ -63,7 +63,7 @@ def timed_solve(problem: Any, solver: Any, repeat: bool = False) -> tuple[Any, f
 
 
 def describe(solution: Any) -> dict[str, Any]:
-    """The numbers of a solution, for JSON."""
+    """Return the numbers of a solution, for JSON."""
     return {
         "objective": float(solution.objective),
         "program_gap": float(solution.program_gap),
@@ -84,7 +84,7 @@ def slope(x: Any, y: Any) -> float:
 
 
 def wilson(wins: int, runs: int, z: float = 1.96) -> list[float]:
-    """Wilson's interval for a success rate."""
+    """Wilson's confidence interval for a success rate."""
     rate, spread = wins / runs, z * z / runs
     centre = (rate + spread / 2) / (1 + spread)
     half = z * (rate * (1 - rate) / runs + spread / (4 * runs)) ** 0.5 / (1 + spread)
@@ -92,7 +92,7 @@ def wilson(wins: int, runs: int, z: float = 1.96) -> list[float]:
 
 
 def difference_interval(wins: int, runs: int, others: int, other_runs: int, z: float = 2.968) -> list[float]:
-    """Newcombe's interval, from two of Wilson's, for the difference of two success rates (99.7% by default)."""
+    """Newcombe's interval for the difference of two success rates (99.7% by default), from two Wilson intervals."""
     p, q = wins / runs, others / other_runs
     (low, high), (lower, upper) = wilson(wins, runs, z), wilson(others, other_runs, z)
     down, up = ((p - low) ** 2 + (upper - q) ** 2) ** 0.5, ((high - p) ** 2 + (q - lower) ** 2) ** 0.5
@@ -100,7 +100,7 @@ def difference_interval(wins: int, runs: int, others: int, other_runs: int, z: f
 
 
 def record(name: str, claim: str, quick: bool, settings: dict[str, Any], **found: Any) -> dict[str, Any]:
-    """The JSON of an experiment: what was claimed, how it was run, what was found."""
+    """Build the JSON of an experiment: the claim, the settings of the run, and the results."""
     return {
         "experiment": name,
         "claim": claim,
@@ -114,7 +114,7 @@ def record(name: str, claim: str, quick: bool, settings: dict[str, Any], **found
 
 
 def track(items: Any, label: str) -> Any:
-    """The items, with a progress bar on a terminal where rich is installed."""
+    """Yield the items, with a progress bar on a terminal if rich is installed."""
     try:
         from rich.console import Console
         from rich.progress import track as bar

@@ -1,4 +1,4 @@
-"""Convolutional networks: the cost is exponential in the filter alone; small ones trained to a global certificate."""
+"""Convolutional networks: cost exponential in the filter only; small ones trained to a global certificate."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ CLAIM = (
 
 
 def images(count: int, size: int = 8, seed: int = 0) -> np.ndarray:
-    """Gaussian images (count, size, size)."""
+    """Draw Gaussian images (count, size, size)."""
     return np.random.default_rng(seed).standard_normal((count, size, size))
 
 
 def two_digits(count: int, first: int = 3, second: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """The first ``count`` images of two digits, in [0, 1], and targets +-1."""
+    """Return the first ``count`` images of two digits, in [0, 1], and targets +-1."""
     data = load_dataset("digits")
     chosen = np.flatnonzero((data.y == first) | (data.y == second))[:count]
     return data.X[chosen].reshape(-1, 8, 8) / 16, np.where(data.y[chosen] == second, 1.0, -1.0)
@@ -56,7 +56,7 @@ def run(quick: bool = False) -> dict[str, Any]:
 
 
 def _counts(rank: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Cells by enumeration where they are few enough: more images of size 8, and larger images (2 of them)."""
+    """Count cells by enumeration if there are few: for more images of size 8, and for 2 larger images."""
     grid = [("images", n, 8) for n in settings["images"]] + [("size", 2, size) for size in settings["sizes"]]
     found = []
     for vary, n, size in grid:
@@ -113,7 +113,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Left: cells against patches, by rank. Right: how far Adam stays above the certified optimum."""
+    """Draw, left: cells against patches, by rank; right: Adam's excess over the certified optimum."""
     figure = new_figure(10, 4.0, "Convolutional networks with 3 x 3 filters, global average pooling")
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
     style(left)

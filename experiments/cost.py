@@ -1,4 +1,4 @@
-"""What the exact method costs: polynomial in the samples for data of fixed rank, exponential in the rank."""
+"""Cost of the exact method: polynomial in the samples for data of fixed rank, exponential in the rank."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLAIM = "The global optimum is found in time polynomial in the samples for data 
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Enumerate, list faces, solve, for growing n and growing rank; ``quick``: small ones."""
+    """Enumerate, list faces and solve, for growing n and growing rank; ``quick``: small sizes."""
     settings = {
         "samples": {"2": [4, 8]} if quick else {"2": [16, 64, 128, 256], "3": [8, 16, 32, 64]},
         "ranks": [2, 3] if quick else [2, 3, 4, 5, 6],
@@ -69,7 +69,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Faces and time against the samples, by rank; then against the rank."""
+    """Draw faces and time against the samples, by rank; then against the rank."""
     figure = new_figure(11, 3.8, "Cost of the exact method (cells, their faces, column generation)")
     samples, seconds, ranks = figure.subplots(1, 3)
     for key, ax, what in (("faces", samples, "faces of all cells"), ("seconds", seconds, "CPU seconds")):

@@ -1,4 +1,4 @@
-"""How often the copositive relaxation is exact: always up to four facets in a cell, mostly beyond."""
+"""Exactness of the copositive relaxation: always exact up to four facets per cell, mostly exact beyond."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLAIM = (
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Random instances with one-hot labels, relaxation against exact; ``quick``: two small ones."""
+    """Compare relaxation and exact optimum on random instances with one-hot labels; ``quick``: two small ones."""
     settings = {
         "sizes": [[3, 6]] if quick else [[2, 8], [3, 8], [4, 10], [5, 8]],  # d, n
         "instances": 2 if quick else 10,
@@ -75,7 +75,7 @@ def _compare(X: np.ndarray, labels: np.ndarray, settings: dict[str, Any]) -> dic
 
 
 def _padded(problem: Any, count: int) -> Any:
-    """The same problem with ``count`` slots for a cell's facets: instances of one size then compile once."""
+    """The same problem with ``count`` slots for the facets of a cell. Instances of one size then compile once."""
     missing = count - problem.facets.index.shape[1]
 
     def pad(a: Any) -> Any:
@@ -108,7 +108,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Left: share of exact instances by d. Right: difference of every instance against its facets."""
+    """Draw, left: share of exact instances by d; right: difference of every instance against its facets."""
     figure = new_figure(10, 3.8, "Copositive relaxation against the exact optimum, random one-hot labels")
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.6])
     style(left)

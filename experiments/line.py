@@ -1,4 +1,4 @@
-"""Samples on a line: the optimal network is a spline; Adam, the NTK and a classifier beside it; cost of a cut."""
+"""Samples on a line: the optimal network is a spline. Compared with Adam, the NTK and a classifier; cost of a cut."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAPER = np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), np.array([1.0, -1.0, 1.0, 1.0, -1
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """All parts; ``quick``: short runs and small sizes."""
+    """Run all parts; ``quick``: short runs and small sizes."""
     settings = {
         "width": 50 if quick else 600,
         "adam_steps": 500 if quick else 10_000,
@@ -155,7 +155,7 @@ def _mixture(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cost(settings: dict[str, Any]) -> dict[str, Any]:
-    """Time of a round and of an oracle call against n, everything compiled."""
+    """Time a round and an oracle call against n, after compilation."""
     rows = []
     for n in settings["cost_n"]:
         rng = np.random.default_rng(1)
@@ -199,7 +199,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Four panels: fits of five points, deviation by scale of the first weights, classifier, cost."""
+    """Draw four panels: fits of five points, deviation by scale of the first weights, classifier, cost."""
     figure = new_figure(11, 7.6, "Samples on a line")
     (fits, scales), (classes, cost) = figure.subplots(2, 2)
     spline = result["spline"]

@@ -1,4 +1,4 @@
-"""Low-rank recovery: success against the number of observations, noise, certificates, and a landscape with a trap."""
+"""Low-rank recovery: success against the number of observations, noise, certificates, and a spurious minimum."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DESCENT = jaxcvx.GradientDescent(max_steps=600)
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """All parts; ``quick``: few trials and cells."""
+    """Run all parts; ``quick``: few trials and cells."""
     settings = {
         "trials": 4 if quick else 20,
         "sensing": {"n": 20, "ranks": [1, 2] if quick else [1, 2, 3, 4], "m_over_nr": (np.arange(1, 9) / 2).tolist()},
@@ -65,7 +65,7 @@ def _relative_error(problem: Any, params: Any, truth: Any) -> Any:
 
 
 def _two_starts(problem: Any, truth: Any, key: Any) -> Any:
-    """Errors from the spectral estimate and from a random start."""
+    """Compute errors from the spectral estimate and from a random start."""
     starts = (problem.spectral_params(), problem.random_params(key))
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *starts)
     solve = jax.vmap(lambda params: jaxcvx.solve(problem, DESCENT, init=params).params)
@@ -73,7 +73,7 @@ def _two_starts(problem: Any, truth: Any, key: Any) -> Any:
 
 
 def _rates(trial: Any, keys: Any, counts: list[int], label: str) -> dict[str, list[float]]:
-    """Success rates for each count, all trials of one together: one program, that ends with the last of them."""
+    """Compute success rates for each count. All trials of one count form one program."""
     trials = jax.jit(jax.vmap(trial, in_axes=(0, None)))
     errors = np.stack([np.asarray(trials(keys, jnp.asarray(count))) for count in track(counts, label)])
     rates = np.mean(errors < SUCCESS, axis=1)
@@ -113,7 +113,7 @@ def _completion(keys: Any, r: int, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _noise(keys: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """Errors of noisy sensing (n = 20, r = 2) against sigma and m, and of noisy completion against sigma."""
+    """Compute errors of noisy sensing (n = 20, r = 2) against sigma and m, and of noisy completion against sigma."""
 
     def sensing(key: Any, sigma: Any, m: int) -> Any:
         factor, operators, noise = jax.random.split(key, 3)
@@ -141,7 +141,7 @@ def _noise(keys: Any, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _certified(multiple: float, settings: dict[str, Any]) -> dict[str, Any]:
-    """How many recoveries are proved, by the certificate and nothing else."""
+    """Count the recoveries that the certificate proves."""
     (d1, d2), r, trials = settings["shape"], settings["rank"], settings["trials"]
     count = round(multiple * r * (d1 + d2 - r))
     build = jax.jit(lambda rows, cols, values: jaxcvx.MatrixCompletion(rows, cols, values, (d1, d2), r))
@@ -165,7 +165,7 @@ def _certified(multiple: float, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _landscape(settings: dict[str, Any]) -> dict[str, Any]:
-    """Gradient descent, and annealed noise, on the problem of isometry constant 1/2."""
+    """Run gradient descent and annealed noise on the problem of isometry constant 1/2."""
     problem, solution, trap = jaxcvx.half_rip_counterexample()
     truth = solution @ solution.T
     # The radius of the noise was chosen on other keys.
@@ -224,7 +224,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Phase maps above; landscape with its paths, noise and certificates below."""
+    """Draw, above: phase maps; below: landscape with its paths, noise and certificates."""
     figure = new_figure(12, 8, "Low-rank recovery by gradient descent")
     (sensing, completion, landscape), (random_sensing, random_completion, noise) = figure.subplots(2, 3)
     for start, axes in (("spectral", (sensing, completion)), ("random", (random_sensing, random_completion))):

@@ -23,7 +23,7 @@ RANK, SCALE = 2, 0.3
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """One-bit errors by share and by size; digits by rank."""
+    """Compute one-bit errors by share and by size, and errors on digits by rank."""
     settings = {
         "trials": 2 if quick else 5,
         "sides": [40] if quick else [40, 60, 80, 160],
@@ -40,7 +40,7 @@ def run(quick: bool = False) -> dict[str, Any]:
 
 
 def _one_bit(keys: Any, d: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """Median squared errors for each share, from spectral and random starts, and what the constraints do."""
+    """Compute median squared errors for each share, from spectral and random starts, with and without constraints."""
     rows, cols = np.divmod(np.arange(d * d), d)
     whole = jaxcvx.OneBitCompletion(rows, cols, np.ones(d * d), (d, d), RANK, "probit", SCALE, 1.0)
 
@@ -76,7 +76,7 @@ def _one_bit(keys: Any, d: int, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digits(rank: int, share: float) -> dict[str, Any]:
-    """Scikit-learn's digits (1797 x 64, centred), some entries observed: errors there and elsewhere, in pixel units."""
+    """Complete scikit-learn's digits (1797 x 64, centred) from observed entries. Return errors there and elsewhere."""
     from sklearn.datasets import load_digits
 
     X = load_digits().data
@@ -114,7 +114,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Errors by share of signs for each size; digits by rank."""
+    """Draw errors by share of signs for each size, and errors on digits by rank."""
     figure = new_figure(10, 4, "One-bit completion, and completion of digits")
     left, right = figure.subplots(1, 2)
     style(left)

@@ -22,7 +22,7 @@ RULES = {"2 / (k + 2)": False, "line search": True}
 
 
 def instance(n: int, planted: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian X (n, 2) and targets (n, 5) of a random network with ``planted`` neurons."""
+    """Draw Gaussian X (n, 2) and targets (n, 5) of a random network with ``planted`` neurons."""
     rng = np.random.default_rng(seed)
     X, U, V = (
         rng.standard_normal((n, 2)),
@@ -33,7 +33,7 @@ def instance(n: int, planted: int, seed: int = 1) -> tuple[np.ndarray, np.ndarra
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Column generation, then Frank-Wolfe with its optimum's radius, then Adam; ``quick``: fewer points and steps."""
+    """Run column generation, Frank-Wolfe with its optimum's radius, and Adam; ``quick``: fewer points and steps."""
     settings = {
         "n": 10 if quick else 25,
         "planted_neurons": 100,
@@ -94,7 +94,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Left: excess of Frank-Wolfe against k. Right: excess of the networks in the end."""
+    """Draw, left: excess of Frank-Wolfe against k; right: excess of the final networks."""
     figure = new_figure(10, 3.9, f"Planted network, n = {result['size']['n']}, d = 2, five outputs")
     left, right = figure.subplots(1, 2, width_ratios=[1.6, 1])
     style(left)

@@ -41,7 +41,7 @@ LAYERS = (64, 256, 128, 10)
 
 
 class Case(NamedTuple):
-    """A problem, the path of gradient descent on it, and what is found along it."""
+    """A problem, the path of gradient descent on it, and the report on this path."""
 
     problem: LeastSquares
     path: Any
@@ -58,7 +58,7 @@ class _Setup(NamedTuple):
 
 
 def case(name: str, small: bool = False, seed: int = 0) -> Case:
-    """Run gradient descent on one of CASES and report on its path, which ends at a misfit of 1e-8."""
+    """Run gradient descent on one of CASES to a misfit of 1e-8, and report on its path."""
     rng = np.random.default_rng(seed)
     if name.startswith("low rank"):
         problem, rate, steps, known = _low_rank(rng, int(name.rsplit("/")[1]), small)
@@ -126,7 +126,7 @@ def _perceptron(params: list[Any], X: Any) -> Any:
 
 
 def _digits(n: int, repeats: int, steps: int) -> dict[str, Any]:
-    """Adam, batches of 100, on one-hot digits: misfit and each layer's relative distance, over repeats."""
+    """Run Adam with batches of 100 on one-hot digits: misfit and relative distance of each layer, over repeats."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
@@ -159,7 +159,7 @@ def _digits(n: int, repeats: int, steps: int) -> dict[str, Any]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Every case of the theory, and a network on digits; ``quick``: small instances."""
+    """Run every case of the theory, and a network on digits; ``quick``: small instances."""
     settings = {"digits": {"n": [100] if quick else [100, 1000], "repeats": 2 if quick else 5, "steps": 1000}}
     if quick:
         settings["digits"]["steps"] = 100
@@ -229,7 +229,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Misfit against distance: the theory's lines, low-rank regression, a network's layers on digits."""
+    """Draw misfit against distance: the theory's lines, low-rank regression, a network's layers on digits."""
     figure = new_figure(13, 4.4, "Misfit against distance from the start")
     theory, rank, digits = figure.subplots(1, 3)
     named = {c["name"]: c for c in result["cases"]}

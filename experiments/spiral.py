@@ -96,7 +96,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Left: how far Adam stays above the exact optimum, by width. Right: every method's value."""
+    """Draw, left: Adam's excess over the exact optimum, by width; right: the value of every method."""
     count = len(result["cases"])
     figure = new_figure(10, 3.3 * count + 0.4, f"Spiral, n = {result['size']['n']}, three classes")
     grid = figure.subplots(count, 2, squeeze=False, width_ratios=[1, 1.15])

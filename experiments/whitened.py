@@ -23,7 +23,7 @@ CLAIM = (
 
 
 def features(num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Digits in random order, as ``num`` random ReLU features of unit-norm pixels; and their labels."""
+    """Compute ``num`` random ReLU features of unit-norm digits in random order. Return them and the labels."""
     data, rng = load_dataset("digits"), np.random.default_rng(seed)
     order = rng.permutation(len(data.y))
     pixels = data.X[order] / np.linalg.norm(data.X[order], axis=1, keepdims=True)
@@ -31,7 +31,7 @@ def features(num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Closed form against Adam for each beta; ``quick``: 100 training images."""
+    """Compare the closed form with Adam for each beta; ``quick``: 100 training images."""
     settings = {
         "n_train": 100 if quick else 1200,
         "features": 150 if quick else 1600,
@@ -97,7 +97,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Left: Adam's excess over the optimum as time goes, and the formula's. Right: test accuracies by beta."""
+    """Draw, left: Adam's excess over the optimum against time, and the formula's; right: test accuracies by beta."""
     size = result["size"]
     title = f"Digits, {size['n']} training images, {result['settings']['features']} random features, whitened"
     figure = new_figure(10, 3.9, title)

@@ -1,4 +1,4 @@
-"""Duality gap against width: on a line, on rank-one and on whitened data; and what spike-free data look like."""
+"""Duality gap against width on a line, on rank-one and on whitened data; pictures of spike-free data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PICTURES = {
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """The three data sets; ``quick``: few widths and short runs."""
+    """Run the three data sets; ``quick``: few widths and short runs."""
     settings = {
         "beta": 1e-3,
         "widths": [1, 2, 4] if quick else [1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 24],
@@ -55,7 +55,7 @@ def _problems(beta: float) -> dict[str, Any]:
 
 
 def _case(problem: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """For each width the best of random starts, and the optimum's strongest neurons, trained on."""
+    """For each width, compute the best of random starts, and the result from the optimum's strongest neurons."""
     optimum = jaxcvx.solve(problem, jaxcvx.CuttingPlane(tol=1e-9))
     bound = float(optimum.lower_bound)
     rows = []
@@ -71,7 +71,7 @@ def _case(problem: Any, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _trained_on(problem: Any, network: Network, width: int, steps: int) -> Any:
-    """Objective after descent from the ``width`` neurons with the largest weights, all of them if there are fewer."""
+    """Objective after descent from the ``width`` neurons with the largest weights (all of them if there are fewer)."""
     weight = np.asarray(hidden_norms(network)) * np.linalg.norm(network.output, axis=1)
     strongest = np.argsort(-weight)[:width]
     start = dataclasses.replace(network, hidden=network.hidden[strongest], output=network.output[strongest])
@@ -91,7 +91,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Above: gaps against width. Below: three rectified ellipsoids."""
+    """Draw, above: gaps against width; below: three rectified ellipsoids."""
     figure = new_figure(11.5, 7.6, "Duality gap against width, and rectified ellipsoids")
     above, below = figure.subfigures(2, 1, height_ratios=[1.1, 1])
     widths = result["settings"]["widths"]

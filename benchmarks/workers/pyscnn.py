@@ -1,8 +1,8 @@
 """pyscnn in an environment of its own: ``python pyscnn.py TASK.npz ANSWER.npz``.
 
 The task holds X, Y, gates (P, d), beta, kind ("gated" or "relu"), tol, max_iters, curve, dtype. pyscnn's objective is
-ours divided by n c, so lambda is beta / (n c). It logs its metrics in every iteration whatever ``metric_freq`` says:
-for timing, ask for no curve. ``seconds`` is its own clock, which starts after its preprocessing.
+ours divided by n c, so lambda is beta / (n c). It logs its metrics in every iteration for every ``metric_freq``.
+Therefore set ``curve`` to false for timing. ``seconds`` is its own clock, which starts after its preprocessing.
 """
 
 from __future__ import annotations
