@@ -209,9 +209,91 @@ def draw_column_generation() -> None:
     save(figure, "column-generation")
 
 
+# Questions from top to bottom. The answer yes leads to solvers: name, when to take it, what it proves.
+DECISIONS = (
+    (
+        "A low-rank matrix,\nor another smooth problem?",
+        (
+            ("GradientDescent", "the first to try", "nothing"),
+            ("AnnealedNoise", "against spurious minima", "nothing"),
+            ("PrimalDual", "rows of bounded norm", "nothing"),
+        ),
+    ),
+    (
+        "Samples on a line with free biases,\nor rows of rank two?",
+        (("CuttingPlane", "one output,\nor the squared loss", "optimum"),),
+    ),
+    (
+        "Whitened rows and squared loss?",
+        (("SoftThresholdedSVD", "a closed form; one output\nor one-hot targets", "optimum"),),
+    ),
+    (
+        "Few enough cells to list them all?\n(rank up to 3, hundreds of rows)",
+        (
+            ("ConeADMM", "one output", "optimum"),
+            ("ColumnGeneration", "several outputs", "optimum"),
+            ("CopositiveADMM", "several outputs,\nas a relaxation", "bound"),
+        ),
+    ),
+    (
+        "The lowest objective wanted,\nand minutes to spend?",
+        (
+            ("ColumnGeneration", "with an estimate\nof the gap", "nothing"),
+            ("ColumnGeneration", 'pricing="branch": a bound\non all networks', "bound"),
+        ),
+    ),
+    (
+        "Otherwise: many cells, a path of\nbetas, batches, derivatives",
+        (
+            ("ProximalGradient", "on the cells of a trained\nnetwork, or on random ones", "bound"),
+            ("NuclearProximalGradient", "several outputs,\na tighter bound", "bound"),
+        ),
+    ),
+)
+
+
+def draw_solvers() -> None:
+    """The decision figure of the page "Which solver do I take": questions on the left, solvers on the right."""
+    colors = {"optimum": BLUE, "bound": "#007A59", "nothing": "#A36A00"}
+    figure, ax = plt.subplots(figsize=(11, 7.6), layout="constrained")
+
+    def box(x, y, width, height, edge, face):
+        style = matplotlib.patches.BoxStyle("round", pad=0, rounding_size=0.12)
+        ax.add_patch(matplotlib.patches.FancyBboxPatch((x, y), width, height, style, ec=edge, fc=face, lw=1.2))
+
+    def arrow(start, end, label, offset):
+        ax.annotate(
+            "", end, start, arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.0, "shrinkA": 0, "shrinkB": 0}
+        )
+        ax.text(start[0] + offset[0], start[1] + offset[1], label, fontsize=9, color=INK, ha="center", va="center")
+
+    last = len(DECISIONS) - 1
+    for place, (question, solvers) in enumerate(DECISIONS):
+        y = -1.5 * place
+        box(0, y, 3.7, 1.0, INK, "#F4F4F4")
+        ax.text(1.85, y + 0.5, question, ha="center", va="center", fontsize=10, linespacing=1.35)
+        if place < last:
+            arrow((1.85, y), (1.85, y - 0.5), "no", (0.22, -0.22))
+        arrow((3.7, y + 0.5), (4.4, y + 0.5), "yes" if place < last else "", (0.3, 0.17))
+        for column, (name, note, proof) in enumerate(solvers):
+            x, color = 4.4 + 2.9 * column, colors[proof]
+            box(x, y, 2.75, 1.0, color, matplotlib.colors.to_rgba(color, 0.10))
+            ax.text(x + 1.375, y + 0.77, name, ha="center", va="center", fontsize=10.5, weight="bold", color=color)
+            ax.text(x + 1.375, y + 0.33, note, ha="center", va="center", fontsize=9, linespacing=1.25, color=INK)
+    labels = {"optimum": "proves the optimum of training", "bound": "proves a lower bound", "nothing": "proves nothing"}
+    handles = [
+        matplotlib.patches.Patch(fc=matplotlib.colors.to_rgba(colors[k], 0.10), ec=colors[k], label=labels[k])
+        for k in labels
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=10)
+    ax.set(xlim=(-0.1, 13.05), ylim=(-1.5 * last - 0.1, 1.1))
+    ax.axis("off")
+    save(figure, "solvers")
+
+
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     IMAGES.mkdir(exist_ok=True)
-    for draw in (draw_cells, draw_kink, draw_chain, draw_column_generation):
+    for draw in (draw_cells, draw_kink, draw_chain, draw_column_generation, draw_solvers):
         draw()
         print(draw.__name__)
