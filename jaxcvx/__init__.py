@@ -64,6 +64,7 @@ from jaxcvx.solvers.gated.proximal_gradient import ProximalGradient
 from jaxcvx.solvers.gated.unrolled import unrolled_params
 from jaxcvx.solvers.gradient.annealed_noise import AnnealedNoise
 from jaxcvx.solvers.gradient.descent import GradientDescent
+from jaxcvx.solvers.gradient.jaxopt import Jaxopt
 from jaxcvx.solvers.gradient.primal_dual import PrimalDual
 from jaxcvx.solvers.polish import polish
 from jaxcvx.solvers.semi_infinite.column_generation import ColumnGeneration
@@ -99,6 +100,7 @@ __all__ = [
     "InvalidInputError",
     "InvalidTypeError",
     "JaxcvxError",
+    "Jaxopt",
     "LeastSquares",
     "Logistic",
     "Loss",

@@ -41,6 +41,8 @@ def _lasting(value: Any) -> str:
     if isinstance(value, tuple) and type(value) is tuple:
         return f"({', '.join(map(_lasting, value))})"
     plain = value is None or isinstance(value, bool | int | float | str)
+    if isinstance(value, type):
+        return value.__qualname__
     return str(value) if plain else type(value).__name__
 
 
