@@ -1,4 +1,4 @@
-"""jaxcvx.estimators is there when it is asked for, and not before."""
+"""jaxcvx.estimators is imported on first use, and not before."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ def test_the_names():
     assert sorted(jaxcvx.estimators.__all__) == names
 
 
-def test_it_is_imported_by_its_first_use():
+def test_the_module_is_imported_on_first_use():
     script = """
 import sys, jaxcvx
 assert "sklearn" not in sys.modules and "jaxcvx.estimators" not in sys.modules

@@ -110,9 +110,9 @@ class Checkpoint(Callback):
         if kind == _PARAMS_ONLY:
             return saved
         if not (isinstance(saved, dict) and saved.keys() == {"params", "state"}):
-            raise FileFormatError(f"{self.path}: a checkpoint without params and state: a damaged one.")
+            raise FileFormatError(f"{self.path}: the checkpoint has no params and state; the file is damaged.")
         if not isinstance(saved["state"], dict | None):
-            raise FileFormatError(f"{self.path}: a checkpoint whose state is no dict: a damaged one.")
+            raise FileFormatError(f"{self.path}: the checkpoint's state is not a dict; the file is damaged.")
         return saved["params"] if saved["state"] is None else Saved(saved["params"], saved["state"])
 
     def keep(self, snapshot: Snapshot) -> None:

@@ -223,12 +223,12 @@ def _report(stream: _Stream, params: Array, beta: float, history: list[tuple], s
     """Compute network and certificate from the weights only, by passes in float64 on the host."""
     weights = np.asarray(params, np.float64)
     with double_precision():
-        exact = _Stream(stream.X, stream.Y, np.asarray(stream.gates), stream.block_rows, jnp.float64)
+        double = _Stream(stream.X, stream.Y, np.asarray(stream.gates), stream.block_rows, jnp.float64)
         W = jnp.asarray(weights)
-        sums, dual = exact.sums(W), _dual_problem(exact, beta)
-        network = jax.device_get(_rounded(exact, W, beta))
+        sums, dual = double.sums(W), _dual_problem(double, beta)
+        network = jax.device_get(_rounded(double, W, beta))
         rounded = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, stream.dtype), jnp.float64), prune(network))
-        upper, atoms, rounding = _network_pass(exact, rounded, beta, sums.R)
+        upper, atoms, rounding = _network_pass(double, rounded, beta, sums.R)
         objective = float(sums.loss + beta * jnp.sum(group_norms(W)))
         dual_norm = jnp.max(group_norms(sums.G))
         bound = min(float(scaled_bound(dual, sums.R, dual_norm)), objective)

@@ -1,4 +1,4 @@
-"""Formulas against the cone program by Clarabel, against Adam, and against their reference values."""
+"""Closed forms against the cone program by Clarabel, against Adam, and against reference values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rank_one_data(seed: int, c: int, sign: float = 0.0) -> tuple[np.ndarray, np.
 
 @pytest.mark.routine(2)
 @pytest.mark.parametrize("beta", [0.0, 0.3, 3.0])
-def test_rank_one_is_the_cone_programs_optimum(beta):
+def test_rank_one_formula_equals_the_optimum_of_the_cone_program(beta):
     for seed in range(5):
         X, Y = rank_one_data(seed, 1)
         network, value = rank_one_solution(make_problem(X, Y, beta))
@@ -48,7 +48,7 @@ def test_rank_one_is_the_cone_programs_optimum(beta):
 
 @pytest.mark.routine(2)
 @pytest.mark.parametrize(("c", "sign"), [(1, 0.0), (3, 0.0), (2, 1.0), (2, -1.0)])
-def test_adam_comes_down_to_rank_one(c, sign):
+def test_adam_approaches_the_rank_one_formula(c, sign):
     X, Y = rank_one_data(7, c, sign)
     network, value = rank_one_solution(make_problem(X, Y, 0.5))
     runs = adam_objectives(X, Y, 0.5, runs=5, width=10)
@@ -74,16 +74,16 @@ def test_value_on_whitened_data():
     assert float(whitened_value(np.asarray([2.0, 0.5]), 1.0)) == pytest.approx(2 - 0.5 + 0.125)
 
 
-def test_rank_one_formula_is_what_column_generation_finds():
+def test_rank_one_formula_equals_column_generation():
     solver = ColumnGeneration(tol=1e-9, width=16, move_steps=100)
     for seed in range(20):
         X, Y = rank_one_data(100 + seed, 2)
         beta = float(np.random.default_rng(seed).uniform(0.05, 1.0))
         _, value = rank_one_solution(make_problem(X, Y, beta))
-        found = solve(make_problem(X, Y, beta), solver)
-        assert found.scope == "global" and found.gap <= 1e-7
-        assert found.upper_bound == pytest.approx(float(value), rel=1e-7)
-        assert found.lower_bound <= float(value) * (1 + 1e-9)
+        solution = solve(make_problem(X, Y, beta), solver)
+        assert solution.scope == "global" and solution.gap <= 1e-7
+        assert solution.upper_bound == pytest.approx(float(value), rel=1e-7)
+        assert solution.lower_bound <= float(value) * (1 + 1e-9)
 
 
 def whitened_rows(seed: int, n: int, d: int) -> np.ndarray:
@@ -97,7 +97,7 @@ def check_closed_form(problem, X, Y, beta, loss):
     assert float(training_objective(network, X, Y, beta, loss)) == pytest.approx(float(value), rel=1e-10)
     assert float(problem.loss.dual_value(R, Y)) == pytest.approx(float(value), rel=1e-10)
     plus, minus = (np.linalg.norm(np.maximum(s * np.asarray(R), 0), axis=0) for s in (1, -1))
-    if R.shape[1] == 1:  # the price of whitened rows is the larger part's norm
+    if R.shape[1] == 1:  # the dual norm on whitened rows is the norm of the larger part
         assert max(plus[0], minus[0]) <= beta * (1 + 1e-12)
     return network, float(value)
 
@@ -105,15 +105,15 @@ def check_closed_form(problem, X, Y, beta, loss):
 @pytest.mark.routine("loss0-1.5")
 @pytest.mark.parametrize("beta", [0.3, 1.5, 100.0])
 @pytest.mark.parametrize("loss", [Squared(), Hinge(), Interpolation(1e3)])
-def test_whitened_formulas_are_what_the_solvers_find(loss, beta):
+def test_whitened_formulas_equal_cutting_planes(loss, beta):
     X = whitened_rows(0, 8, 12)
     Y = targets_for(loss.name, np.random.default_rng(1).standard_normal((8, 1)))
     problem = make_problem(X, Y, beta, loss=loss)
     network, value = check_closed_form(problem, X, Y, beta, loss)
     assert network.width == 2
-    found = solve(problem, CuttingPlane(tol=1e-9))
-    assert found.scope == "global" and float(found.upper_bound) == pytest.approx(value, rel=1e-6)
-    assert found.lower_bound <= value * (1 + 1e-9)
+    solution = solve(problem, CuttingPlane(tol=1e-9))
+    assert solution.scope == "global" and float(solution.upper_bound) == pytest.approx(value, rel=1e-6)
+    assert solution.lower_bound <= value * (1 + 1e-9)
 
 
 def test_reference_value_of_whitened_regression():
@@ -140,7 +140,7 @@ def test_one_hot_formula(beta):
     assert float(closed.lower_bound) == pytest.approx(value, rel=1e-8)
 
 
-def test_what_is_not_whitened_is_refused():
+def test_data_that_are_not_whitened_are_refused():
     X = whitened_rows(0, 8, 12)
     Y = np.random.default_rng(1).standard_normal((8, 2))
     with pytest.raises(InvalidInputError, match="^problem.X: got rows that are not orthonormal"):

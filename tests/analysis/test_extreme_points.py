@@ -1,4 +1,4 @@
-"""Neurons for single samples, the exact fit made of them, and intervals of biases."""
+"""Neurons that are active on a single sample, the network made of them, and intervals of optimal biases."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from tests.helpers import gaussian_data
 @pytest.mark.parametrize("d", [2, 3])
 def test_vertices_are_those_of_the_hull(d):
     X = gaussian_data(d, 20, d)[0]
-    found = residual_neurons(X)
+    neurons = residual_neurons(X)
     vertices = np.zeros(20, bool)
     vertices[ConvexHull(X).vertices] = True
-    np.testing.assert_array_equal(found.vertex, vertices)
-    values = np.maximum(X @ found.hidden[:, :-1].T + found.hidden[:, -1], 0)
-    np.testing.assert_array_equal(values > 1e-12, np.diag(vertices))  # active on its own sample alone
-    for i in np.flatnonzero(vertices):  # the residual is orthogonal to the face it is measured from
-        z = np.asarray(found.residual[i])
+    np.testing.assert_array_equal(neurons.vertex, vertices)
+    values = np.maximum(X @ neurons.hidden[:, :-1].T + neurons.hidden[:, -1], 0)
+    np.testing.assert_array_equal(values > 1e-12, np.diag(vertices))  # each neuron is active on its own sample only
+    for i in np.flatnonzero(vertices):  # the residual is orthogonal to the nearest face of the hull
+        z = np.asarray(neurons.residual[i])
         others = np.delete(X, i, axis=0)
         assert np.linalg.norm(z) == pytest.approx(float(((X[i] - others) @ z).min() / np.linalg.norm(z)))
 
 
 def test_residual_of_a_corner():
-    found = residual_neurons([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.4, 0.4]])
-    np.testing.assert_allclose(found.residual[0], [0.5, 0.5])
-    np.testing.assert_allclose(found.hidden[0], [0.5**0.5, 0.5**0.5, -(0.5**0.5)])
-    np.testing.assert_allclose(found.residual[3], [-0.1, -0.1], atol=1e-12)
-    assert found.vertex.all() and not residual_neurons([[0.0], [1.0], [0.5]]).vertex[2]
+    neurons = residual_neurons([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.4, 0.4]])
+    np.testing.assert_allclose(neurons.residual[0], [0.5, 0.5])
+    np.testing.assert_allclose(neurons.hidden[0], [0.5**0.5, 0.5**0.5, -(0.5**0.5)])
+    np.testing.assert_allclose(neurons.residual[3], [-0.1, -0.1], atol=1e-12)
+    assert neurons.vertex.all() and not residual_neurons([[0.0], [1.0], [0.5]]).vertex[2]
     repeated = residual_neurons([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
     np.testing.assert_array_equal(repeated.vertex, [True, False, False])
 
@@ -56,7 +56,7 @@ def test_exact_fit_from_the_vertices():
 
 
 def test_every_bias_in_the_interval_is_optimal():
-    # f = |x| on nine points: the kink of the neuron can move where its samples' residuals sum to zero.
+    # f = |x| on nine points: the neuron's kink can move if the residuals of its active samples sum to zero.
     x = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     y = np.array([1.0, -1.0, 1.0, 1.0, -1.0])
     problem = make_problem(x[:, None], y, 1.0, loss="interpolation", features=FreeBias())

@@ -1,4 +1,4 @@
-"""Saddles, minima, isometry constants: against dense Hessians and known spectra."""
+"""Saddles, minima and isometry constants, against dense Hessians and known spectra."""
 
 import jax
 import jax.numpy as jnp
@@ -24,26 +24,26 @@ def test_smallest_eigenvalue_is_that_of_the_dense_hessian():
     point = jnp.asarray(U + 0.3)
     hessian = jax.hessian(lambda x: problem.objective(x.reshape(U.shape)))(point.ravel())
     values, vectors = np.linalg.eigh(hessian)
-    found = jaxcvx.second_order(problem, point, KEY(1))
-    np.testing.assert_allclose(found.smallest, values[0], rtol=1e-9)
-    assert abs(float(found.direction.ravel() @ vectors[:, 0])) > 1 - 1e-9 and found.error < 1e-6
+    report = jaxcvx.second_order(problem, point, KEY(1))
+    np.testing.assert_allclose(report.smallest, values[0], rtol=1e-9)
+    assert abs(float(report.direction.ravel() @ vectors[:, 0])) > 1 - 1e-9 and report.error < 1e-6
     rough = jaxcvx.second_order(problem, point, KEY(1), num_steps=4)
-    assert rough.smallest >= values[0] - 1e-9  # a Ritz value, and its error says how far
+    assert rough.smallest >= values[0] - 1e-9  # a Ritz value, with a bound on its error
     assert np.abs(values - float(rough.smallest)).min() <= float(rough.error) + 1e-9
 
 
 def test_saddles_are_strict_and_the_solution_is_a_minimum():
-    """Zero and factors short of an eigenvector are saddles, of curvature below -4/5 sigma_r (Bhojanapalli et al.)."""
+    """Zero and factors without one eigenvector are saddles of curvature below -4/5 sigma_r (Bhojanapalli et al.)."""
     problem, U, m = sensing(m=2000)
     values, vectors = np.linalg.eigh(U @ U.T)
-    first = vectors[:, -1:] * values[-1] ** 0.5
-    start = jnp.asarray(np.hstack([first, 0 * first]))
+    column = vectors[:, -1:] * values[-1] ** 0.5
+    start = jnp.asarray(np.hstack([column, 0 * column]))
     saddle = jaxcvx.solve(problem, jaxcvx.GradientDescent(optimizer=optax.sgd(0.1 / m)), init=start).params
     assert float(jnp.abs(saddle[:, 1]).max()) == 0  # its second column has no gradient
     for point in (jnp.zeros_like(U), saddle):
-        found = jaxcvx.second_order(problem, point, KEY(0))
-        assert found.kind(1e-3 * m, 1e-6) == "saddle"
-        assert found.smallest / m <= -0.8 * values[-2]
+        report = jaxcvx.second_order(problem, point, KEY(0))
+        assert report.kind(1e-3 * m, 1e-6) == "saddle"
+        assert report.smallest / m <= -0.8 * values[-2]
     assert jaxcvx.second_order(problem, jnp.asarray(U), KEY(0)).kind(1e-6, 1e-6) == "minimum"
     assert jaxcvx.second_order(problem, jnp.asarray(U + 1), KEY(0)).kind(1e-6, 1e-6) == "not stationary"
 
@@ -58,7 +58,7 @@ def test_counterexample_has_isometry_one_half_and_a_spurious_minimum():
     assert jaxcvx.second_order(problem, trap, KEY(0)).kind(1e-12, 1e-12) == "minimum"
 
 
-def test_gradient_descent_fails_there_now_and_then():
+def test_gradient_descent_sometimes_ends_at_the_spurious_minimum():
     problem, solution, trap = jaxcvx.half_rip_counterexample()
     starts = jax.random.normal(KEY(0), (1000, 2, 1))
     solver = jaxcvx.GradientDescent(optimizer=optax.sgd(0.04), max_steps=3000, tol=0.0)
@@ -71,7 +71,7 @@ def test_gradient_descent_fails_there_now_and_then():
 
 
 def test_restricted_curvature_of_known_spectra():
-    """All of a matrix observed with weights: the extremes over rank-one matrices are those of single entries."""
+    """All entries are observed, with weights. Single entries then give the extremes over rank-one matrices."""
     weights = jnp.asarray(np.random.default_rng(0).uniform(1, 3, (4, 5)))
     problem = jaxcvx.LowRankLoss(jax.tree_util.Partial(lambda W, X: 0.5 * jnp.sum(W * X**2), weights), (4, 5), 1)
     low, high = jaxcvx.restricted_curvature(problem, jnp.zeros((4, 5)), 1, KEY(0), num_starts=40)
@@ -87,6 +87,6 @@ def test_isometry_improves_with_measurements():
 
 
 def test_isometry_of_observed_entries():
-    """Some entries seen, some not: matrices of rank one between them have curvature 1 and 0."""
+    """Some entries are observed, others not. Rank-one matrices of such entries have curvature 1 and 0."""
     problem = jaxcvx.MatrixCompletion([0, 0, 1, 2], [0, 1, 1, 2], jnp.ones(4), (3, 3), 1)
     np.testing.assert_allclose(jaxcvx.isometry_constant(problem, KEY(0), rank=1), 1.0, atol=1e-2)

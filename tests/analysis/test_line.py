@@ -33,7 +33,7 @@ def mixture(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     ("a", "y", "value"),
     [
         ([-2, -1, 0, 1, 2], [1, -1, 1, 1, -1], 8.0),
-        ([3, 1, 2], [9, 1, 4], 8.0),  # the outer slopes' sum, 3 + 5, above their difference
+        ([3, 1, 2], [9, 1, 4], 8.0),  # the sum of the outer slopes, 3 + 5, exceeds the total variation
         ([0, 1], [0, 5], 10.0),
         ([-1, 0, 1], [1, 0, 1], 2.0),
     ],
@@ -69,7 +69,7 @@ def test_neurons_have_their_kinks_at_samples():
 
 
 @pytest.mark.long
-def test_classifier_is_the_linear_programs_and_the_cutting_planes():
+def test_classifier_equals_linear_program_and_cutting_planes():
     X, y = mixture(0, 40)
     beta = 0.1
     network = l1_classifier(X, y, beta)
@@ -81,6 +81,6 @@ def test_classifier_is_the_linear_programs_and_the_cutting_planes():
     cuts = solve(make_problem(X, y, beta, loss="hinge", features=FreeBias()), CuttingPlane(tol=1e-9))
     assert cuts.scope == "global" and value == pytest.approx(float(cuts.upper_bound), rel=1e-8)
     assert (np.sign(network(X)[:, 0]) == y).mean() >= 0.95
-    assert network.width <= 10  # as many kinks as the classes need, not 80
+    assert network.width <= 10  # the classes need few kinks; there are 80 candidates
     test, labels = mixture(1, 1000)
     assert (np.sign(network(test)[:, 0]) == labels).mean() > 0.9

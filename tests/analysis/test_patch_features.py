@@ -1,4 +1,4 @@
-"""Patch features against loops in numpy; filters as extreme points; errors that name the argument."""
+"""Patch features against loops in numpy; filters as extreme points; refusals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _images(seed=0, n=6, shape=(7, 6)):
 
 
 def _by_loops(features: PatchFeatures, images: np.ndarray) -> np.ndarray:
-    """The features of (n, H, W, ch) images, patch by patch."""
+    """Compute the features of (n, H, W, ch) images patch by patch."""
     (fh, fw), step, pool = features.filter_shape, features.stride, features.pool
     rows, cols = (images.shape[1] - fh) // step + 1, (images.shape[2] - fw) // step + 1
     out = []
@@ -45,16 +45,16 @@ def test_features_equal_loops(channels, stride, pool):
         np.testing.assert_array_equal(features(images[..., 0]), features(images))
 
 
-def test_filters_single_out_their_patch():
-    """With the lemma's whole bias no patch that was drawn activates two filters, and each filter has one."""
+def test_each_filter_is_activated_by_its_own_patch_only():
+    """With the lemma's full bias no drawn patch activates two filters, and each filter is activated by one patch."""
     images = _images(1, 40)
     features = jaxcvx.fit_patch_features(
         jax.random.key(1), images, 30, filter_shape=(3, 3), floor=0.0, zca=None, threshold=1.0
     )
     windows = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(1, 2)).reshape(-1, 9)
     scores = normalise(windows, 0.0) @ features.filters
-    # The patch drawn for a filter is the one with the largest score among those drawn: where others are larger
-    # they were not drawn. Those drawn are found by their activation of exactly one filter by a margin.
+    # Of the drawn patches, a filter's own patch has the largest score; patches with a larger score were not drawn.
+    # Here the drawn patches are recognised because they activate exactly one filter by a margin.
     norms = np.linalg.norm(features.filters, axis=0)
     np.testing.assert_allclose(norms, 1.0, rtol=1e-10)
     active = np.asarray(scores + features.bias > 1e-9)
@@ -63,12 +63,12 @@ def test_filters_single_out_their_patch():
 
 
 def test_whitening_is_in_the_filters():
-    """ZCA by hand: filters of whitened patches, applied to whitened patches, are those of the features."""
+    """Whiten by hand: filters of whitened patches, applied to whitened patches, give the same features."""
     images = _images(2, 30)
     key = jax.random.key(2)
     plain = jaxcvx.fit_patch_features(key, images, 200, filter_shape=(2, 2), zca=None)
     white = jaxcvx.fit_patch_features(key, images, 200, filter_shape=(2, 2), zca=1e9)
-    # With so strong a ridge whitening is a multiple of the identity.
+    # With such a strong ridge the whitening is a multiple of the identity.
     unit = white.filters / jnp.linalg.norm(white.filters, axis=0)
     np.testing.assert_allclose(unit, plain.filters, atol=1e-6)
 
@@ -79,8 +79,8 @@ def test_jit_vmap_and_single_precision():
     out = features(images)
     assert out.dtype == jnp.float32 and features.num_filters <= 8
     np.testing.assert_allclose(jax.jit(lambda f, x: f(x))(features, images), out, rtol=1e-5, atol=1e-6)
-    one = jax.vmap(lambda image: features(image[None])[0])(images)
-    np.testing.assert_allclose(one, out, rtol=1e-5, atol=1e-6)
+    single_images = jax.vmap(lambda image: features(image[None])[0])(images)
+    np.testing.assert_allclose(single_images, out, rtol=1e-5, atol=1e-6)
     again = jaxcvx.fit_patch_features(jax.random.key(0), images, 8, filter_shape=(3, 3))
     np.testing.assert_array_equal(again.filters, features.filters)
 

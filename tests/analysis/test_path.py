@@ -24,7 +24,7 @@ def test_equals_separate_solves():
         assert float(path.program_gap[k]) <= 1e-6
 
 
-def test_steps_are_saved_by_the_solutions_before():
+def test_warm_starts_save_steps():
     problem = jaxcvx.make_problem(X, Y, 1.0, arrangements=CELLS)
     betas = float(problem.beta_max()) * np.geomspace(0.9, 0.02, 20)
     path = jaxcvx.regularization_path(problem, betas, SOLVER)
@@ -33,7 +33,7 @@ def test_steps_are_saved_by_the_solutions_before():
     assert int(path.num_steps.sum()) < 0.3 * sum(int(cold(beta)) for beta in betas)
 
 
-def test_extrapolation_is_taken_where_it_is_better():
+def test_extrapolation_is_used_only_if_it_is_better():
     problem = jaxcvx.make_problem(X, Y, 1.0, arrangements=CELLS)
     betas = float(problem.beta_max()) * np.geomspace(0.3, 0.2, 4)
     W = jaxcvx.regularization_path(problem, betas, SOLVER).params
@@ -45,7 +45,7 @@ def test_extrapolation_is_taken_where_it_is_better():
     predicted = SOLVER.predict(here, (W[2], W[1], W[0]))
     best = excess(W[3])
     assert excess(predicted) - best < 0.2 * (excess(W[2]) - best)
-    np.testing.assert_array_equal(SOLVER.predict(here, (W[2], -W[2], 5 * W[2])), W[2])  # nonsense is not
+    np.testing.assert_array_equal(SOLVER.predict(here, (W[2], -W[2], 5 * W[2])), W[2])  # a bad one is rejected
 
 
 def test_first_beta_above_beta_max_gives_zero():

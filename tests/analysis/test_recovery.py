@@ -1,4 +1,4 @@
-"""Certified recovery: against nuclear-norm minimisation by Clarabel, and never where it must not be."""
+"""Recovery certificates against nuclear-norm minimisation by Clarabel, and cases where nothing may be certified."""
 
 import cvxpy as cp
 import jax
@@ -29,8 +29,8 @@ def test_certified_matrix_is_the_nuclear_norm_minimiser():
     np.testing.assert_allclose(Z.value, X, atol=1e-5)
 
 
-def test_dual_certificate_is_what_it_says():
-    """In numpy: Y is supported on the observed places, U V^T on the tangent space and small outside."""
+def test_dual_certificate_satisfies_its_definition():
+    """Y is zero outside the observed entries, equals U V^T on the tangent space, and is small outside it."""
     rows, cols, problem = completion(200)
     certificate = jaxcvx.recovery_certificate(problem, jaxcvx.solve(problem, SOLVER).params)
     Y = np.zeros(SHAPE)
@@ -47,8 +47,8 @@ def test_dual_certificate_is_what_it_says():
 
 
 @pytest.mark.long
-def test_no_certificate_where_something_smaller_fits():
-    """An unobserved row is free, so that X is not unique; a wrong matrix has a smaller one beside it."""
+def test_no_certificate_if_another_matrix_has_a_smaller_norm():
+    """With an unobserved row X is not unique; for a wrong matrix another one has a smaller nuclear norm."""
     rows, cols, _ = completion(200)
     kept = rows != 3
     values = X[rows, cols][kept]
@@ -63,7 +63,7 @@ def test_no_certificate_where_something_smaller_fits():
     assert not jaxcvx.recovery_certificate(few, jaxcvx.solve(few, SOLVER).params).certified
 
 
-@pytest.mark.filterwarnings("ignore:Solution may be inaccurate")  # of the peer: its answer is compared all the same
+@pytest.mark.filterwarnings("ignore:Solution may be inaccurate")  # the reference's answer suffices
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_sensing(symmetric):
     rng = np.random.default_rng(2)

@@ -1,4 +1,4 @@
-"""Semi-NMF: factors of a given network, and the optimal ones of spike-free data."""
+"""Semi-NMF: the factors of a given network, and the optimal factors of spike-free data."""
 
 from __future__ import annotations
 

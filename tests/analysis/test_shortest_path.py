@@ -34,7 +34,7 @@ def test_straight_path_has_a_constant_potential():
     np.testing.assert_allclose([report.distance, report.path_length], 5)
 
 
-def test_trees_lists_and_arrays_are_one():
+def test_pytrees_lists_and_arrays_give_the_same_report():
     tree = {"a": SQUARE[:, 0], "b": SQUARE[:, 1:, None]}
     steps = [{"a": x, "b": np.array([[y]])} for x, y in SQUARE]
     for given in (tree, steps, [np.array(s) for s in SQUARE], jnp.asarray(SQUARE)):
@@ -63,7 +63,7 @@ def test_every_bound_holds_along_gradient_descent(name):
     assert float(report.misfits[-1]) < 0.05 * float(report.misfits[0])
 
 
-def test_linear_regression_is_between_its_two_lines():
+def test_linear_regression_lies_between_two_lines():
     report = case("linear").report
     r, d = report.misfits / report.misfits[0], report.distances / report.misfits[0]
     assert (report.alpha * d + r <= 1 + 1e-12).all() and (report.beta * d + r >= 1 - 1e-12).all()
@@ -79,28 +79,28 @@ def test_lines_are_attained_by_orthogonal_rows():
     np.testing.assert_allclose(report.bounds["lower"].tightness, 1, rtol=1e-12)
 
 
-def test_detours_fail():
-    """The path of the linear case, with one long detour: distance stays, path length and potential do not."""
-    found = case("linear")
-    far = found.path[5] + 1e3
-    path = jnp.concatenate([found.path[:5], far[None], found.path[5:]])
+def test_bounds_fail_on_a_detour():
+    """A long detour in the path of the linear case keeps the distance, but not the path length and the potential."""
+    linear = case("linear")
+    far = linear.path[5] + 1e3
+    path = jnp.concatenate([linear.path[:5], far[None], linear.path[5:]])
     report = jaxcvx.path_report(
-        path, found.problem.outputs, found.problem.targets, alpha=found.report.alpha, beta=found.report.beta
+        path, linear.problem.outputs, linear.problem.targets, alpha=linear.report.alpha, beta=linear.report.beta
     )
     assert not any(bool(report.bounds[name].holds) for name in ("potential", "path", "monotone"))
-    assert bool(report.bounds["lower"].holds)  # of every point, whatever the method
+    assert bool(report.bounds["lower"].holds)  # this bound holds for every method
 
 
 def test_bounds_that_need_the_nearest_optimum():
-    found = case("linear")
-    bounds = found.report.bounds
+    linear = case("linear")
+    bounds = linear.report.bounds
     assert {"nearest", "contraction", "glm path"} <= set(bounds)
-    wrong = jnp.asarray(found.optimum) + 1.0
+    wrong = jnp.asarray(linear.optimum) + 1.0
     report = jaxcvx.path_report(
-        found.path,
-        found.problem.outputs,
-        found.problem.targets,
-        learning_rate=found.rate,
+        linear.path,
+        linear.problem.outputs,
+        linear.problem.targets,
+        learning_rate=linear.rate,
         optimum=wrong,
         glm=True,
     )
@@ -108,7 +108,7 @@ def test_bounds_that_need_the_nearest_optimum():
 
 
 def test_polyak_lojasiewicz_bounds():
-    """Thm 5.2 and 5.4 on logistic regression's kin with minimum 0: squared hinge, separable data."""
+    """Theorems 5.2 and 5.4 for the squared hinge loss on separable data, whose minimum is 0."""
     rng = np.random.default_rng(0)
     X = jnp.asarray(rng.standard_normal((10, 30)))
 
@@ -134,12 +134,12 @@ def test_polyak_lojasiewicz_bounds():
 
 
 def test_stochastic_rate():
-    """Thm 3.1: single samples, the mean squared misfit over runs below its rate."""
-    found = case("linear")
-    problem, report, n = found.problem, found.report, found.problem.num_samples
+    """Theorem 3.1: steps on single samples; the mean squared misfit over runs stays below its rate."""
+    linear = case("linear")
+    problem, report, n = linear.problem, linear.report, linear.problem.num_samples
     rows = jnp.max(jnp.linalg.norm(problem.inputs, axis=1))
     rate = float(report.alpha**2 / (3 * report.beta**2 * rows**2))
-    # the objective's samples carry a factor n, which the paper's steps lack
+    # sampled objectives have a factor n that the steps of the paper do not have
     solver = jaxcvx.GradientDescent(optimizer=optax.sgd(rate / n), batch_size=1)
     keys = jax.random.split(jax.random.key(0), 30)
     paths = jax.vmap(lambda key: jaxcvx.trajectory(problem, solver, 5000, key=key, every=100))(keys)

@@ -1,4 +1,4 @@
-"""Spike-freeness: the exact test against the ascent, against its definition, and on the known cases."""
+"""Spike-freeness: the exact test against the ascent, against its definition, and on known cases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.helpers import gaussian_data, targets_for
 
 
 def inverse_m_matrix(seed: int, n: int) -> np.ndarray:
-    """Rows X with (X X^T)^-1 = diagonally dominant with off-diagonals <= 0."""
+    """Draw rows X for which (X X^T)^-1 is diagonally dominant with off-diagonal entries <= 0."""
     A = np.abs(np.random.default_rng(seed).standard_normal((n, n)))
     M = np.diag(2 * (A + A.T).sum(axis=1)) - (A + A.T)
     return np.linalg.cholesky(np.linalg.inv(M))
@@ -56,7 +56,7 @@ def test_inverse_m_matrices_are_spike_free(seed):
     assert not is_spike_free(np.concatenate([X, -X[:1]]))
 
 
-def test_the_ascent_finds_a_spike_where_the_exact_test_sees_one():
+def test_the_ascent_finds_spikes_of_data_that_are_not_spike_free():
     for seed in range(4):
         X = inverse_m_matrix(seed, 5)
         inverse = np.linalg.inv(X @ X.T)
@@ -110,7 +110,7 @@ def test_two_neurons_solve_spike_free_data(loss):
     exact = solve(problem, CuttingPlane(tol=1e-9))
     assert float(solution.upper_bound) == pytest.approx(float(exact.upper_bound), rel=1e-6)
     assert solution.lower_bound <= exact.upper_bound * (1 + 1e-9)
-    other = solve(problem, CuttingPlane(tol=1e-8, oracle="faces"))  # not knowing that the data are spike-free
+    other = solve(problem, CuttingPlane(tol=1e-8, oracle="faces"))  # an oracle that does not use spike-freeness
     assert float(other.upper_bound) == pytest.approx(float(exact.upper_bound), rel=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Trajectories: the params that a solver goes through, from any method."""
+"""Trajectories: the recorded params of several solvers."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The benchmarks run, and judge answers rightly, on a tiny size."""
+"""The benchmarks run on tiny sizes and judge answers correctly."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_peers(kind: str) -> None:
     assert peer["ratio"] == pytest.approx(peer["median"] / result["jaxcvx"]["median"])
 
 
-def test_a_peer_that_does_not_end_is_reported_as_such(
+def test_a_peer_that_does_not_end_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(peers, "LIMIT", 0.05)
@@ -165,7 +165,7 @@ def test_the_judge_of_peers() -> None:
     inside = gates[:, :, None]
     assert peers.violation(X, masks, [inside, inside]) == 0.0
     assert peers.violation(X, masks, [inside, -inside]) > 0.1
-    assert peers.violation(X, masks, [-inside]) == 0.0  # gated weights know no cones
+    assert peers.violation(X, masks, [-inside]) == 0.0  # gated weights have no cone constraints
 
 
 def test_scaling() -> None:
@@ -175,8 +175,8 @@ def test_scaling() -> None:
     scaling.show(result)
 
 
-def test_weights_of_pyscnn_are_a_network_of_the_same_objective() -> None:
-    """Blocks inside of their cells: the program's value is the training objective, one group for each output."""
+def test_pyscnn_weights_give_a_network_with_the_same_objective() -> None:
+    """If the blocks lie inside their cells, the program's value is the training objective, one group per output."""
     rng = np.random.default_rng(0)
     X, Y, gates = rng.standard_normal((30, 3)), rng.standard_normal((30, 2)), rng.standard_normal((5, 3))
     masks = gates @ X.T >= 0

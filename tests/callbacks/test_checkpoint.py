@@ -1,4 +1,4 @@
-"""Checkpoint: a solve that was cut short goes on where it was; other problems do not."""
+"""Checkpoint: an interrupted solve resumes from the file; other problems ignore the file."""
 
 import dataclasses
 import os
@@ -40,7 +40,7 @@ def _interrupted(problem, solver, path, after, **options):
 SLOW = jaxcvx.ProximalGradient(tol=1e-8, phases="accelerated", max_steps=50_000)
 
 
-def test_an_interrupted_solve_goes_on_from_the_last_block(tmp_path):
+def test_an_interrupted_solve_resumes_from_the_last_block(tmp_path):
     path, problem = tmp_path / "run.npz", _problem()
     whole = jaxcvx.solve(problem, SLOW)
     assert int(whole.num_steps) > 60
@@ -48,15 +48,15 @@ def test_an_interrupted_solve_goes_on_from_the_last_block(tmp_path):
     saved = jaxcvx.load(path)["params"]
     assert np.any(np.asarray(saved) != 0)
     resumed, seen = _steps_seen(problem, SLOW, path)
-    assert seen[0][1] < float(problem.loss.value(0 * problem.Y, problem.Y))  # not from zero, where it began
+    assert seen[0][1] < float(problem.loss.value(0 * problem.Y, problem.Y))  # the solve did not start from zero again
     np.testing.assert_allclose(resumed.objective, whole.objective, rtol=1e-8)
     assert resumed.converged
     again, seen = _steps_seen(problem, dataclasses.replace(SLOW, tol=1e-8), path)
-    assert seen == [] and again.num_steps == resumed.num_steps  # done already
+    assert seen == [] and again.num_steps == resumed.num_steps  # the solve had ended before
     np.testing.assert_array_equal(again.objective, resumed.objective)
 
 
-def test_nothing_but_the_last_state_before_every_steps(tmp_path):
+def test_only_the_last_state_is_written_if_every_is_large(tmp_path):
     path, problem = tmp_path / "run.npz", _problem()
 
     def interrupt(info):
@@ -67,7 +67,7 @@ def test_nothing_but_the_last_state_before_every_steps(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         jaxcvx.solve(problem, SLOW, callback=[jaxcvx.Checkpoint(path, every=10**6), interrupt])
     solution, seen = _steps_seen(problem, SLOW, path, every=10**6)
-    assert seen[0][0] == 40  # a block after the one at which it was interrupted
+    assert seen[0][0] == 40  # the block after the one where the solve was interrupted
     np.testing.assert_array_equal(jaxcvx.load(path)["params"], solution.params)
     assert os.listdir(tmp_path) == ["run.npz"]  # no temporary files left
 
@@ -98,14 +98,14 @@ def test_limits_are_not_part_of_the_fingerprint():
 def test_networks_are_resumed_too(tmp_path):
     path, problem = tmp_path / "run.npz", _problem().replace(arrangements=None)
     solver = jaxcvx.GradientDescent(width=5, max_steps=100)
-    first = jaxcvx.solve(problem, solver, key=jax.random.key(0), callback=jaxcvx.Checkpoint(path))
+    interrupted = jaxcvx.solve(problem, solver, key=jax.random.key(0), callback=jaxcvx.Checkpoint(path))
     longer = dataclasses.replace(solver, max_steps=200)
-    second, seen = _steps_seen(problem, longer, path)  # no key: all comes from the file
-    assert [step for step, _ in seen] == [150, 200] and second.num_steps == 200
-    assert second.objective < first.objective
+    resumed, seen = _steps_seen(problem, longer, path)  # no key is needed: the state comes from the file
+    assert [step for step, _ in seen] == [150, 200] and resumed.num_steps == 200
+    assert resumed.objective < interrupted.objective
     whole = jaxcvx.solve(problem, longer, key=jax.random.key(0), callback=lambda info: False)
-    np.testing.assert_array_equal(whole.params.hidden, second.params.hidden)
-    assert whole.history.step.tolist() == second.history.step.tolist() == [0, 50, 100, 150, 200]
+    np.testing.assert_array_equal(whole.params.hidden, resumed.params.hidden)
+    assert whole.history.step.tolist() == resumed.history.step.tolist() == [0, 50, 100, 150, 200]
 
 
 def test_smaller_limits_end_a_resumed_solve_at_once(tmp_path):
@@ -116,7 +116,7 @@ def test_smaller_limits_end_a_resumed_solve_at_once(tmp_path):
         assert solution.status == status and seen == [] and solution.num_steps == 40
 
 
-def test_files_that_hold_params_only_give_the_start(tmp_path):
+def test_a_file_with_params_only_gives_the_start(tmp_path):
     path, problem = tmp_path / "run.npz", _problem()
     whole = jaxcvx.solve(problem, SLOW)
     header = {"kind": "solve-checkpoint", "fingerprint": fingerprint(problem, SLOW)}
@@ -125,7 +125,7 @@ def test_files_that_hold_params_only_give_the_start(tmp_path):
     assert [step for step, _ in seen] == [0] and again.converged
 
 
-def test_states_of_another_layout_give_the_start(tmp_path):
+def test_an_unknown_state_gives_the_start(tmp_path):
     path, problem = tmp_path / "run.npz", _problem()
     whole = jaxcvx.solve(problem, SLOW, callback=jaxcvx.Checkpoint(path))
     saved, metadata = serialisation.load_with_metadata(path)
@@ -140,7 +140,7 @@ def test_states_of_another_layout_give_the_start(tmp_path):
         jaxcvx.solve(problem, SLOW, callback=jaxcvx.Checkpoint(path))
 
 
-def test_what_killed_writers_left_is_removed(tmp_path):
+def test_temporary_files_of_killed_processes_are_removed(tmp_path):
     path, problem = tmp_path / "run.npz", _problem()
     kept = tmp_path / "run.npz.notes.tmp"
     for name in (kept, tmp_path / "run.npz.0123456789abcdef.tmp"):

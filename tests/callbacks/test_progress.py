@@ -1,4 +1,4 @@
-"""Progress: what it prints, and when it prints nothing."""
+"""Progress: its lines of text, its bar, and the cases without any output."""
 
 import sys
 
@@ -29,7 +29,7 @@ def test_text_shows_steps_and_the_end(capsys):
 def test_text_is_limited_in_time(capsys):
     solver = jaxcvx.ProximalGradient(tol=1e-6, max_steps=300, phases="accelerated")
     jaxcvx.solve(_problem(), solver, callback=jaxcvx.Progress("text", seconds=1e6))
-    assert len(capsys.readouterr().err.splitlines()) == 2  # the first and the last
+    assert len(capsys.readouterr().err.splitlines()) == 2  # the first line and the last
 
 
 @pytest.mark.parametrize("kind", ["silent", "auto"])
@@ -52,7 +52,7 @@ def test_rich_bar_ends_with_the_solve(capsys):
 
     with pytest.raises(RuntimeError, match="stop"):
         jaxcvx.solve(_problem(), jaxcvx.ProximalGradient(), callback=[progress, fail])
-    assert progress._bar is None  # the terminal is given back after a failure too
+    assert progress._bar is None  # the bar is stopped also after a failure
 
 
 def test_auto_on_a_terminal(monkeypatch):

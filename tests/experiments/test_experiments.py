@@ -1,4 +1,4 @@
-"""Every experiment runs on a small size, and what it writes has the relations that the paper claims."""
+"""Every experiment runs on a small size, and its results satisfy the relations that the paper claims."""
 
 from __future__ import annotations
 

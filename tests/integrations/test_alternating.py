@@ -1,4 +1,4 @@
-"""Alternating training on a small convolutional network: the objective, its monotone mode, errors."""
+"""Alternating training of a small convolutional network: the objective, monotone mode, refusals."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ class CNN(nnx.Module):
 
 
 def images(n=30):
-    """Bars, upright or lying, in noise: small images with a label that no pixel tells."""
+    """Draw noisy images of upright or lying bars. No single pixel determines the label."""
     rng = np.random.default_rng(0)
     x, label = 0.3 * rng.standard_normal((n, 4, 4, 1)), rng.integers(0, 2, n)
     for image, upright, place in zip(x, label, rng.integers(0, 4, n), strict=True):
@@ -43,7 +43,7 @@ def layer(**more):
 
 
 def objective(backbone, head, x, y, beta, decay=0.0):
-    """J in numpy, from its definition, for a ConvexLayer."""
+    """Compute J in numpy from its definition, for a ConvexLayer."""
     backbone.eval()
     error = np.asarray(head(backbone(x)), np.float64) - y
     blocks = np.sqrt((np.asarray(head.weights[...], np.float64) ** 2).sum((1, 2))).sum()
@@ -57,7 +57,7 @@ def test_monotone_mode_never_rises():
     x, y = images()
     backbone = CNN(nnx.Rngs(0))
     head, solver = layer()
-    # So long a step that rounds go up: they are to be halved.
+    # The step is so long that J rises in a round, and the change is halved.
     record = jaxcvx.flax.alternate(
         backbone, head, (x, y), None, optax.adam(0.02), 8, steps_per_round=4, batch_size=8, solver=solver, decay=0.01
     )
@@ -73,7 +73,7 @@ def test_monotone_mode_never_rises():
 
 
 @pytest.mark.float32
-def test_without_it_the_same_steps_rise_and_are_recorded():
+def test_without_monotone_mode_the_objective_rises_and_is_recorded():
     x, y = images()
     backbone = CNN(nnx.Rngs(0))
     head, solver = layer()
@@ -101,7 +101,7 @@ def test_a_diverged_round_is_undone():
 
 @pytest.mark.long
 def test_with_a_relu_head():
-    # A solver whose cells may leave out the head's own: monotone mode refuses what is worse.
+    # The solver's cells may not contain those of the head: monotone mode rejects worse weights.
     x, y = (a.astype(np.float64) for a in images(12))
 
     class Backbone(nnx.Module):

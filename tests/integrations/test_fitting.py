@@ -1,4 +1,4 @@
-"""The normal form of an estimator's data: it keeps the problem, and sizes nearly alike share a program."""
+"""The normal form of an estimator's data keeps the problem; nearly equal sizes share a compiled program."""
 
 import jax
 import numpy as np
@@ -26,8 +26,8 @@ def some_network(p, q, seed=2):
 
 @pytest.mark.routine(2)
 @pytest.mark.parametrize("loss", ["squared", "logistic", "softmax"])
-def test_objective_is_the_callers(loss):
-    """At any network: the scaled, padded, merged problem's value times ``unit`` is the weighted objective."""
+def test_the_scaled_objective_times_the_unit_is_the_original_objective(loss):
+    """For any network the value of the scaled, padded, merged problem times ``unit`` is the weighted objective."""
     targets, beta = coded(loss), 0.7
     training = fitting.prepare(X, targets, WEIGHTS, loss, bias=True)
     network = some_network(5, targets.shape[1])
@@ -48,7 +48,7 @@ def test_restoring_undoes_adopting_and_balances():
     f = np.maximum(X @ network.hidden.T, 0) @ network.output
     np.testing.assert_allclose(np.maximum(X @ back.hidden.T, 0) @ back.output, f, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(np.linalg.norm(back.hidden, axis=1), np.linalg.norm(back.output, axis=1))
-    assert back.hidden.shape == (5, 4)  # neither dead neurons nor added columns
+    assert back.hidden.shape == (5, 4)  # without zero neurons and without added columns
 
 
 def test_equal_samples_are_one_with_the_sum_of_their_weights():
@@ -60,7 +60,7 @@ def test_equal_samples_are_one_with_the_sum_of_their_weights():
         np.testing.assert_array_equal(a, b)
 
 
-def test_samples_of_weight_zero_are_not_there():
+def test_samples_of_weight_zero_are_dropped():
     without = fitting.prepare(X[WEIGHTS > 0], Y[WEIGHTS > 0], WEIGHTS[WEIGHTS > 0], "squared", bias=True)
     np.testing.assert_array_equal(fitting.prepare(X, Y, WEIGHTS, "squared", bias=True).problem.X, without.problem.X)
 
@@ -73,20 +73,20 @@ def test_constant_zero_data_have_a_normal_form():
 
 @pytest.mark.routine(2)
 @pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 1000, 1500, 4097, 60_000])
-def test_buckets_hold_and_waste_little(size):
+def test_buckets_are_never_too_small_and_waste_little(size):
     padded = fitting.bucket(size, 256)
     assert padded >= size and (padded - size) < max(256, size / 7)
     assert fitting.bucket(padded, 256) == padded
 
 
-def test_there_are_few_buckets():
+def test_the_number_of_buckets_is_small():
     assert len({fitting.bucket(size, 256) for size in range(1, 4097)}) == 16
     assert len({fitting.bucket(size, 1) for size in range(2**16, 2**17)}) <= 9
 
 
 @pytest.mark.routine(1)
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_beta_max_is_the_enumerated_one(outputs):
+def test_beta_max_equals_that_of_enumerated_cells(outputs):
     data, targets = gaussian_data(5, 12, 2, outputs)
     cells = jaxcvx.enumerate_arrangements(data)
     exact = jaxcvx.make_problem(data, targets, 1.0, arrangements=cells).beta_max("network")
@@ -94,16 +94,16 @@ def test_beta_max_is_the_enumerated_one(outputs):
     assert fitting.beta_max(training) == pytest.approx(float(exact), rel=1e-6)
 
 
-def test_cells_are_complete_where_they_are_few():
+def test_all_cells_are_used_if_they_are_few():
     data, targets = gaussian_data(5, 12, 2)
     training = fitting.prepare(data, targets, np.ones(12), "squared", bias=False)
     all_cells = fitting.choose_cells(training, 40, jax.random.key(0))
     assert all_cells.complete and all_cells.masks.shape == (40, training.problem.num_samples)
     assert len(np.unique(np.asarray(all_cells.masks)[:, :12], axis=0)) == 24
-    some = fitting.choose_cells(training, 20, jax.random.key(0))
-    assert not some.complete
-    margins = np.asarray(some.gates) @ np.asarray(training.problem.X).T
-    np.testing.assert_array_equal(some.masks, margins >= 0)  # zero rows, which were added, count as True
+    sampled = fitting.choose_cells(training, 20, jax.random.key(0))
+    assert not sampled.complete
+    margins = np.asarray(sampled.gates) @ np.asarray(training.problem.X).T
+    np.testing.assert_array_equal(sampled.masks, margins >= 0)  # masks of added zero rows are True
 
 
 @pytest.mark.parametrize("warm", [False, True])

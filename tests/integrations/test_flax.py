@@ -1,4 +1,4 @@
-"""Networks as flax modules and back; the head that is trained by a convex program."""
+"""Networks as flax modules and back; the head that a convex program trains."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ def _network(bias=False, skip=False, c=2, dtype=jnp.float64):
 @pytest.mark.routine(2)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("skip", [False, True])
-def test_there_and_back(bias, skip):
+def test_converting_to_nnx_and_back_changes_nothing(bias, skip):
     network = _network(bias, skip)
     X, _ = gaussian_data(0, 6, 3)
     module = jaxcvx.flax.to_nnx(network)
@@ -37,7 +37,7 @@ def test_there_and_back(bias, skip):
 
 
 @pytest.mark.float32
-def test_single_precision_stays_single():
+def test_float32_networks_become_float32_modules():
     module = jaxcvx.flax.to_nnx(_network(True, dtype=jnp.float32))
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(module))} == {jnp.dtype("float32")}
 
@@ -59,7 +59,7 @@ def test_from_a_sequential_module():
         jaxcvx.flax.to_nnx(dataclasses.replace(_network(), features=jaxcvx.ConvPool((2,))))
 
 
-def test_head_on_a_frozen_backbone_is_certified_and_trains_on():
+def test_a_fitted_head_is_certified_and_can_be_trained_further():
     rngs = nnx.Rngs(0)
     X, Y = (jnp.asarray(a) for a in gaussian_data(1, 12, 5))
     backbone = nnx.Linear(5, 2, rngs=rngs)
@@ -83,8 +83,8 @@ def test_head_on_a_frozen_backbone_is_certified_and_trains_on():
 
     train(head, optimizer)
     after = float(objective(head))
-    assert after >= solution.lower_bound  # no training goes below a global bound
-    np.testing.assert_allclose(after, solution.upper_bound, rtol=1e-3)  # and it did start from the solution
+    assert after >= solution.lower_bound  # training cannot go below a global bound
+    np.testing.assert_allclose(after, solution.upper_bound, rtol=1e-3)  # training started from the solution
 
 
 def test_head_takes_any_solver_and_checks_its_data():
@@ -106,7 +106,7 @@ def test_fit_head_of_a_frozen_backbone():
     solution = jaxcvx.flax.fit_head(model, X, Y, beta, batch_size=5)
     assert solution.scope == "global" and solution.gap < 1e-5
     features = jaxcvx.flax.extract_features(model, X)
-    head = jaxcvx.flax.to_nnx(solution.network)  # the head that was made
+    head = jaxcvx.flax.to_nnx(solution.network)  # the head of the solution
     reference = jaxcvx.training_objective(jaxcvx.flax.from_nnx(head), features, Y, beta)
     np.testing.assert_allclose(solution.upper_bound, reference, rtol=1e-6)
 
@@ -118,7 +118,7 @@ def test_fit_head_of_a_frozen_backbone():
     np.testing.assert_allclose(own(features), cheaper.network(features), rtol=1e-5, atol=1e-6)
 
 
-def test_fit_head_names_what_is_wrong():
+def test_fit_head_refuses_bad_arguments():
     X, Y = gaussian_data(0, 8, 2)
     identity = jnp.asarray
     for error, name, call in (

@@ -1,4 +1,4 @@
-"""Features of a frozen backbone: batches, modes and state untouched, errors."""
+"""Features of a frozen backbone: batches, unchanged modes and state, refusals."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from tests.helpers import gaussian_data
 
 
 class Backbone(nnx.Module):
-    """With dropout and batch statistics, which must not move while it is frozen."""
+    """A module with dropout and batch statistics. Neither may change while it is frozen."""
 
     def __init__(self, rngs):
         self.linear = nnx.Linear(5, 2, rngs=rngs)
@@ -23,7 +23,7 @@ class Backbone(nnx.Module):
         return jnp.tanh(self.dropout(self.norm(self.linear(x))))
 
 
-def test_features_come_in_batches_from_a_frozen_copy():
+def test_features_are_computed_in_batches_by_a_frozen_copy():
     model = Backbone(nnx.Rngs(0))
     X, _ = gaussian_data(0, 11, 5)
     before = [np.asarray(jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a)
@@ -40,7 +40,7 @@ def test_features_come_in_batches_from_a_frozen_copy():
 
 @pytest.mark.routine(2)
 @pytest.mark.parametrize("n, batch_size, shapes", [(11, 4, [4, 4, 3]), (3, 8, [3]), (8, 4, [4, 4])])
-def test_callables_see_the_batches_as_they_are(n, batch_size, shapes):
+def test_callables_get_batches_without_padding(n, batch_size, shapes):
     X, seen = gaussian_data(0, n, 3)[0], []
 
     def model(x):
@@ -51,7 +51,7 @@ def test_callables_see_the_batches_as_they_are(n, batch_size, shapes):
     assert seen == shapes
 
 
-def test_numbers_that_are_not_finite_are_refused_by_one_of_the_two():
+def test_only_extract_features_refuses_outputs_that_are_not_finite():
     X = gaussian_data(0, 4, 3)[0]
     assert np.isnan(run_in_batches(lambda x: x * np.nan, X, 4)).all()
     with pytest.raises(jaxcvx.InvalidInputError, match="outputs"):

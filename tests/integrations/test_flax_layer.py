@@ -1,4 +1,4 @@
-"""The convex layer: derivatives of both outer objectives against differences of independent solves, nnx, errors."""
+"""The convex layer: derivatives of both outer objectives against finite differences, nnx, refusals."""
 
 import jax
 import jax.numpy as jnp
@@ -88,8 +88,8 @@ def test_derivatives_in_targets_and_beta():
         np.testing.assert_allclose(slope, (up - down) / (2 * h), rtol=1e-5)
 
 
-def test_many_weights_need_no_large_factorisation(monkeypatch):
-    # Beyond 1024 unknowns the linear solve is by an n x n factorisation; here the same is asked of few.
+def test_the_linear_solve_for_many_weights_gives_the_same_gradient(monkeypatch):
+    # Beyond 1024 unknowns the linear solve uses an n x n factorisation. Here the limit is set to 0.
     x, y = batch("squared")
     model = Model()
     dense = nnx.jit(nnx.grad(held_out))(model, x, y)
@@ -98,7 +98,7 @@ def test_many_weights_need_no_large_factorisation(monkeypatch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), dense, other)
 
 
-def test_value_is_that_of_the_program_and_scale_means_nothing():
+def test_value_is_the_optimum_and_does_not_depend_on_the_scale_of_features():
     x, y = batch("squared")
     model = Model()
     z = model.features(x)
@@ -118,7 +118,7 @@ def test_value_is_that_of_the_program_and_scale_means_nothing():
     assert solution.upper_bound >= solution.lower_bound > 0
 
 
-def test_beta_is_absolute_unless_asked_for():
+def test_beta_is_absolute_by_default():
     X, Y = gaussian_data(0, 10, 3)
     layer = jaxcvx.flax.ConvexLayer(3, 1, 4, 0.3, normalise=False, bias=False, rngs=nnx.Rngs(0))
     problem = layer.problem(X, Y)
@@ -150,7 +150,7 @@ def test_training_end_to_end(objective):
     losses = [float(step(model, optimizer)) for _ in range(40)]
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
     np.testing.assert_array_equal(model.head.gates[...], gates)
-    assert set(nnx.state(model, nnx.Param)) == {"linear"}  # neither gates nor weights are the optimiser's
+    assert set(nnx.state(model, nnx.Param)) == {"linear"}  # the optimiser changes neither gates nor weights
     solution = model.head.freeze(model.features(x), y)
     assert solution.converged
     np.testing.assert_array_equal(model.head.weights[...], solution.params)
@@ -161,10 +161,10 @@ def test_the_last_solution_is_the_next_start():
     x, y = batch("squared")
     model = Model(solver=jaxcvx.ProximalGradient(tol=1e-8, phases="accelerated", check_every=1))
     z = model.features(x)
-    first = model.head.solve(z, y)
-    again = model.head.solve(z, y)
-    assert first.num_steps > 10 and again.num_steps == 0
-    np.testing.assert_allclose(model.head.value(z, y), first.objective, rtol=1e-12)
+    cold = model.head.solve(z, y)
+    warm = model.head.solve(z, y)
+    assert cold.num_steps > 10 and warm.num_steps == 0
+    np.testing.assert_allclose(model.head.value(z, y), cold.objective, rtol=1e-12)
 
 
 @pytest.mark.float32

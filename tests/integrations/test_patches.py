@@ -1,4 +1,4 @@
-"""The patch transformer: what scikit-learn expects of it, and a pipeline on digits that beats raw pixels."""
+"""The patch transformer: scikit-learn's rules, and a pipeline on digits that is better than raw pixels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_rows_and_images_agree_block_by_block():
 
 
 def test_better_than_pixels_on_digits():
-    """With the same linear head, half of the data for training."""
+    """Patch features beat pixels with the same linear head; half of the data are for training."""
     X, y = load_digits(return_X_y=True)
     train, test = np.arange(len(y)) % 2 == 0, np.arange(len(y)) % 2 == 1
     patches = ConvexPatchFeatures(image_shape=(8, 8), n_filters=60, random_state=0)

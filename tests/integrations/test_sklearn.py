@@ -1,4 +1,4 @@
-"""The estimators: scikit-learn's own checks, exactness of weights and scales, certificates, few compilations."""
+"""The estimators: scikit-learn's own checks, sample weights, scales, certificates, few compilations."""
 
 import logging
 import pickle
@@ -47,12 +47,12 @@ def test_grid_search_compiles_once(caplog):
         caplog.clear()
         with jax.log_compiles():
             fit()
-        found = [message.split()[1] for message in caplog.messages if message.startswith("Compiling ")]
-        return {name for name in found if name != "jit(stage)"}  # jax's copy of a numpy array, one for each shape
+        compilations = [message.split()[1] for message in caplog.messages if message.startswith("Compiling ")]
+        return {name for name in compilations if name != "jit(stage)"}  # a program that copies a numpy array
 
     with caplog.at_level(logging.WARNING, logger="jax"):
-        first = compiled(lambda: clone(pipeline).set_params(convexreluclassifier__beta=0.5).fit(X[::2], names[::2]))
-        assert "jit(_train)" in first
+        programs = compiled(lambda: clone(pipeline).set_params(convexreluclassifier__beta=0.5).fit(X[::2], names[::2]))
+        assert "jit(_train)" in programs
         assert not compiled(lambda: search.fit(X, names))  # sizes 75, 100 and 150, any beta: one program
     assert search.best_score_ > 0.93
     best = search.best_estimator_
@@ -94,15 +94,15 @@ def test_solver_gives_the_global_optimum_in_the_callers_units():
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_relative_beta_counts_from_the_smallest_whose_solution_is_zero(outputs):
+def test_relative_beta_is_a_fraction_of_beta_max(outputs):
     X, Y = gaussian_data(2, 10, 2, outputs)
     cells = jaxcvx.enumerate_arrangements(X)
     top = float(jaxcvx.make_problem(X, Y, 1.0, arrangements=cells).beta_max("network"))
     model = ConvexReLURegressor(beta=1.001, beta_scale="relative", bias=False, **QUICK).fit(X, Y)
     np.testing.assert_allclose(model.beta_ / 1.001, top, rtol=1e-3)
     assert np.abs(model.predict(X)).max() < 1e-6
-    some = ConvexReLURegressor(beta=0.5, beta_scale="relative", bias=False, **QUICK).fit(X, Y)
-    assert np.abs(some.predict(X)).max() > 1e-2
+    half = ConvexReLURegressor(beta=0.5, beta_scale="relative", bias=False, **QUICK).fit(X, Y)
+    assert np.abs(half.predict(X)).max() > 1e-2
 
 
 @pytest.mark.routine(2)
@@ -111,22 +111,22 @@ def test_integer_weights_are_repetitions(loss):
     X, Y = gaussian_data(3, 20, 2)
     rng = np.random.default_rng(0)
     repeats = rng.integers(0, 4, 20)
-    again = rng.permutation(np.repeat(np.arange(20), repeats))
+    rows = rng.permutation(np.repeat(np.arange(20), repeats))
     if loss == "squared":
         model, y = ConvexReLURegressor(**QUICK), Y[:, 0]
     else:
         model, y = ConvexReLUClassifier(loss=loss, **QUICK), np.where(Y[:, 0] > 0, "yes", "no")
-    one, two = clone(model).fit(X, y, sample_weight=repeats), clone(model).fit(X[again], y[again])
-    np.testing.assert_allclose(one.beta_, two.beta_, rtol=1e-10)
-    np.testing.assert_allclose(one.objective_, two.objective_, rtol=1e-7)
+    weighted, repeated = clone(model).fit(X, y, sample_weight=repeats), clone(model).fit(X[rows], y[rows])
+    np.testing.assert_allclose(weighted.beta_, repeated.beta_, rtol=1e-10)
+    np.testing.assert_allclose(weighted.objective_, repeated.objective_, rtol=1e-7)
     if loss == "squared":
-        np.testing.assert_allclose(one.predict(X), two.predict(X), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-5, atol=1e-6)
     else:
-        np.testing.assert_allclose(one.predict_proba(X), two.predict_proba(X), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-5, atol=1e-6)
 
 
 def test_units_do_not_matter():
-    """Powers of two change no bit of the normal form; other units change roundings, which training amplifies."""
+    """Powers of two change no bit of the normal form. Other units change rounding errors, which training amplifies."""
     X, Y = gaussian_data(4, 25, 3)
     model = ConvexReLURegressor(beta=0.1, beta_scale="relative", bias=False, **QUICK)
     small, large = clone(model).fit(X, Y[:, 0]), clone(model).fit(2.0**13 * X, 2.0**-10 * Y[:, 0])
@@ -138,7 +138,7 @@ def test_units_do_not_matter():
 
 def test_classifier_losses():
     X, Y = gaussian_data(5, 40, 2)
-    y = np.where(X[:, 0] * X[:, 1] > 0, "same", "other")  # no linear rule does this
+    y = np.where(X[:, 0] * X[:, 1] > 0, "same", "other")  # not linearly separable
     for loss in ("logistic", "softmax", "squared"):
         model = ConvexReLUClassifier(loss=loss, **QUICK).fit(X, y)
         assert model.score(X, y) > 0.9
@@ -152,14 +152,14 @@ def test_classifier_losses():
     assert (model.predict_proba(X).argmax(axis=1) == model.predict(X)).all()
 
 
-def test_warm_start_goes_on():
+def test_warm_start_continues_from_the_previous_network():
     X, Y = gaussian_data(6, 25, 2)
     settings = QUICK | {"max_iter": 100, "warm_start": True}
     model = ConvexReLURegressor(beta=0.1, **settings).fit(X, Y[:, 0])
-    first, start = model.objective_, model.network_
+    objective, start = model.objective_, model.network_
     model.fit(X, Y[:, 0])
-    assert model.objective_ < first and model.network_ is not start
-    model.fit(X[:, :1], Y[:, 0])  # other data: begins anew
+    assert model.objective_ < objective and model.network_ is not start
+    model.fit(X[:, :1], Y[:, 0])  # data of another shape: training starts anew
     assert model.network_.hidden.shape[1] == 2
 
 

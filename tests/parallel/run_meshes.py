@@ -1,4 +1,4 @@
-r"""Problems on meshes of eight simulated devices and on one, as JSON lines. Run it in its own process.
+r"""Solve problems on meshes of eight simulated devices and on one, and print JSON lines. Runs in its own process.
 
 XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu python -m tests.parallel.run_meshes
 """
@@ -17,7 +17,7 @@ import jaxcvx
 from jaxcvx import parallel
 from tests.sharding.run_sharded import fast_options
 
-N, D, P = 30, 3, 11  # (8, 1) needs more rows, (2, 4) more cells, (4, 2) both
+N, D, P = 30, 3, 11  # the mesh (8, 1) needs added rows, (2, 4) added cells, (4, 2) both
 ACCELERATED = jaxcvx.ProximalGradient(tol=1e-6, phases="accelerated")
 DENSE, PATCHES = jaxcvx.Dense(), jaxcvx.ConvPool(3)
 Case = tuple[str, int, jaxcvx.Features, Any, list[tuple[int, int]]]  # loss, outputs, features, solver, meshes
@@ -56,7 +56,7 @@ def relative(a: Any, b: Any) -> float:
 
 
 def collectives(problem: jaxcvx.Problem) -> dict[str, list[list[Any]]]:
-    """The collectives in the compiled forward and adjoint products: kind, and number of devices in a group."""
+    """List the collectives in the compiled forward and adjoint products: kind, and number of devices in a group."""
     W = jax.numpy.zeros((problem.operator.num_blocks, D, problem.num_outputs))
     programs = {
         "forward": jax.jit(lambda p, W: p.operator.forward(W)).lower(problem, W),
@@ -66,16 +66,16 @@ def collectives(problem: jaxcvx.Problem) -> dict[str, list[list[Any]]]:
 
 
 def collectives_in(text: str) -> list[list[Any]]:
-    found = []
+    operations = []
     for line in text.splitlines():
         kind = re.search(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(", line)
         if kind:
-            # {{0,1},{2,3}}, or [groups,devices]<=..., or nothing where all devices are one group
+            # The text is {{0,1},{2,3}} or [groups,devices]<=..., or empty if all devices form one group.
             listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
             counted = re.search(r"replica_groups=\[\d+,(\d+)\]", line)
             size = len(listed[1].split(",")) if listed else int(counted[1]) if counted else jax.device_count()
-            found.append([kind[1], size])
-    return found
+            operations.append([kind[1], size])
+    return operations
 
 
 def main() -> None:
@@ -85,11 +85,11 @@ def main() -> None:
     for name, (loss, outputs, features, solver, meshes) in CASES.items():
         whole = problem_of(loss, outputs, features)
         run = jax.jit(lambda problem, solver=solver: jaxcvx.solve(problem, solver), compiler_options=options)
-        one = run(whole)
+        single = run(whole)
         for samples, cells in meshes:
             problem = parallel.shard_problem(whole, parallel.make_mesh(samples, cells))
-            many, added = run(problem), problem.arrangements.num_cells - P
-            leaves = jax.tree.leaves(parallel.gather(many.params))
+            spread, added = run(problem), problem.arrangements.num_cells - P
+            leaves = jax.tree.leaves(parallel.gather(spread.params))
             given = [np.delete(a, np.s_[P : P + added], axis=0) for a in leaves]
             record = {
                 "case": name,
@@ -97,19 +97,19 @@ def main() -> None:
                 "samples": problem.num_samples,
                 "cells": problem.arrangements.num_cells,
                 "devices": len(problem.X.sharding.device_set),
-                "objective": relative(many.objective, one.objective),
-                "lower": relative(many.lower_bound, one.lower_bound),
-                "upper": relative(many.upper_bound, one.upper_bound),
-                "params": max(map(relative, given, jax.tree.leaves(one.params))),
+                "objective": relative(spread.objective, single.objective),
+                "lower": relative(spread.lower_bound, single.lower_bound),
+                "upper": relative(spread.upper_bound, single.upper_bound),
+                "params": max(map(relative, given, jax.tree.leaves(single.params))),
                 "added": max(float(np.abs(a[P : P + added]).max(initial=0.0)) for a in leaves),
-                "steps": [int(many.num_steps), int(one.num_steps)],
-                "status": [int(many.status), int(one.status)],
-                "scope": [many.scope, one.scope],
+                "steps": [int(spread.num_steps), int(single.num_steps)],
+                "status": [int(spread.status), int(single.status)],
+                "scope": [spread.scope, single.scope],
             }
             if name == "squared":
                 record["collectives"] = collectives(problem)
             if name == "squared" and (samples, cells) == (4, 2):
-                record["outside"] = relative(jaxcvx.solve(problem, solver).objective, one.objective)
+                record["outside"] = relative(jaxcvx.solve(problem, solver).objective, single.objective)
             print(json.dumps(record), flush=True)
 
 

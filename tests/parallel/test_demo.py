@@ -1,4 +1,4 @@
-"""Two processes on this machine solve one problem as one device does."""
+"""Two processes on this machine get the same solution as one device."""
 
 from __future__ import annotations
 

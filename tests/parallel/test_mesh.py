@@ -1,4 +1,4 @@
-"""Problems spread over devices give what one device gives; what can't be spread is refused."""
+"""Problems on several devices give the results of one device; problems that cannot be spread are refused."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.helpers import gaussian_data
 from tests.parallel.run_meshes import CASES, N, P, one_device_mesh
 
 ROOT = pathlib.Path(__file__).parents[2]
-# What agrees less well than to 1e-10, relative to the largest entry. The default phases multiply in float32 between
-# checks, and Newton steps end where the objective is flat. A rounded network of several outputs has as many
+# Numbers with a tolerance above 1e-10, relative to the largest entry. The default phases multiply in float32 between
+# checks, and Newton steps end where the objective is flat. For several outputs the rounded network has as many
 # candidates as there are cells, so added cells can change it.
 LOOSE = {
     "default phases": {"lower": 1e-8, "upper": 1e-8, "params": 1e-6},
@@ -33,7 +33,7 @@ LOOSE = {
 
 @functools.cache
 def measured() -> list[dict[str, Any]]:
-    """What one process with eight devices has measured; devices can't be added to a running one."""
+    """Results of a process with eight devices. A running process cannot add devices."""
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8",
@@ -47,9 +47,9 @@ def measured() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_equal_to_one_device(name):
-    found = [record for record in measured() if record["case"] == name]
-    assert len(found) == len(CASES[name][4])
-    for record in found:
+    records = [record for record in measured() if record["case"] == name]
+    assert len(records) == len(CASES[name][4])
+    for record in records:
         samples, cells = record["mesh"]
         assert record["devices"] == 8
         assert record["samples"] == N + -N % samples and record["cells"] == P + -P % cells
@@ -59,13 +59,13 @@ def test_equal_to_one_device(name):
             assert record[number] < LOOSE.get(name, {}).get(number, 1e-10), record
         assert record.get("outside", 0.0) < 1e-10  # the objective outside jit
         assert record["added"] == 0.0
-        assert record["steps"][0] == record["steps"][1] < 1000  # it stopped early, at the same step
+        assert record["steps"][0] == record["steps"][1] < 1000  # both stopped early, at the same step
 
 
 def test_one_all_reduce_per_product():
-    found = [record for record in measured() if "collectives" in record]
-    assert len(found) == 3
-    for record in found:
+    records = [record for record in measured() if "collectives" in record]
+    assert len(records) == 3
+    for record in records:
         samples, cells = record["mesh"]
         over_cells = [["all-reduce", cells]] if cells > 1 else []
         assert record["collectives"] == {"forward": over_cells, "adjoint": [["all-reduce", samples]]}

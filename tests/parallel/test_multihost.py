@@ -1,4 +1,4 @@
-"""Rows of several processes as one problem: what they must agree on, and what is refused."""
+"""Rows of several processes as one problem: checks that the processes agree, and refusals."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ COMMON = {"X": ((3,), "float64"), "beta": 1.0}
         ([[1, 5, 7, 8], [1, 6, 7, 9]], ["beta", "1.0", "same on all"]),
     ],
 )
-def test_processes_that_differ(reports, words):
-    multihost.check_reports(np.asarray([[1, 5, 7, 8], [1, 6, 7, 8]]), COMMON)  # in rows they may
+def test_processes_that_disagree_are_refused(reports, words):
+    multihost.check_reports(np.asarray([[1, 5, 7, 8], [1, 6, 7, 8]]), COMMON)  # numbers of rows may differ
     with pytest.raises(jaxcvx.InvalidInputError) as caught:
         multihost.check_reports(np.asarray(reports), COMMON)
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
 class Grid(NamedTuple):
-    """As much of a mesh as the check of processes looks at."""
+    """The part of a mesh that the check of processes uses."""
 
     devices: np.ndarray
     axis_names: tuple[str, ...] = ("samples", "cells")
@@ -48,7 +48,7 @@ def grid(processes: list[list[int]]) -> Any:
     return Grid(np.asarray([[SimpleNamespace(process_index=p) for p in row] for row in processes]))
 
 
-def test_samples_run_over_processes(monkeypatch):
+def test_the_samples_axis_must_run_over_processes(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     assert multihost.devices_per_process(grid([[0, 0], [1, 1]]), "samples") == 1
     assert multihost.devices_per_process(grid([[1], [0], [1], [0]]), "samples") == 2
@@ -57,7 +57,7 @@ def test_samples_run_over_processes(monkeypatch):
             multihost.devices_per_process(grid(processes), "samples")
 
 
-def test_on_one_process_it_is_the_problem_itself():
+def test_one_process_gives_the_problem_of_make_problem():
     X, Y = gaussian_data(0, 12, 3, 1)
     cells = jaxcvx.sample_arrangements(jax.random.key(0), X, 5)
     problem = jaxcvx.make_problem(X, Y, 0.5, arrangements=cells)

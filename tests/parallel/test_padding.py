@@ -1,4 +1,4 @@
-"""Rows and cells that are added change nothing, and those that would are refused."""
+"""Added rows and cells do not change the problem; rows that would change it are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.sharding.run_sharded import fast_options
         ],
     ],
 )
-def test_rows_that_would_count_are_not_added(options, words):
+def test_rows_that_would_change_the_objective_are_refused(options, words):
     X, Y = gaussian_data(0, 12, 3, 1)
     problem = jaxcvx.make_problem(X, np.sign(Y), 0.5, **options)
     assert padded_rows(problem, 0) is problem
@@ -36,7 +36,7 @@ def test_rows_that_would_count_are_not_added(options, words):
 
 
 @pytest.mark.parametrize("loss", ["squared", "huber", "interpolation", "logistic", "softmax"])
-def test_zero_rows_change_no_value(loss):
+def test_added_zero_rows_change_no_value(loss):
     X, Y = gaussian_data(0, 12, 3, 2)
     Y = {"logistic": np.sign(Y), "softmax": np.eye(2)[Y.argmax(axis=1)]}.get(loss, Y)
     problem = jaxcvx.make_problem(X, Y, 0.5, loss=loss)
@@ -54,7 +54,7 @@ def test_zero_rows_change_no_value(loss):
     assert float(scaling[1]) == pytest.approx(float(scaling[0]), rel=1e-12)
 
 
-def test_added_cells_keep_what_is_proved():
+def test_added_cells_keep_completeness_and_beta_max():
     X, Y = gaussian_data(0, 8, 2, 1)
     problem = jaxcvx.make_problem(X, Y, 0.5, arrangements=jaxcvx.enumerate_arrangements(X))
     more = padded_cells(problem, 3)
@@ -64,7 +64,7 @@ def test_added_cells_keep_what_is_proved():
         assert float(more.beta_max(program)) == pytest.approx(float(problem.beta_max(program)), rel=1e-12)
 
 
-def test_rows_of_weight_zero_may_have_a_bias():
+def test_weighted_losses_accept_added_rows_with_a_bias():
     X, Y = gaussian_data(0, 12, 3, 1)
     cells = jaxcvx.sample_arrangements(jax.random.key(0), X, 5, features=jaxcvx.Dense(bias=True))
     problem = jaxcvx.make_problem(

@@ -1,4 +1,4 @@
-"""Rows streamed in blocks give what the whole data give, and no more than a block is read at a time."""
+"""Streaming gives the results of the whole data, and reads at most one block at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def data(c: int = 2):
 
 
 class Watched:
-    """An array that notes how many rows are read at a time."""
+    """An array that records how many rows are read at a time."""
 
     def __init__(self, array):
         self.array, self.shape, self.dtype, self.longest = array, array.shape, array.dtype, 0
@@ -33,7 +33,7 @@ class Watched:
 
 @pytest.mark.parametrize("c", [1, 2])
 @pytest.mark.parametrize("block_rows", [7, 1000])
-def test_equals_the_whole(c, block_rows):
+def test_streamed_solution_equals_that_of_the_whole_data(c, block_rows):
     X, Y, gates = data(c)
     cells = jaxcvx.Arrangements(gates @ X.T >= 0, gates)
     whole = jaxcvx.solve(jaxcvx.make_problem(X, Y, 1.0, arrangements=cells), jaxcvx.ProximalGradient(tol=1e-8))
@@ -63,11 +63,11 @@ def test_memory_maps_in_float32(tmp_path):
     assert float(streamed.objective) == pytest.approx(float(exact.objective), rel=2e-4)
 
 
-def test_warm_start_stop_and_zero():
+def test_warm_start_callback_and_zero_solution():
     X, Y, gates = data()
-    first = solve_streamed(X, Y, 1.0, gates, tol=1e-8)
-    again = solve_streamed(X, Y, 1.0, gates, tol=1e-8, init=first.params)
-    assert again.num_steps == 1
+    cold = solve_streamed(X, Y, 1.0, gates, tol=1e-8)
+    warm = solve_streamed(X, Y, 1.0, gates, tol=1e-8, init=cold.params)
+    assert warm.num_steps == 1
     seen = []
 
     def callback(info):
@@ -76,9 +76,9 @@ def test_warm_start_stop_and_zero():
 
     stopped = solve_streamed(X, Y, 1.0, gates, tol=1e-12, callback=callback)
     assert stopped.status == jaxcvx.Status.STOPPED and seen == [1, 2, 3]
-    nothing = solve_streamed(X, Y, 1e6, gates)
-    assert nothing.status == jaxcvx.Status.CONVERGED
-    assert nothing.upper_bound == pytest.approx(0.5 * np.sum(Y**2)) == nothing.lower_bound
+    zero = solve_streamed(X, Y, 1e6, gates)
+    assert zero.status == jaxcvx.Status.CONVERGED
+    assert zero.upper_bound == pytest.approx(0.5 * np.sum(Y**2)) == zero.lower_bound
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_texts_of_the_third_panel_do_not_overlap(monkeypatch: pytest.MonkeyPatch
         assert len(frames) in (
             2,
             3,
-        )  # the lower bound is named in the heading where the axis is relative to it
+        )  # the heading gives the lower bound if the axis shows the excess over it
         for i, a in enumerate(frames):
             assert figure.bbox.containsx(a.x0) and figure.bbox.containsx(a.x1)
             assert not any(a.overlaps(b) for b in frames[:i]), lower

@@ -1,4 +1,4 @@
-"""Figures: written whole or not at all, nothing global, readable titles."""
+"""Figures: files are written completely or not at all, no global state changes, titles are readable."""
 
 import sys
 
@@ -25,7 +25,7 @@ def test_a_png_of_the_size_asked_for(tmp_path):
     pixels = imread(tmp_path / "a.png")
     assert pixels.shape[:2] == (2 * DPI, 3 * DPI)
     blue = np.array([int(BLUE[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    assert (np.abs(pixels[..., :3] - blue).max(axis=2) < 0.02).sum() > 100  # the line is there
+    assert (np.abs(pixels[..., :3] - blue).max(axis=2) < 0.02).sum() > 100  # the line is visible
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 

@@ -1,4 +1,4 @@
-"""Pictures of convex geometry are written, and their hulls are right."""
+"""Pictures of convex geometry: files are written, and hulls are correct."""
 
 from __future__ import annotations
 

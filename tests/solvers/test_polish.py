@@ -1,4 +1,4 @@
-"""polish: never worse, on 20 Adam-trained networks; better on kinks; the hidden-weight program."""
+"""polish: never worse on 20 networks trained by Adam; better on kinks; the hidden-weight program."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxcvx.solvers.polish import improve_hidden
 
 
 def adam_networks(problem, count, width=12, steps=1500):
-    """Networks of Adam runs from several keys."""
+    """Train networks by Adam from several keys."""
     solver = jaxcvx.GradientDescent(width=width, max_steps=steps, schedule="cosine", check_every=100)
     keys = jax.random.split(jax.random.key(3), count)
     nets = jax.vmap(lambda key: jaxcvx.solve(problem, solver, key=key).network)(keys)
@@ -83,7 +83,7 @@ def test_improve_hidden_keeps_neurons_in_their_cells():
     X, Y = data(3)
     problem = jaxcvx.make_problem(X, Y, 0.5)
     net = jaxcvx.balance(adam_networks(problem, 1)[0])
-    moved = improve_hidden(problem, net, max_steps=40)
+    improved = improve_hidden(problem, net, max_steps=40)
     signs = np.where(np.asarray(net.hidden) @ X.T >= 0, 1, -1)
-    assert (signs * (np.asarray(moved.hidden) @ X.T)).min() >= -1e-9
-    assert float(network_objective(moved, problem)) <= float(network_objective(net, problem))
+    assert (signs * (np.asarray(improved.hidden) @ X.T)).min() >= -1e-9
+    assert float(network_objective(improved, problem)) <= float(network_objective(net, problem))

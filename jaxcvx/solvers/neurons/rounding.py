@@ -14,7 +14,7 @@ from jaxcvx.proximal.norms import group_norms
 from jaxcvx.solvers.neurons.refit import better, refit_outputs
 
 
-def round_gated(problem: Problem, V: Float[Array, "P p c"], room: int | None = None) -> Network:
+def round_gated(problem: Problem, V: Float[Array, "P p c"], num_cells: int | None = None) -> Network:
     """Turn the gated solution into a ReLU network with neurons in the same cells. The output weights are refitted.
 
     The candidate neurons of a cell are its gate and both signs of a direction of its block. For c = 1 the direction is
@@ -25,16 +25,16 @@ def round_gated(problem: Problem, V: Float[Array, "P p c"], room: int | None = N
     Args:
       problem: data, loss, beta, cells.
       V: one block per cell (and a last one for a skip connection).
-      room: number of cells that give candidates: those with the largest blocks. None: all cells.
+      num_cells: number of cells that give candidates: those with the largest blocks. None: all cells.
 
     Returns:
-      A network of width 3 P, or 3 ``room``. Many of its neurons are zero.
+      A network of width 3 P, or 3 ``num_cells``. Many of its neurons are zero.
     """
     operator, arrangements = problem.operator, problem.arrangements
     assert arrangements is not None
     blocks, gates, masks = V[: operator.num_cells], arrangements.gates.astype(V.dtype), operator.cone_masks
-    if room is not None:
-        largest = jax.lax.top_k(group_norms(blocks), room)[1]
+    if num_cells is not None:
+        largest = jax.lax.top_k(group_norms(blocks), num_cells)[1]
         blocks, gates, masks = blocks[largest], gates[largest], masks[largest]
     alive = jnp.any(blocks != 0, axis=(1, 2))
     if V.shape[2] > 1:

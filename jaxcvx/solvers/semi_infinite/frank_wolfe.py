@@ -114,8 +114,8 @@ class FrankWolfe(HostSolver):
         network, finite = usable(problem, _network(problem, taken, radius))
         status = status if finite else Status.DIVERGED
         with double_precision():
-            exact, returned = to_double(problem), to_double(network)
-            certificate = certify_priced(exact, returned, pricer, exact.Y - returned(exact.X), None, 1, 1)
+            double, returned = to_double(problem), to_double(network)
+            certificate = certify_priced(double, returned, pricer, double.Y - returned(double.X), None, 1, 1)
         return host_solution(network, network, certificate, status, done, trace, (objective, bound))
 
     def _radius(self, problem: Problem, init: Any, key: Any) -> float:

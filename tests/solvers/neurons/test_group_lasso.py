@@ -1,4 +1,4 @@
-"""fit_atoms: optimal to many digits, also among near-duplicate atoms, for small beta and for convolutional readouts."""
+"""fit_atoms reaches high accuracy, also for near-duplicate atoms, small beta and convolutional readouts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ fit = jax.jit(fit_atoms, static_argnums=3, static_argnames=("max_steps", "tol"))
 
 
 def instance(seed: int, n: int, d: int, c: int, m: int, spread: float):
-    """Activations of m unit neurons, the second half of them at distance about ``spread`` from the first."""
+    """Draw activations of m unit neurons. The second half is at distance about ``spread`` from the first half."""
     rng = np.random.default_rng(seed)
     X, Y, U = rng.standard_normal((n, d)), rng.standard_normal((n, c)), rng.standard_normal((d, m))
     U[:, m // 2 :] = U[:, : m - m // 2] + spread * rng.standard_normal((d, m - m // 2))
@@ -36,13 +36,13 @@ def group_lasso(atoms, Y, beta):
 )
 def test_against_clarabel(beta, spread):
     atoms, Y = instance(0, 20, 3, 2, 60, spread)
-    found = fit(atoms, Y, beta)
-    W = np.asarray(found.output)
+    fitted = fit(atoms, Y, beta)
+    W = np.asarray(fitted.output)
     value = 0.5 * np.sum((atoms @ W - Y) ** 2) + beta * np.linalg.norm(W, axis=1).sum()
-    assert found.objective == pytest.approx(value, rel=1e-12)
-    assert 0 <= found.gap + 1e-12 <= 1e-10 + 1e-12
+    assert fitted.objective == pytest.approx(value, rel=1e-12)
+    assert 0 <= fitted.gap + 1e-12 <= 1e-10 + 1e-12
     assert value == pytest.approx(group_lasso(atoms, Y, beta), rel=1e-7)
-    strength = np.linalg.norm(atoms.T @ np.asarray(found.R), axis=1)
+    strength = np.linalg.norm(atoms.T @ np.asarray(fitted.R), axis=1)
     assert strength.max() <= beta * (1 + 1e-5)
     np.testing.assert_allclose(strength[np.linalg.norm(W, axis=1) > 1e-4], beta, rtol=1e-4)
 
@@ -56,19 +56,19 @@ def test_both_shapes_of_the_newton_system_agree():
 
 @pytest.mark.parametrize("kind", ["pool", "flatten"])
 def test_convolutional_readouts(kind):
-    """Equal to the lasso over the explicit matrix that maps output weights to predictions."""
+    """The result equals the lasso over the explicit matrix that maps output weights to predictions."""
     readout, c = Readout(kind, 3, 0.5), 2
     rng = np.random.default_rng(2)
     atoms, Y = np.maximum(rng.standard_normal((10 * 3, 8)), 0), rng.standard_normal((10, c))
     q = readout.columns(c)
-    found = fit(atoms, Y, 0.3, readout)
+    fitted = fit(atoms, Y, 0.3, readout)
     columns = [readout.lower(atoms @ E.reshape(8, q)).reshape(-1) for E in np.eye(8 * q)]
     W = cp.Variable((8, q))
     F = np.stack(columns, axis=1) @ cp.vec(W, order="C")
     cost = 0.5 * cp.sum_squares(F - Y.reshape(-1)) + 0.3 * cp.sum(cp.norm(W, 2, axis=1))
     problem = cp.Problem(cp.Minimize(cost))
     problem.solve(solver=cp.CLARABEL)
-    assert found.objective == pytest.approx(problem.value, rel=1e-6) and found.gap <= 1e-10
+    assert fitted.objective == pytest.approx(problem.value, rel=1e-6) and fitted.gap <= 1e-10
 
 
 def test_warm_start_and_limits():
@@ -85,5 +85,5 @@ def test_warm_start_and_limits():
 @pytest.mark.float32
 def test_float32():
     atoms, Y = instance(0, 20, 3, 2, 60, 1e-3)
-    found = fit(jnp.asarray(atoms, jnp.float32), jnp.asarray(Y, jnp.float32), jnp.float32(0.1))
-    assert found.output.dtype == jnp.float32 and found.gap <= 1e-4
+    fitted = fit(jnp.asarray(atoms, jnp.float32), jnp.asarray(Y, jnp.float32), jnp.float32(0.1))
+    assert fitted.output.dtype == jnp.float32 and fitted.gap <= 1e-4

@@ -1,4 +1,4 @@
-"""Refitting output weights: optimal for its group lasso, never worse; rounding stays in the cells."""
+"""Refitted output weights are optimal for their group lasso and never worse; rounded neurons stay in their cells."""
 
 import dataclasses
 
@@ -60,7 +60,7 @@ def test_skip_connection_is_kept():
     assert float(network_objective(fitted, problem)) < float(network_objective(net, problem))
 
 
-def test_rounded_neurons_lie_in_the_cells_they_came_from():
+def test_rounded_neurons_lie_in_the_cells_of_their_blocks():
     import jax
 
     cells = jaxcvx.sample_arrangements(jax.random.key(0), X, 15)

@@ -73,7 +73,7 @@ def test_reference_optima(name):
 
 @pytest.mark.long
 @pytest.mark.parametrize("d", [2, 3])
-def test_scalar_optimum_is_clarabels(d):
+def test_scalar_optimum_equals_that_of_clarabel(d):
     X, Y = gaussian_data(d, 9, d)
     cells = enumerate_arrangements(X)
     solution = solve(make_problem(X, Y, 0.3, arrangements=cells), TIGHT)
@@ -83,7 +83,7 @@ def test_scalar_optimum_is_clarabels(d):
 
 
 @pytest.mark.long
-def test_cells_are_enumerated_where_they_are_few_and_bias_is_a_feature():
+def test_few_cells_are_enumerated_also_with_a_bias():
     X, Y = gaussian_data(5, 12, 1, 2)
     solution = solve(make_problem(X, Y, 0.2, features=Dense(bias=True)), TIGHT)
     assert solution.scope == "global" and solution.gap <= 1e-7
@@ -105,7 +105,7 @@ def test_another_loss_to_its_optimum():
     assert solution.upper_bound <= run.upper_bound * (1 + 1e-5)
 
 
-def test_sampled_cells_bound_only_themselves():
+def test_a_bound_over_sampled_cells_has_their_scope():
     X, Y = gaussian_data(7, 12, 3)
     cells = sample_arrangements(jax.random.key(0), X, 10)
     solution = solve(make_problem(X, Y, 0.3, arrangements=cells), ColumnGeneration(pricing="exact", width=16))
@@ -126,7 +126,7 @@ def heuristic():
         return problem, solver, solve(problem, solver, key=jax.random.key(3))
 
 
-def test_multistart_beats_adam_and_claims_nothing(heuristic):
+def test_multistart_beats_adam_and_has_no_proved_bound(heuristic):
     problem, _, solution = heuristic
     assert solution.scope == "heuristic" and solution.lower_bound == -np.inf and solution.gap == np.inf
     X, Y = np.asarray(problem.X), np.asarray(problem.Y)
@@ -152,14 +152,14 @@ def test_the_key_decides(heuristic):
 
 
 @pytest.mark.long
-def test_networks_as_starts_never_come_back_worse(heuristic):
+def test_the_result_is_never_worse_than_the_starting_networks(heuristic):
     problem, solver, _ = heuristic
     runs = [solve(problem, GradientDescent(width=20, max_steps=500), key=jax.random.key(seed)) for seed in (0, 1)]
-    few = ColumnGeneration(pricing="multistart", max_steps=2, move_steps=100, final_starts=64, num_starts=16)
-    one = solve(problem, few, init=runs[0].network)
-    assert one.upper_bound <= runs[0].upper_bound
-    both = solve(problem, few, init=[run.network for run in runs])
-    assert both.upper_bound <= max(run.upper_bound for run in runs)
+    short = ColumnGeneration(pricing="multistart", max_steps=2, move_steps=100, final_starts=64, num_starts=16)
+    from_network = solve(problem, short, init=runs[0].network)
+    assert from_network.upper_bound <= runs[0].upper_bound
+    from_list = solve(problem, short, init=[run.network for run in runs])
+    assert from_list.upper_bound <= max(run.upper_bound for run in runs)
 
 
 @pytest.mark.long
@@ -214,7 +214,7 @@ def test_bad_settings_are_refused(solver, words):
         solve(make_problem(*gaussian_data(0, 6, 2), 0.1), solver)
 
 
-def test_what_it_cannot_take_is_refused():
+def test_unsupported_problems_are_refused():
     X, Y = gaussian_data(0, 6, 2)
     with pytest.raises(InvalidInputError, match="^loss: got 'hinge'"):
         solve(make_problem(X, np.sign(Y), 0.1, loss="hinge"), ColumnGeneration())
@@ -233,16 +233,16 @@ def test_what_it_cannot_take_is_refused():
 
 
 @pytest.mark.long
-def test_multistart_goes_on_below_the_rounding_of_single_precision():
-    """The loop moves neurons in float32; where that has nothing more to give, weights are fitted in float64."""
+def test_multistart_continues_in_float64_below_float32_rounding():
+    """The loop moves neurons in float32. When this brings no more progress, weights are fitted in float64."""
     X, Y = gaussian_data(5, 20, 3)
     problem = make_problem(X, Y, 0.2)
     exact = solve(problem, TIGHT)
-    few = ColumnGeneration(
+    multistart = ColumnGeneration(
         pricing="multistart", tol=1e-7, width=32, max_steps=40, move_steps=200, num_starts=64, final_starts=256
     )
-    found = solve(problem, few)
-    gap = 1 - found.history.bound[-1] / found.history.objective[-1]
-    assert found.status == Status.CONVERGED and found.scope == "heuristic" and gap <= 1e-7
-    assert float(found.upper_bound) == pytest.approx(float(exact.upper_bound), rel=1e-5)
-    assert found.upper_bound >= exact.lower_bound
+    heuristic = solve(problem, multistart)
+    gap = 1 - heuristic.history.bound[-1] / heuristic.history.objective[-1]
+    assert heuristic.status == Status.CONVERGED and heuristic.scope == "heuristic" and gap <= 1e-7
+    assert float(heuristic.upper_bound) == pytest.approx(float(exact.upper_bound), rel=1e-5)
+    assert heuristic.upper_bound >= exact.lower_bound

@@ -36,7 +36,7 @@ def random_line(n: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal(n), rng.standard_normal(n)
 
 
-# Samples, most rounds and neurons that the solver may take, value where it is known.
+# Samples, limits on the solver's rounds and neurons, and the value if it is known.
 SPLINES = {
     "paper": (*LINE, 4, 4, 8.0),
     "6 points": (*random_line(6), 5, 6, None),
@@ -49,14 +49,14 @@ SPLINES = {
 
 
 def spline_value(x: np.ndarray, y: np.ndarray) -> float:
-    """Total variation of the spline's slopes, or the outer slopes' sum: written here on its own."""
+    """Total variation of the spline's slopes, or the sum of the outer slopes; an independent implementation."""
     order = np.argsort(x)
     s = np.diff(y[order]) / np.diff(x[order])
     return float(max(np.abs(np.diff(s)).sum(), abs(s[0] + s[-1])))
 
 
 def linear_program(x: np.ndarray, y: np.ndarray) -> float:
-    """Least l1 norm over all kinks at samples, by HiGHS."""
+    """Compute the least l1 norm over all kinks at samples, by HiGHS."""
     gap = x[:, None] - x
     A = np.maximum(np.concatenate([gap, -gap], axis=1), 0)
     columns = np.concatenate([A, -A, np.ones((len(x), 1)), -np.ones((len(x), 1))], axis=1)
@@ -92,7 +92,7 @@ def test_interpolation_on_a_line(name):
     assert (np.diff(history.bound) >= 0).all()
 
 
-def test_the_papers_example_has_this_dual():
+def test_the_dual_of_the_papers_example():
     x, y = LINE
     problem = make_problem(x[:, None], y, 1.0, loss="interpolation", features=FreeBias())
     solution = solve(problem, CuttingPlane(tol=1e-9, new_neurons=2))
@@ -100,7 +100,7 @@ def test_the_papers_example_has_this_dual():
     assert solution.upper_bound == pytest.approx(8, abs=1e-8)
     gap = x[:, None] - x
     prices = np.array([1, -3, 2, 1, -1]) @ np.maximum(np.concatenate([gap, -gap], axis=1), 0)
-    assert np.abs(prices).max() == 1  # so it is feasible, and its value is 8
+    assert np.abs(prices).max() == 1  # it is feasible, and its value is 8
     assert int(solution.num_steps) <= 5
 
 
@@ -108,11 +108,11 @@ def test_a_line_in_several_dimensions_is_one_feature():
     x, y = random_line(8)
     direction = np.array([3.0, 0.0, 4.0])
     X = np.outer(x, direction) + np.array([1.0, 2.0, 3.0])
-    one, several = (
+    line, embedded = (
         solve(make_problem(data, y, 0.3, features=FreeBias()), CuttingPlane(tol=1e-9)) for data in (5 * x[:, None], X)
     )
-    assert several.upper_bound == pytest.approx(float(one.upper_bound), rel=1e-8)
-    assert several.scope == "global" and several.gap <= 1e-8
+    assert embedded.upper_bound == pytest.approx(float(line.upper_bound), rel=1e-8)
+    assert embedded.scope == "global" and embedded.gap <= 1e-8
 
 
 @pytest.mark.routine(2)
@@ -158,21 +158,21 @@ def test_whitened_data_need_two_neurons():
 def test_start_from_a_network_and_save(tmp_path):
     x, y = random_line(10)
     problem = make_problem(x[:, None], y, 0.1, features=FreeBias())
-    first = solve(problem, CuttingPlane(tol=1e-9))
-    again = solve(problem.replace(beta=0.11), CuttingPlane(tol=1e-9), init=first.network)
+    solution = solve(problem, CuttingPlane(tol=1e-9))
+    warm = solve(problem.replace(beta=0.11), CuttingPlane(tol=1e-9), init=solution.network)
     cold = solve(problem.replace(beta=0.11), CuttingPlane(tol=1e-9))
-    assert again.num_steps <= cold.num_steps
-    assert float(again.upper_bound) == pytest.approx(float(cold.upper_bound), rel=1e-8)
-    save(tmp_path / "solution", first)
+    assert warm.num_steps <= cold.num_steps
+    assert float(warm.upper_bound) == pytest.approx(float(cold.upper_bound), rel=1e-8)
+    save(tmp_path / "solution", solution)
     back = load(tmp_path / "solution")
-    np.testing.assert_array_equal(back.network(x[:, None]), first.network(x[:, None]))
+    np.testing.assert_array_equal(back.network(x[:, None]), solution.network(x[:, None]))
     assert back.network.features == FreeBias() and back.network.output_bias is not None
-    np.testing.assert_array_equal(back.params.dual, first.params.dual)
+    np.testing.assert_array_equal(back.params.dual, solution.params.dual)
     seen = []
     stopped = solve(problem, CuttingPlane(), callback=lambda info: seen.append(info) or len(seen) == 2)
     assert stopped.status == Status.STOPPED and [info.step for info in seen] == [0, 1]
-    on = solve(problem, CuttingPlane(tol=1e-9), init=seen[-1].params)  # from where it was
-    assert float(on.upper_bound) == pytest.approx(float(first.upper_bound), rel=1e-8)
+    resumed = solve(problem, CuttingPlane(tol=1e-9), init=seen[-1].params)  # from the stopped state
+    assert float(resumed.upper_bound) == pytest.approx(float(solution.upper_bound), rel=1e-8)
     with pytest.raises(jaxcvx.InvalidInputError, match="init: got Cuts of shapes"):
         solve(problem.replace(Y=problem.Y[:5], X=problem.X[:5]), CuttingPlane(), init=seen[-1].params)
 

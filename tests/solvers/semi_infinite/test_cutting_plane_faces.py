@@ -1,4 +1,4 @@
-"""CuttingPlane with all faces of all cells as its oracle, against the other global solvers."""
+"""CuttingPlane with the oracle over all faces of all cells, against the other global solvers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_agrees_with_the_other_global_solvers_often(seed):
 
 
 def agreement(seed: int) -> None:
-    """Random shapes with and without a penalised bias: three solvers, one value."""
+    """Compare three solvers on a problem of random shape, with or without a penalised bias."""
     rng = np.random.default_rng(seed)
     n, d, bias = int(rng.integers(5, 10)), int(rng.integers(1, 4)), bool(rng.integers(2))
     d = min(d, 2) if bias else d

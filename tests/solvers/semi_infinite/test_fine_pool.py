@@ -1,4 +1,4 @@
-"""Pools in float64: exact weights, prices of what float32 found, and no need for float64 to be enabled."""
+"""Pools in float64: exact weights, constraint values of neurons from float32 pricing, float64 not enabled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def setting():
 
 
 @pytest.mark.float32
-def test_weights_are_exact_although_float64_is_not_enabled():
+def test_weights_are_exact_without_enabling_float64():
     problem, pool = setting()
     fine = fine_problem(problem)
     found, R, value = fit_finely(fine, pool)
@@ -43,7 +43,7 @@ def test_weights_are_exact_although_float64_is_not_enabled():
 
 
 @pytest.mark.float32
-def test_prices_and_bound_are_the_definitions():
+def test_constraint_values_and_bound_equal_their_definitions():
     problem, pool = setting()
     fine = fine_problem(problem)
     found, R, value = fit_finely(fine, pool)
@@ -63,7 +63,7 @@ def test_prices_and_bound_are_the_definitions():
 
 @pytest.mark.long
 @pytest.mark.float32
-def test_column_generation_in_float32_mode_goes_on_in_float64():
+def test_column_generation_in_float32_mode_continues_in_float64():
     X, Y = gaussian_data(5, 20, 3)
     problem = make_problem(X.astype(np.float32), Y.astype(np.float32), 0.2)
     assert problem.X.dtype == jnp.float32

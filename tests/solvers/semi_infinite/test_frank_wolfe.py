@@ -1,4 +1,4 @@
-"""Frank-Wolfe against the rate and values measured for the paper's algorithm."""
+"""Frank-Wolfe against the rate and the values measured for the paper's algorithm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jaxcvx import (
 from tests.helpers import gaussian_data
 from tests.solvers.semi_infinite.test_column_generation import planted_instance
 
-RADIUS = 66.38986  # of the optimum of the planted instance
+RADIUS = 66.38986  # radius of the optimum of the planted instance
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +65,16 @@ def test_line_search_and_the_radius_of_a_network():
     X, Y = gaussian_data(0, 8, 2, 2)
     problem = make_problem(X, Y, 0.3)
     exact = solve(problem, ColumnGeneration(tol=1e-8, width=16))
-    found = solve(problem, FrankWolfe(tol=1e-3, max_steps=5000), init=exact.network)
-    assert found.status == Status.CONVERGED and found.program_gap <= 1e-3
-    assert exact.upper_bound * (1 - 1e-8) <= found.upper_bound <= exact.upper_bound * 1.01
+    constrained = solve(problem, FrankWolfe(tol=1e-3, max_steps=5000), init=exact.network)
+    assert constrained.status == Status.CONVERGED and constrained.program_gap <= 1e-3
+    assert exact.upper_bound * (1 - 1e-8) <= constrained.upper_bound <= exact.upper_bound * 1.01
     run = GradientDescent(width=100, max_steps=2000, schedule="cosine")
-    assert run.max_steps == 2000  # what radius=None without init trains
+    assert run.max_steps == 2000  # the run that radius=None without init makes
     alone = solve(problem, FrankWolfe(tol=1e-2, max_steps=500), key=jax.random.key(0))
     assert alone.upper_bound <= exact.upper_bound * 1.05
 
 
-def test_what_it_cannot_take_is_refused():
+def test_unsupported_problems_are_refused():
     X, Y = gaussian_data(0, 6, 2)
     with pytest.raises(InvalidInputError, match="^radius: got -1"):
         solve(make_problem(X, Y, 0.1), FrankWolfe(radius=-1.0))

@@ -1,4 +1,4 @@
-"""The master program of cutting planes against CVXPY; slots; fewer neurons for the same function."""
+"""The master program of cutting planes against CVXPY; slots; the same function with fewer neurons."""
 
 from __future__ import annotations
 
@@ -33,39 +33,39 @@ CASES = [("squared", 1, False), ("squared", 2, True), ("logistic", 1, True), ("h
 
 @pytest.mark.routine(2)
 @pytest.mark.parametrize(("loss", "c", "free"), CASES)
-def test_master_program_is_clarabels(loss, c, free):
+def test_master_program_has_the_optimum_of_clarabel(loss, c, free):
     problem, cuts = setting(loss, c, free)
-    found = fit_cuts(problem, cuts)
-    assert float(cuts_objective(problem, found)) == pytest.approx(optimum(problem, cuts, loss, free), rel=1e-6)
+    fitted = fit_cuts(problem, cuts)
+    assert float(cuts_objective(problem, fitted)) == pytest.approx(optimum(problem, cuts, loss, free), rel=1e-6)
     activations = np.maximum(np.asarray(problem.rows) @ np.asarray(cuts.directions).T, 0)
-    prices = np.linalg.norm(activations.T @ np.asarray(found.dual), axis=1)
-    assert prices.max() <= 0.4 * (1 + 1e-5)  # the constraints of the neurons at hand hold
-    assert not np.asarray(found.weights[-1]).any()
+    norms = np.linalg.norm(activations.T @ np.asarray(fitted.dual), axis=1)
+    assert norms.max() <= 0.4 * (1 + 1e-5)  # the constraints of the given neurons hold
+    assert not np.asarray(fitted.weights[-1]).any()
     if free:
-        np.testing.assert_allclose(np.asarray(found.dual).sum(axis=0), 0, atol=1e-7)
+        np.testing.assert_allclose(np.asarray(fitted.dual).sum(axis=0), 0, atol=1e-7)
 
 
-def test_slots_grow_and_keep_what_is_used():
+def test_growing_keeps_the_used_slots():
     problem, cuts = setting()
-    found = fit_cuts(problem, cuts)
+    fitted = fit_cuts(problem, cuts)
     new = np.eye(3)[:2]
-    larger = grown(found, new, 16)
+    larger = grown(fitted, new, 16)
     assert larger.directions.shape == (16, 3) and larger.weights.shape == (16, 1)
     np.testing.assert_array_equal(larger.directions[8:10], new)
-    np.testing.assert_allclose(cuts_objective(problem, larger), cuts_objective(problem, found), rtol=1e-12)
-    assert float(cuts_objective(problem, fit_cuts(problem, larger))) <= float(cuts_objective(problem, found)) + 1e-12
+    np.testing.assert_allclose(cuts_objective(problem, larger), cuts_objective(problem, fitted), rtol=1e-12)
+    assert float(cuts_objective(problem, fit_cuts(problem, larger))) <= float(cuts_objective(problem, fitted)) + 1e-12
 
 
-def test_dependent_neurons_are_traded_away_at_no_cost():
-    """Every neuron twice: weights may be shared in any way, until one of each pair goes."""
+def test_dependent_neurons_are_removed_at_no_cost():
+    """Every neuron occurs twice and the weights of a pair are shared. One neuron of each pair is removed."""
     problem, cuts = setting()
-    found = fit_cuts(problem, cuts)
-    w = 0.5 * found.weights
-    double = found._replace(directions=jnp.concatenate([found.directions] * 2), weights=jnp.concatenate([w, w]))
+    fitted = fit_cuts(problem, cuts)
+    w = 0.5 * fitted.weights
+    double = fitted._replace(directions=jnp.concatenate([fitted.directions] * 2), weights=jnp.concatenate([w, w]))
     small = cleaned(problem, double)
     used = int((np.asarray(small.weights) != 0).sum())
-    assert used == int((np.abs(np.asarray(found.weights)) > 1e-12).sum())
-    np.testing.assert_allclose(cuts_objective(problem, small), cuts_objective(problem, found), rtol=1e-9)
+    assert used == int((np.abs(np.asarray(fitted.weights)) > 1e-12).sum())
+    np.testing.assert_allclose(cuts_objective(problem, small), cuts_objective(problem, fitted), rtol=1e-9)
     np.testing.assert_allclose(
-        cuts_network(problem, small)(problem.X), cuts_network(problem, found)(problem.X), atol=1e-8
+        cuts_network(problem, small)(problem.X), cuts_network(problem, fitted)(problem.X), atol=1e-8
     )

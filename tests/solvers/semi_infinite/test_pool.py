@@ -1,4 +1,4 @@
-"""The neuron pool's parts: inserting, reweighting, moving, resizing."""
+"""The functions of the neuron pool: inserting, reweighting, moving, resizing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FEATURES = {"dense": Dense(), "pool": ConvPool((2,)), "flatten": ConvFlatten((2,
 
 
 def setting(name: str, width: int = 6):
-    """A small problem and a random pool with two empty slots."""
+    """Build a small problem and a random pool with two empty slots."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((12, 3) if name == "dense" else (12, 4, 1))
     problem = make_problem(X, rng.standard_normal((12, 2)), 0.3, features=FEATURES[name])
@@ -38,7 +38,7 @@ def setting(name: str, width: int = 6):
 
 @pytest.mark.routine(2)
 @pytest.mark.parametrize("name", FEATURES)
-def test_a_pool_is_its_network(name):
+def test_pool_and_network_have_the_same_objective(name):
     problem, network, pool = setting(name)
     back = pool_network(problem, pool)
     np.testing.assert_allclose(back(problem.X), network(problem.X), atol=1e-12)
@@ -49,8 +49,8 @@ def test_a_pool_is_its_network(name):
     np.testing.assert_allclose(dual_residual(problem, pool), problem.Y - network(problem.X), atol=1e-12)
 
 
-def test_neurons_that_gradients_have_worn_away_free_their_slots():
-    """Weights of 1e-38 in float32: squares underflow, so the norm of such a neuron is not that of its direction."""
+def test_neurons_with_underflowing_weights_free_their_slots():
+    """Weights of 1e-38 in float32: their squares underflow, so the computed norm is wrong and the direction is lost."""
     hidden = jnp.asarray([[3.0, 4.0], [1e-19, 2e-19], [1.0, 0.0]], jnp.float32)
     output = jnp.asarray([[1.0], [1e-19], [0.5]], jnp.float32)
     pool = pool_of(Network(hidden, output, None, Dense()))
@@ -62,19 +62,19 @@ def test_neurons_that_gradients_have_worn_away_free_their_slots():
 @pytest.mark.parametrize("name", FEATURES)
 def test_reweighting_is_the_group_lasso(name):
     problem, _, pool = setting(name)
-    found = reweight(problem, pool, 3000)
+    reweighted = reweight(problem, pool, 3000)
     atoms = jnp.maximum(problem.rows @ pool.directions.T, 0)
     exact = fit_atoms(atoms, problem.Y, problem.beta, problem.readout)
-    assert float(pool_objective(problem, found)) == pytest.approx(float(exact.objective), rel=1e-8)
-    assert float(pool_objective(problem, found)) < float(pool_objective(problem, pool))
+    assert float(pool_objective(problem, reweighted)) == pytest.approx(float(exact.objective), rel=1e-8)
+    assert float(pool_objective(problem, reweighted)) < float(pool_objective(problem, pool))
 
 
 def test_moving_never_makes_it_worse():
     problem, _, pool = setting("dense")
-    moved = move(problem, pool, 200, jnp.asarray(1e-2))
-    assert float(pool_objective(problem, moved)) < float(pool_objective(problem, pool))
-    wild = move(problem, moved, 3, jnp.asarray(1e3))
-    assert float(pool_objective(problem, wild)) == pytest.approx(float(pool_objective(problem, moved)), rel=1e-12)
+    trained = move(problem, pool, 200, jnp.asarray(1e-2))
+    assert float(pool_objective(problem, trained)) < float(pool_objective(problem, pool))
+    wild = move(problem, trained, 3, jnp.asarray(1e3))
+    assert float(pool_objective(problem, wild)) == pytest.approx(float(pool_objective(problem, trained)), rel=1e-12)
 
 
 def test_inserting_takes_free_slots_only():

@@ -1,4 +1,4 @@
-"""The same problem in other units: objectives, networks and dual residuals carry over."""
+"""The same problem in other units: objectives, networks and dual residuals are converted correctly."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_objective_and_network(x, y):
     )
 
 
-def test_what_must_not_be_scaled_is_not():
+def test_data_that_must_not_be_scaled_are_kept():
     X, Y = gaussian_data(1, 9, 3)
     _, scaling = scaled_problem(make_problem(1e3 * X, 1e3 * Y, 0.1, features=Dense(bias=True)))
     assert scaling.x == 1.0 and scaling.y > 100
