@@ -1,9 +1,10 @@
-"""What all pricing oracles share: the value of a neuron, and the best of many.
+"""Shared by all pricing methods: the price of a neuron, and the best distinct ones of many.
 
-Pricing asks for a unit neuron u with the largest ||Rl^T (Z u)_+||, Z the feature rows and Rl the lifted dual
-residual: the most violated dual constraint of the training problem, hence the neuron to add. Oracles:
-:mod:`jaxcvx.pricing.faces` (all faces of all cells, low rank), :mod:`jaxcvx.pricing.branch_and_bound`
-(branch and bound, with a proved bound), :mod:`jaxcvx.pricing.multistart` (any size, no bound).
+The price of a unit neuron u is ||Rl^T (Z u)_+||. Z holds the feature rows, and Rl is the dual residual lifted from
+samples to rows. Pricing asks for the neuron of largest price: it belongs to the most violated dual constraint of the
+training problem, so it is the neuron to add. Methods: :mod:`jaxcvx.pricing.faces` (all faces of all cells, low rank),
+:mod:`jaxcvx.pricing.sweep` (rank two), :mod:`jaxcvx.pricing.spike_free` (spike-free data),
+:mod:`jaxcvx.pricing.branch_and_bound` (with a proved bound), :mod:`jaxcvx.pricing.multistart` (any size, no bound).
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from jaxtyping import Array, Float, Int
 
 
 class Priced(NamedTuple):
-    """Neurons and what they price at.
+    """Neurons and their prices.
 
     Attributes:
       directions: (m, p) unit vectors, best first.
-      values: (m,) ||Rl^T (Z u)_+|| at each, 0 for repetitions.
-      upper: upper bound on the value of every neuron in the cells priced; inf where none is proved.
+      values: (m,) price of each, 0 for repetitions.
+      upper: upper bound on the price of every neuron in the cells that were searched; inf if none is proved.
     """
 
     directions: Float[Array, "m p"]
@@ -30,19 +31,20 @@ class Priced(NamedTuple):
 
 
 def neuron_values(Z: Float[Array, "N p"], Rl: Float[Array, "N q"], U: Float[Array, "m p"]) -> Float[Array, m]:
-    """||Rl^T (Z u)_+|| of each row u of U."""
+    """The price ||Rl^T (Z u)_+|| of each row u of U."""
     return jnp.linalg.norm(jax.nn.relu(U @ Z.T) @ Rl, axis=1)
 
 
 def distinct(
     directions: Float[Array, "m p"], values: Float[Array, m], num: int, radius: float = 1e-4
 ) -> tuple[Int[Array, k], Float[Array, k]]:
-    """The k = min(num, m) best unit directions, of those within ``radius`` of each other the best one.
+    """The k = min(num, m) best distinct unit directions.
 
-    Repetitions have nearly equal values, so each direction is compared with the 8 before it in that order.
+    A direction within ``radius`` of a better one is a repetition. Repetitions have nearly equal values, so each
+    direction is compared only with the 8 before it in falling order of value.
 
     Returns:
-      Their numbers and their values in falling order; repetitions come last, with value 0.
+      The directions' indices and values, in falling order of value; repetitions come last, with value 0.
     """
     values, order = jax.lax.top_k(values, len(values))
     sorted_ = directions[order]

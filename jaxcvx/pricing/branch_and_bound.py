@@ -1,18 +1,19 @@
 """Pricing with a proved bound and without cells: branch and bound over the signs of some rows.
 
-For one output, h(u) = sum_i r_i (z_i^T u)_+ is concave but for the rows with r_i > 0. A node fixes the signs of
-some of those; on it the rest, its free rows F, obey by (t)_+ = (t + |t|) / 2 and Cauchy-Schwarz
+For one output, the terms of h(u) = sum_i r_i (z_i^T u)_+ with r_i < 0 are concave, and those with r_i > 0 are not. A
+node of the tree fixes the signs of z_i^T u for some of the latter. The others are its free rows F. By
+(t)_+ = (t + |t|) / 2 and Cauchy-Schwarz they obey
 
     sum_F r_i (z_i^T u)_+ <= 1/2 sum_F r_i z_i^T u + c / 2,
     c = min( sqrt(sum_F r_i) sqrt(lambda_max(sum_F r_i z_i z_i^T)), |r_F| ||Z||_2 ),
 
-and what is left is concave: by duality its maximum over the unit ball and the signs fixed is a least-squares
-problem in a box, of which every feasible point gives an upper bound. Without free rows it is the exact
-maximum over many cells at once. Signs that the others imply are not branched on, so a tree is never
+and the remaining function is concave. By duality, its maximum over the unit ball and the fixed signs is a least-squares
+problem in a box, and every feasible point of this problem gives an upper bound. Without free rows it is the exact
+maximum over many cells at once. The search does not branch on signs that other signs imply, so the tree is never
 larger than the arrangement of the positive rows.
 
-For several outputs the bounds of the residual's principal components (columns of Rl V, V its right singular
-vectors) are combined: ||Rl^T a||^2 = sum_k ((Rl V)_k^T a)^2. That is valid but not exact.
+For several outputs, the bounds of the residual's principal components (columns of Rl V, V its right singular
+vectors) are combined: ||Rl^T a||^2 = sum_k ((Rl V)_k^T a)^2. The result is a valid bound, but not exact.
 
 Source: difference-of-convex branch and bound, R. Horst and H. Tuy, "Global Optimization" (1996); the bounds
 are derived here.
@@ -34,18 +35,18 @@ from jaxcvx.pricing.multistart import least_squares_in_box
 
 _BATCH = 32
 _STEPS = 200
-_IMPLIED = 1e-12  # a sign is implied if its opposite could be violated by no more than this, for unit rows
+_IMPLIED = 1e-12  # a sign is impossible if sign * z^T u cannot exceed this for unit z and u: the other one is implied
 
 
 class Branched(NamedTuple):
     """Result of :func:`price_branch`.
 
     Attributes:
-      directions: (1, p) the best unit neuron seen.
-      values: (1,) its value.
-      upper: proved upper bound on every neuron's value.
-      nodes: number of nodes bounded.
-      exact: whether ``upper`` is ``values[0]`` up to the relative ``tol`` and rounding.
+      directions: (1, p) the best unit neuron of all nodes.
+      values: (1,) its price.
+      upper: proved upper bound on every neuron's price.
+      nodes: number of nodes for which a bound was computed.
+      exact: True if ``upper`` is ``values[0]`` up to the relative ``tol`` and rounding.
     """
 
     directions: Float[Array, "1 p"]
@@ -63,14 +64,17 @@ def price_branch(
     max_nodes: int = 10_000,
     tol: float = 1e-6,
 ) -> Branched:
-    """Bounds from both sides on the largest ||Rl^T (Z u)_+|| over all unit u; on the host.
+    """Lower and upper bound on the largest price ||Rl^T (Z u)_+|| over all unit u. Runs on the host.
 
     Args:
       Z: (N, p) feature rows.
       Rl: (N, q) lifted residual.
-      incumbent: good neurons to start from, those of multi-start pricing: a high value prunes most nodes.
-      max_nodes: budget, shared by the outputs (at least 2 for each); the bound holds wherever it ends.
-      tol: relative distance of the bounds to stop at.
+      incumbent: good neurons to start from, for example from multi-start pricing. A high price prunes most nodes.
+      max_nodes: budget, shared by the outputs (at least 2 for each). The bound is valid for any budget.
+      tol: relative distance between the bounds at which the search stops.
+
+    Raises:
+      InvalidInputError: a budget below 1.
     """
     if max_nodes < 1:
         raise invalid("max_nodes", max_nodes, "a positive integer")
@@ -94,7 +98,7 @@ def price_branch(
 
 
 def _price_one(Z: Array, r: Array, U: Array, max_nodes: int, tol: float) -> tuple[Array, float, int]:
-    """Best neuron found, upper bound on |r^T (Z u)_+| and number of nodes, for one output."""
+    """Best neuron, upper bound on |r^T (Z u)_+| and number of nodes, for one output."""
     size = jnp.linalg.norm(Z, axis=1)
     rows = Z / jnp.where(size > 0, size, 1.0)[:, None]
     scale = float(jnp.max(jnp.abs(r) * size))
@@ -107,8 +111,8 @@ def _price_one(Z: Array, r: Array, U: Array, max_nodes: int, tol: float) -> tupl
     lengths = jnp.maximum(jnp.linalg.norm(U, axis=1), np.finfo(host.dtype).tiny)
     values = jnp.abs(jax.nn.relu(U @ rows.T) @ weights) / lengths
     direction, lower = U[jnp.argmax(values)], float(jnp.max(values))
-    # A node: minus an upper bound (its parent's), a number to break ties, sign of the residual, signs fixed,
-    # multipliers to start from. The nodes in the heap cover whatever may exceed ``lower``.
+    # A node is a tuple: minus an upper bound (its parent's), a number to break ties, sign of the residual, fixed signs,
+    # multipliers to start from. Every neuron whose price exceeds ``lower`` lies in a node of the heap.
     root = float(np.linalg.norm(host.astype(np.float64)) * top) * (1 + 1e-6)
     empty = np.zeros(len(host), host.dtype)
     heap: list[tuple] = [(-root, -1 - k, sign, np.zeros(len(host), np.int8), empty) for k, sign in enumerate((1, -1))]
@@ -133,9 +137,9 @@ def _price_one(Z: Array, r: Array, U: Array, max_nodes: int, tol: float) -> tupl
 
 
 def _children(rows: np.ndarray, r: np.ndarray, fixed: np.ndarray) -> list[np.ndarray]:
-    """Signs of a node's children: both of the heaviest free row that the signs fixed do not decide.
+    """Signs of a node's two children: they split on the heaviest free row whose sign the fixed signs do not imply.
 
-    Without free rows the node itself, to be bounded once more from better multipliers.
+    If no such row is left, the only child is the node itself. Its bound is computed again, from better multipliers.
     """
     fixed = fixed.copy()
     held = np.flatnonzero(fixed)
@@ -160,7 +164,7 @@ def _reach(A: np.ndarray, z: np.ndarray) -> float:
 
     try:
         multipliers = nnls(A.T, -z, maxiter=50 * len(A) + 100)[0]
-    except RuntimeError:  # undecided: the sign counts as possible
+    except RuntimeError:  # no convergence: the sign counts as possible
         return 1.0
     return float(np.linalg.norm(z + A.T @ multipliers))
 
@@ -169,7 +173,7 @@ def _reach(A: np.ndarray, z: np.ndarray) -> float:
 def _bound_nodes(
     rows: Array, r: Array, outer: Array, top: Array, sign: Array, fixed: Array, lam: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Upper bounds, neurons, multipliers and the neurons' values, of a batch of nodes."""
+    """Upper bounds of a batch of nodes, their neurons, their multipliers, and the prices of the neurons."""
     eps = jnp.finfo(r.dtype).eps
     weight = sign[:, None] * r
     positive = weight > 0

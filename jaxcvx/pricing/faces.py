@@ -1,20 +1,20 @@
 """Exact pricing in low rank: the best neuron over given cells, by enumeration of their faces.
 
 Pricing maximises f(u) = ||Rl^T (Z u)_+|| over unit u. In cell i this is ||G_i^T u|| with G_i = Z^T D_i Rl, a
-convex function, so the maximiser lies in the relative interior of one face of one cell, and there it is a
-local maximum of a Rayleigh quotient on the face's span. Those have no local maxima but global ones: it is the
-top eigenvector of N N^T G_i G_i^T N N^T, up to sign, N an orthonormal basis of the span. (Where that
-eigenvalue is repeated, its eigenspace reaches the face's boundary at the same value, or u is interior.)
+convex function. So the maximiser lies in the relative interior of one face of one cell, and there it is a
+local maximum of a Rayleigh quotient on the face's span. Every local maximum of a Rayleigh quotient is global. Hence the
+maximiser is, up to sign, the top eigenvector of N N^T G_i G_i^T N N^T, with N an orthonormal basis of the span. (If
+that eigenvalue is repeated, its eigenspace reaches the face's boundary at the same value, or u is interior.)
 
-The faces do not depend on the residual: :func:`face_table` lists them once, :func:`price_exact` then takes
-the eigenvectors and evaluates f itself at each. So no test of membership can go wrong: every candidate is a
-neuron with its true value, and the maximiser is among them. Faces whose bound ||N^T G_i||_2 is below the
-best value found are skipped.
+The faces do not depend on the residual: :func:`face_table` lists them once. :func:`price_exact` then computes
+the eigenvectors and evaluates f itself at each. It needs no test of whether an eigenvector lies in its face: every
+candidate is a neuron with its true price, and the maximiser is among them. Faces whose bound ||N^T G_i||_2 is below the
+largest price so far are skipped.
 
-With free biases (rows that end with a one, ||u|| without the bias) the same holds for faces that lie on a hyperplane:
-there the bias is a linear function of the other weights, and the projector N N^T becomes the root of the
-inverse of the norm's quadratic form on the span. Faces that hold the bias's own axis need not be looked at: where
-the residual sums to zero, some best neuron has its kink at a sample.
+With free biases the rows end with a one, and ||u|| leaves the bias out. The same then holds for faces that lie on a
+hyperplane: there the bias is a linear function of the other weights, and the projector N N^T becomes the root of the
+inverse of the norm's quadratic form on the span. Faces that contain the bias's own axis can be left out: if the
+residual sums to zero, some best neuron has its kink at a sample.
 
 Sources: the cone-constrained PCA step of A. Sahiner, T. Ergen, J. Pauly and M. Pilanci, "Vector-output ReLU
 neural network problems are copositive programs" (2021), after M. Asteris, D. Papailiopoulos and A. Dimakis,
@@ -37,12 +37,12 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxcvx.arrangements.cells import mask_keys
 from jaxcvx.arrangements.facets import facet_index
 from jaxcvx.errors import TooManyArrangements
-from jaxcvx.numerics.safe import unit_rows
+from jaxcvx.numerics.safe import divisor, unit_rows
 from jaxcvx.pricing.base import Priced, distinct, neuron_values
 
 _EPS = float(np.finfo(np.float64).eps)
 _BLOCK = 1 << 20  # numbers in a temporary block on the host
-_CHUNK = 1024  # faces whose candidates are evaluated together
+_CHUNK = 1024  # faces evaluated together
 
 
 @jax.tree_util.register_dataclass
@@ -51,13 +51,13 @@ class FaceTable:
     """All faces, of dimension 1 to r, of a set of cells of rows of rank r. No face is listed twice.
 
     Attributes:
-      cell: (F,) a cell that the face belongs to.
-      span: (F,) number of the subspace that the face spans.
+      cell: (F,) index of a cell that the face belongs to.
+      span: (F,) index of the subspace that the face spans.
       projectors: (S, r, r) orthogonal projectors on those subspaces, in coordinates of ``basis``. With free biases
         the maps T with T^2 = (N (N^T M N)^-1 N^T), M the norm's quadratic form: they take unit vectors to neurons.
       basis: (p, r) orthonormal basis of the row space of Z.
 
-    Of float32 rows the last two are float64 arrays of numpy: what is proved in float64 needs them.
+    If the rows are float32, the last two are float64 arrays of numpy, because bounds proved in float64 use them.
     """
 
     cell: Int[Array, F]
@@ -79,18 +79,18 @@ def face_table(
     free_bias: bool = False,
     max_faces: int = 4_000_000,
 ) -> FaceTable:
-    """List the faces of the cells; on the host, once for all residuals.
+    """List the faces of the cells. Runs on the host; one table serves all residuals.
 
     Args:
       rows: (N, p) feature rows Z.
       masks: (P, N) gate patterns.
       gates: (P, p) one direction inside each cell.
-      free_bias: whether the last weight is a bias that norms leave out; the other columns must be centred then.
-      max_faces: limit on the sets of facets looked at, at most ``sum_i sum_{s < r} C(k_i, s)`` for cells
-        with k_i facets.
+      free_bias: True if the last weight is a bias that norms leave out; the other columns must then be centred.
+      max_faces: limit on ``sum_i sum_{s < r} C(k_i, s)`` for cells with k_i facets. This is the number of sets of
+        facets to examine, and at least the number of faces.
 
     Raises:
-      TooManyArrangements: there may be more; raised before allocating.
+      TooManyArrangements: the limit is exceeded; raised before allocating.
     """
     dtype = jnp.asarray(rows).dtype
     unit = unit_rows(np.asarray(rows, np.float64))
@@ -126,12 +126,12 @@ def face_table(
 
 
 def _without_bias(projectors: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """Maps for the norm that leaves out the component along ``axis`` (r,), zero where a span holds the axis itself."""
+    """Maps for the norm that leaves out the component along ``axis`` (r,); zero if a span contains the axis itself."""
     part = projectors @ axis
     share = np.einsum("sr,sr->s", part, part)
     free = 1 - share
     inside = free > 1e-12
-    stretch = np.where(inside, 1 / np.sqrt(np.where(inside, free, 1.0)) - 1, 0.0) / np.where(share > 0, share, 1.0)
+    stretch = np.where(inside, 1 / np.sqrt(np.where(inside, free, 1.0)) - 1, 0.0) / divisor(share)
     maps = projectors + stretch[:, None, None] * part[:, :, None] * part[:, None, :]
     return maps * inside[:, None, None]
 
@@ -146,12 +146,12 @@ def _row_space(unit: np.ndarray, eps: float) -> np.ndarray:
 def _proper_faces(
     inner: np.ndarray, bits: np.ndarray, index: np.ndarray, rank: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Faces of dimension k = 1 .. r-1, as pairs cells (F_k,), facets through the face (F_k, r-k).
+    """Faces of each dimension k = 1 .. r-1, as a pair: cells (F_k,) and the facets through each face (F_k, r-k).
 
-    A cell is spanned by its extreme rays, each the null line of r-1 independent facets that lies in the cell.
-    A set S of r-k facets cuts out a face of dimension k only if at least k extreme rays lie on it.
+    A cell is spanned by its extreme rays. Each of them is the null line of r-1 independent facets, if this line lies
+    in the cell. A set S of r-k facets cuts out a face of dimension k only if at least k extreme rays lie on it.
     """
-    found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(1, rank)]
+    faces: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(1, rank)]
     counts = (index >= 0).sum(axis=1)
     for count in np.unique(counts) if rank > 1 else []:
         rays = _combinations(count, rank - 1)
@@ -166,8 +166,8 @@ def _proper_faces(
             valid = _extreme_rays(A, rays)
             for k, (support, incident) in enumerate(zip(supports, through, strict=True), start=1):
                 which, subset = np.nonzero(valid @ incident >= k)
-                found[k - 1].append((cell[which], own[which[:, None], support[subset]]))
-    return [tuple(np.concatenate(part) for part in zip(*level, strict=True)) for level in found]  # type: ignore[misc]
+                faces[k - 1].append((cell[which], own[which[:, None], support[subset]]))
+    return [tuple(np.concatenate(part) for part in zip(*level, strict=True)) for level in faces]  # type: ignore[misc]
 
 
 def _combinations(num: int, size: int) -> np.ndarray:
@@ -176,7 +176,7 @@ def _combinations(num: int, size: int) -> np.ndarray:
 
 
 def _extreme_rays(A: np.ndarray, subsets: np.ndarray) -> np.ndarray:
-    """Whether the rows of each subset (M, r-1) of the facets A (C, k, r) meet in an extreme ray: (C, M) int."""
+    """1 for each subset (M, r-1) of the facets A (C, k, r) whose rows meet in an extreme ray, else 0: (C, M) int."""
     _, s, v = np.linalg.svd(A[:, subsets])
     value = np.einsum("cmr,ckr->cmk", v[:, :, -1], A)
     smallest = s[:, :, -1:]
@@ -188,14 +188,14 @@ def _extreme_rays(A: np.ndarray, subsets: np.ndarray) -> np.ndarray:
 def _merge_shared(
     cell: np.ndarray, facets: np.ndarray, index: np.ndarray, bits: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One cell for each face: faces are equal if their facets are and the other rows have equal signs there.
+    """One cell for each face. Two faces are equal if their facets are equal and the other rows have equal signs there.
 
-    Rows that are a facet of no cell distinguish no faces.
+    Only rows that are a facet of some cell can distinguish faces.
     """
     lines = np.unique(index[index >= 0])
     position = np.searchsorted(lines, facets)
     packed = np.packbits(bits[:, lines], axis=1)[cell]
-    for column in position.T:  # signs of the face's own rows do not matter
+    for column in position.T:  # the signs of the face's own rows do not count
         packed[np.arange(len(cell)), column // 8] |= (128 >> (column % 8)).astype(np.uint8)
     names = np.ascontiguousarray(facets.astype(np.int32)).view(np.uint8)
     first = np.unique(mask_keys(np.concatenate([packed, names], axis=1)), return_index=True)[1]
@@ -217,18 +217,18 @@ def price_exact(
     *,
     num: int = 1,
 ) -> Priced:
-    """The largest ||Rl^T (Z u)_+|| over unit u in the cells, and the best neurons of the best cells.
+    """The largest price ||Rl^T (Z u)_+|| over unit u in the cells, and the best neurons of the best cells.
 
     Args:
       table: :func:`face_table` of the same rows and cells.
       Z: (N, p) feature rows.
       masks: (P, N) gate patterns.
       Rl: (N, q) lifted residual.
-      num: number of neurons wanted, at most one for each cell; the first attains the maximum.
+      num: number of neurons wanted, at most one for each cell; the best one attains the maximum.
 
     Returns:
-      ``Priced``, its ``upper`` the maximum plus an allowance for rounding. With cells that are not complete it
-      covers the neurons in these cells, while the directions may leave them (with their true value there).
+      ``Priced``. Its ``upper`` is the maximum plus an allowance for rounding. If the cells are not complete, ``upper``
+      covers the neurons in these cells only. Directions may lie outside them; their values are then the true prices.
     """
     projectors, basis = table.projectors.astype(Z.dtype), table.basis.astype(Z.dtype)
     inner = Z @ basis
@@ -237,7 +237,7 @@ def price_exact(
     G = (masks.astype(Z.dtype) @ (inner[:, :, None] * Rl[:, None, :]).reshape(N, -1)).reshape(P, r, q)
 
     def restricted(faces):
-        """The matrices N N^T G_i of some faces, (., r, q)."""
+        """The matrices N N^T G_i of the given faces, (., r, q)."""
         return jnp.sum(projectors[table.span[faces], :, :, None] * G[table.cell[faces], None], axis=2)
 
     bounds = jnp.sqrt(_top_eigenvalue_bound(_small_gram(restricted(jnp.arange(table.num_faces)))))
@@ -265,7 +265,7 @@ def price_exact(
     _, best, direction = jax.lax.while_loop(promising, visit, start)
     values, cells = jax.lax.top_k(best, keep)
     best, values = distinct(direction[cells], values, num)
-    # The rows may leave the span of the basis a little, by what counts as rounding in the dtype that they came in.
+    # The rows lie in the span of the basis up to rounding in their original dtype.
     outside = jnp.linalg.norm(Z - inner @ basis.T)
     rounding = jnp.linalg.norm(Rl) * (8 * eps * jnp.linalg.norm(inner) + outside)
     upper = values[0] * (1 + max(1e-10, 64 * eps)) + rounding
@@ -284,7 +284,7 @@ def _top_eigenvalue_bound(M: Float[Array, "F m m"]) -> Float[Array, F]:
     size = jnp.trace(M, axis1=1, axis2=2)
     if M.shape[1] == 1:
         return size * (1 + 16 * jnp.finfo(M.dtype).eps)
-    power = M / jnp.where(size > 0, size, 1.0)[:, None, None]
+    power = M / divisor(size)[:, None, None]
     for _ in range(2):
         power = power @ power
     bound = jnp.sum(power**2, axis=(1, 2)) ** 0.125
@@ -292,7 +292,7 @@ def _top_eigenvalue_bound(M: Float[Array, "F m m"]) -> Float[Array, F]:
 
 
 def _top_left_vector(H: Float[Array, "F r q"]) -> Float[Array, "F r"]:
-    """Unit left singular vectors of the largest singular values; the first axis where H is zero."""
+    """Unit left singular vectors of the largest singular values; the first axis if H is zero."""
     if H.shape[2] == 1:
         u = H[:, :, 0]
     else:
@@ -300,4 +300,4 @@ def _top_left_vector(H: Float[Array, "F r q"]) -> Float[Array, "F r"]:
         u = jnp.einsum("frq,fq->fr", H, top) if H.shape[2] <= H.shape[1] else top
     size = jnp.linalg.norm(u, axis=1, keepdims=True)
     axis = jnp.zeros(u.shape[1], u.dtype).at[0].set(1)
-    return jnp.where(size > 0, u / jnp.where(size > 0, size, 1.0), axis)
+    return jnp.where(size > 0, u / divisor(size), axis)

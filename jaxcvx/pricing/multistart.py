@@ -1,14 +1,14 @@
-"""Multi-start pricing by the difference-of-convex step: good neurons for data of any size, without a bound.
+"""Multi-start pricing by difference-of-convex steps: good neurons for data of any size, without a bound.
 
-For one output h(u) = sum_i r_i (z_i^T u)_+ is a convex function minus a convex one: terms with r_i > 0, less
-terms with r_i < 0. Each step linearises the first part at the current u, A = {i : r_i > 0, z_i^T u > 0} and
-g = sum_A r_i z_i, a bound from below that is tight at u, and then solves exactly
+For one output h(u) = sum_i r_i (z_i^T u)_+ is a difference of two convex functions: the terms with r_i > 0, minus those
+with r_i < 0. Each step linearises the first function at the current u. With A = {i : r_i > 0, z_i^T u > 0} and
+g = sum_A r_i z_i this is a lower bound, equal to h at u. The step maximises it exactly:
 
     max_{|u| <= 1} g^T u - sum_{r_i < 0} |r_i| (z_i^T u)_+  =  min_{0 <= lam_i <= |r_i|} |g - Z^T lam|,
 
-whose solution is u = (g - Z^T lam) / |g - Z^T lam|: a least-squares problem in a box. h never falls, and the
-limit is optimal over all cells that share A, kinks z_i^T u = 0 included; plain fixed-point ascent stops short
-of those. For several outputs ||Rl^T (Z u)_+|| = max_{|v|=1} sum_i (Rl v)_i (z_i^T u)_+ is ascended in v too.
+The solution of this least-squares problem in a box gives u = (g - Z^T lam) / |g - Z^T lam|. So h never falls. The
+limit is optimal over all cells that share A, including their kinks z_i^T u = 0, which plain fixed-point ascent cannot
+reach. For several outputs ||Rl^T (Z u)_+|| = max_{|v|=1} sum_i (Rl v)_i (z_i^T u)_+, and v is updated in turn with u.
 
 Sources: the concave-convex procedure, A. Yuille and A. Rangarajan (2003), P. D. Tao and L. T. H. An (1997);
 accelerated projected gradient with restart, B. O'Donoghue and E. Candes, "Adaptive restart for accelerated
@@ -24,17 +24,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxcvx.numerics.safe import divisor, unit_rows
 from jaxcvx.pricing.base import Priced, distinct, neuron_values
 
 
 class _Ascent(NamedTuple):
-    """Batch of S ascents: neuron u, output direction v, multipliers of the inner problem, value of h."""
+    """Batch of S ascents: neuron u, output direction v, multipliers of the inner problem, value of h.
+
+    An ascent is ``moving`` if the last round raised its value.
+    """
 
     u: Array  # (S, p)
     v: Array  # (S, q)
     lam: Array  # (S, N)
     value: Array  # (S,)
-    moving: Array  # (S,) bool: the last round raised the value
+    moving: Array  # (S,) bool
 
 
 @functools.partial(jax.jit, static_argnames=("num", "rounds", "inner_steps", "finish"))
@@ -50,26 +54,27 @@ def price_multistart(
 ) -> Priced:
     """Local maxima of ||Rl^T (Z u)_+|| over unit u, from many starts at once.
 
-    All starts take ``rounds`` rounds with a twelfth of the inner steps, the best eighth of them as many with
-    all steps, the best ``num`` with four times that (if ``finish``). With one output each start serves both signs.
+    There are three stages of at most ``rounds`` rounds each. All starts take the first, with a twelfth of the inner
+    steps. The best eighth takes the second, with all inner steps. The best ``num`` take the third, with four times as
+    many (if ``finish``). With one output each start serves both signs of the residual.
 
     Args:
       Z: (N, p) feature rows.
       Rl: (N, q) lifted residual.
       starts: (S, p) directions of any length; zero ones are dropped. See :func:`pricing_starts`.
       num: number of neurons wanted.
-      rounds: limit on difference-of-convex steps; they end when no start improves.
+      rounds: limit on the difference-of-convex steps of a stage, which ends when no start improves.
       inner_steps: accelerated gradient steps of each inner problem.
-      finish: whether to take the last of these stages, half of the work: for bounds rather than for new neurons.
+      finish: True to take the third stage, which is half of the work. Estimates of a bound need it, new neurons do not.
 
     Returns:
-      ``Priced``: at most ``num`` distinct neurons, best first, with ``upper = inf``: nothing is proved.
+      ``Priced`` with at most ``num`` distinct neurons, best first, and ``upper = inf`` because nothing is proved.
     """
     size = jnp.linalg.norm(Z, axis=1, keepdims=True)
-    rows = Z / jnp.where(size > 0, size, 1.0)
-    outer = jnp.max(jnp.abs(Rl * size))
-    R = Rl * size / jnp.where(outer > 0, outer, 1.0)
-    u, v = _both_signs(rows, R, _unit(starts))
+    rows = Z / divisor(size)
+    R = Rl * size
+    R = R / divisor(jnp.max(jnp.abs(R)))
+    u, v = _both_signs(rows, R, unit_rows(starts))
     state = _Ascent(u, v, *_linearised(rows, R, u, v), jnp.ones(len(u), bool))
     curvature = jnp.linalg.norm(rows, ord=2) ** 2
 
@@ -82,7 +87,7 @@ def price_multistart(
 
         return jax.lax.while_loop(more, step, (0, state))[1]
 
-    # Rough solutions of the inner problems move u little at a time, which finds better maxima; exact ones finish.
+    # Rough solutions of the inner problems move u in small steps, which leads to better maxima.
     stages = [(len(u), inner_steps // 12), (len(u) // 8, inner_steps), (0, 4 * inner_steps)]
     for keep, steps in stages if finish else stages[:2]:
         best, _ = distinct(state.u, state.value, max(keep, num), radius=1e-2)
@@ -91,36 +96,30 @@ def price_multistart(
     return Priced(state.u[best], values, jnp.full((), jnp.inf, values.dtype))
 
 
-def _unit(U: Float[Array, "S p"]) -> Float[Array, "S p"]:
-    """Rows of norm 1; zero rows stay zero."""
-    size = jnp.linalg.norm(U, axis=1, keepdims=True)
-    return U / jnp.where(size > 0, size, 1.0)
-
-
 def _both_signs(Z: Array, R: Array, u: Array) -> tuple[Array, Array]:
-    """Starts with their output directions: +1 and -1 for one output, the best direction for several."""
+    """Starts with their output directions: both +1 and -1 for one output, the best direction for several."""
     if R.shape[1] == 1:
         sign = jnp.repeat(jnp.array([1.0, -1.0], R.dtype), len(u))[:, None]
         return jnp.concatenate([u, u]), sign
-    return u, _unit(jax.nn.relu(u @ Z.T) @ R)
+    return u, unit_rows(jax.nn.relu(u @ Z.T) @ R)
 
 
 def _linearised(Z: Array, R: Array, u: Array, v: Array) -> tuple[Array, Array]:
-    """Multipliers at which the inner problem's point is the gradient of h at u, and h itself."""
+    """Multipliers at which the inner problem's point is the gradient of h at u, and the value of h there."""
     r = v @ R.T
     active = u @ Z.T
     return jnp.where(active > 0, jnp.maximum(-r, 0.0), 0.0), jnp.sum(r * jax.nn.relu(active), axis=1)
 
 
 def _round(Z: Array, R: Array, state: _Ascent, inner_steps: int, curvature: Array) -> _Ascent:
-    """One difference-of-convex step of every ascent; a neuron is replaced only by a better one."""
+    """A difference-of-convex step of every ascent. A neuron is replaced only by a better one."""
     r = state.v @ R.T
     g = jnp.where(state.u @ Z.T > 0, jnp.maximum(r, 0.0), 0.0) @ Z
     cap = jnp.maximum(-r, 0.0)
     lam = least_squares_in_box(Z, g, 0.0, cap, jnp.minimum(state.lam, cap), inner_steps, curvature)
-    u = _unit(g - lam @ Z)
+    u = unit_rows(g - lam @ Z)
     hidden = jax.nn.relu(u @ Z.T) @ R
-    v = state.v if R.shape[1] == 1 else _unit(hidden)
+    v = state.v if R.shape[1] == 1 else unit_rows(hidden)
     value = jnp.sum(v * hidden, axis=1)
     better = value > state.value
     moving = value > state.value + 1e3 * jnp.finfo(value.dtype).eps * jnp.abs(state.value)
@@ -137,9 +136,15 @@ def least_squares_in_box(
     steps: int,
     curvature: Float[Array, ""],
 ) -> Float[Array, "S N"]:
-    """min |g - Z^T lam| over low <= lam <= high, for a batch: accelerated projected gradient with restart.
+    """Solve min |g - Z^T lam| over low <= lam <= high for a batch, by accelerated projected gradient with restart.
 
-    ``lam`` is the start, ``curvature`` at least ||Z||_2^2. Bounds may be infinite.
+    Args:
+      Z: (N, p) rows.
+      g: (S, p) targets.
+      low, high: bounds; they may be infinite.
+      lam: (S, N) start.
+      steps: number of steps.
+      curvature: at least ||Z||_2^2.
     """
 
     def step(_, carry):
@@ -164,25 +169,26 @@ def pricing_starts(
     num: int,
     hidden: Float[Array, "m p"] | None = None,
 ) -> Float[Array, "num p"]:
-    """Starting directions: where the residual has curvature, at data, at a network's neurons, and at random.
+    """Starting directions for :func:`price_multistart`.
 
-    Eigenvectors of Z^T diag(r) Z come first (r the residual along its main output direction), then the neurons
-    ``hidden``; the rest is split between perturbed neurons, differences of two data rows, and random directions.
+    The eigenvectors of Z^T diag(r) Z come first, with r the residual along its main output direction. Then come the
+    neurons ``hidden`` of a network. The rest are perturbed neurons, differences of two data rows, and random
+    directions.
     """
     perturb_key, row_key, random_key = jax.random.split(key, 3)
     p = Z.shape[1]
     main = jnp.linalg.eigh(Rl.T @ Rl)[1][:, -1]
     axes = jnp.linalg.eigh(Z.T @ (Z * (Rl @ main)[:, None]))[1].T
-    known = [axes, -axes] if hidden is None else [axes, -axes, _unit(hidden)]
+    known = [axes, -axes] if hidden is None else [axes, -axes, unit_rows(hidden)]
     parts = [jnp.concatenate(known)[:num]]
     left = num - len(parts[0])
     if hidden is not None and len(hidden) and left:
         share = left // 3
-        centres = _unit(hidden)[jnp.arange(share) % len(hidden)]
-        parts.append(centres + 0.3 * _unit(jax.random.normal(perturb_key, (share, p), Z.dtype)))
+        centres = unit_rows(hidden)[jnp.arange(share) % len(hidden)]
+        parts.append(centres + 0.3 * unit_rows(jax.random.normal(perturb_key, (share, p), Z.dtype)))
         left -= share
-    first, other = jax.random.randint(row_key, (2, left // 2), 0, len(Z))
-    other = (first + 1 + other % max(len(Z) - 1, 1)) % len(Z)  # another row
-    rows = _unit(Z)
-    parts += [rows[first] - rows[other], jax.random.normal(random_key, (left - left // 2, p), Z.dtype)]
-    return _unit(jnp.concatenate(parts))
+    row, other = jax.random.randint(row_key, (2, left // 2), 0, len(Z))
+    other = (row + 1 + other % max(len(Z) - 1, 1)) % len(Z)  # another row
+    rows = unit_rows(Z)
+    parts += [rows[row] - rows[other], jax.random.normal(random_key, (left - left // 2, p), Z.dtype)]
+    return unit_rows(jnp.concatenate(parts))

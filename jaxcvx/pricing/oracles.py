@@ -1,6 +1,7 @@
-"""Pricing as the global solvers use it: which neurons would lower the objective, and what is proved about the rest.
+"""Pricers: objects that find neurons of large price and, if exact, bound the price of all others.
 
-With free biases a neuron (u, b) has ||u|| = 1 and any b; residuals must sum to zero (``feasible_residual``).
+The global solvers add these neurons to their networks. With free biases a neuron (u, b) has ||u|| = 1 and any b, and
+the columns of residuals must sum to zero (``feasible_residual``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float
 from jaxcvx.arrangements.cells import Arrangements, count_cells
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.errors import invalid
+from jaxcvx.numerics.safe import divisor
 from jaxcvx.pricing.base import Priced, distinct, neuron_values
 from jaxcvx.pricing.faces import FaceTable, face_table, price_exact
 from jaxcvx.pricing.multistart import price_multistart, pricing_starts
@@ -26,11 +28,11 @@ from jaxcvx.problems.training import Problem
 
 METHODS = ("auto", "exact", "multistart", "branch")
 ORACLES = ("auto", "sweep", "faces", "cone", "multistart")
-AUTO_MAX_CELLS = 20_000  # that are enumerated without being asked
-AUTO_MAX_RANK = 4  # of rows whose cells are priced by their faces without being asked
+AUTO_MAX_CELLS = 20_000  # the method "auto" enumerates no more cells
+AUTO_MAX_RANK = 4  # the method "auto" prices by faces up to this rank of the rows
 _SHAKE = 0.1  # length of the perturbation of a unit neuron that an ascent starts from
 _BATCH = 512  # fresh starts priced together
-_BIAS_ROOM = 3.0  # weight of the column of ones in multi-start pricing with free biases, for rows of size 1
+_BIAS_WEIGHT = 3.0  # entries of the bias column in multi-start pricing with free biases, for samples of size 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +47,14 @@ class SweepPricer:
     def __call__(
         self, problem: Problem, R: Float[Array, "n c"], key: Any, own: Any, num: int, batches: int = 1
     ) -> Priced:
-        """``num`` neurons for the residual R; ``upper`` bounds all neurons. No start is needed."""
+        """The ``num`` best neurons for the residual R; ``upper`` bounds all neurons. No start is needed."""
         price: Any = price_line if isinstance(self.sweep, Line) else price_plane
         return price(self.sweep, problem.rows, problem.readout.lift(R), num=num)
 
 
 @dataclasses.dataclass(frozen=True)
 class ConePricer:
-    """The best neuron that is active on all samples: the best of all on spike-free data, one output."""
+    """The best neuron that is active on all samples. On spike-free data with one output it is the best of all."""
 
     exact = True
     scope = "global"
@@ -69,9 +71,11 @@ class ExactPricer:
     """The best neuron over given cells, by their faces.
 
     Attributes:
-      cells: of the rows; with free biases of the samples centred and divided by ``scale``.
-      table: their faces.
-      middle, scale: of the samples, with free biases.
+      cells: cells of the rows. With free biases: of the rows of the samples centred at ``middle`` and divided by
+        ``scale``.
+      table: the faces of the cells.
+      middle: mean of the samples with free biases, else None.
+      scale: size of the centred samples with free biases.
     """
 
     cells: Arrangements
@@ -84,29 +88,29 @@ class ExactPricer:
     def __call__(
         self, problem: Problem, R: Float[Array, "n c"], key: Any, own: Any, num: int, batches: int = 1
     ) -> Priced:
-        """``num`` neurons for the residual R; ``upper`` bounds all neurons in the cells. No start is needed."""
+        """The ``num`` best neurons for the residual R; ``upper`` bounds all in the cells. No start is needed."""
         rows, lifted = problem.rows, problem.readout.lift(R)
         if self.middle is None:
             return price_exact(self.table, rows, self.cells.masks, lifted, num=num)
         rows = rows.at[:, :-1].set((rows[:, :-1] - self.middle) / self.scale)
-        found = price_exact(self.table, rows, self.cells.masks, self.scale * lifted, num=num)
-        u = found.directions[:, :-1]
-        b = self.scale * found.directions[:, -1] - u @ self.middle
-        return found._replace(directions=jnp.concatenate([u, b[:, None]], axis=1))
+        priced = price_exact(self.table, rows, self.cells.masks, self.scale * lifted, num=num)
+        u = priced.directions[:, :-1]
+        b = self.scale * priced.directions[:, -1] - u @ self.middle
+        return priced._replace(directions=jnp.concatenate([u, b[:, None]], axis=1))
 
     @property
     def scope(self) -> str:
-        """What ``upper`` covers."""
+        """The neurons that ``upper`` covers."""
         return "global" if self.cells.complete else "sampled-cells"
 
 
 @dataclasses.dataclass(frozen=True)
 class MultistartPricer:
-    """Good neurons anywhere, by difference-of-convex ascent from many starts: a heuristic, ``upper`` is inf.
+    """Good neurons by difference-of-convex ascent from many starts. This is a heuristic: ``upper`` is inf.
 
     Attributes:
-      num_starts: fresh starts of one batch.
-      branch_nodes: budget of the branch and bound that proves a bound on the final network, or None.
+      num_starts: number of fresh starts in a batch.
+      branch_nodes: budget of nodes for the branch and bound that proves a bound for the final network, or None.
     """
 
     num_starts: int
@@ -118,12 +122,16 @@ class MultistartPricer:
     def __call__(
         self, problem: Problem, R: Float[Array, "n c"], key: Any, own: Any, num: int, batches: int = 1
     ) -> Priced:
-        """``num`` neurons for the residual R, starting also at the directions ``own`` (zero rows do not count)."""
-        near, *fresh = jax.random.split(key, batches + 1)
-        found = _near(problem, R, near, own, num)
-        for each in fresh:
-            found = _best_of(found, _far(problem, R, each, self.num_starts, num))
-        return found
+        """Good neurons for the residual R, at most ``num``.
+
+        The ascents start near the directions ``own`` (zero rows do not count) and from ``batches`` batches of fresh
+        starts.
+        """
+        near_key, *fresh_keys = jax.random.split(key, batches + 1)
+        best = _price_near(problem, R, near_key, own, num)
+        for fresh_key in fresh_keys:
+            best = _best_of(best, _price_far(problem, R, fresh_key, self.num_starts, num))
+        return best
 
 
 @jax.jit
@@ -139,30 +147,30 @@ Pricer = SweepPricer | ConePricer | ExactPricer | MultistartPricer
 def _ascend(problem: Problem, rows: Any, lifted: Any, starts: Array, num: int, finish: bool) -> Priced:
     """Local maxima of the price from ``starts``.
 
-    With free biases the ascents see a penalised bias with much room; then each bias goes to its best kink.
+    With free biases the ascents treat the bias as a penalised weight with a large input, so that the penalty is small.
+    Each neuron's bias is then replaced by its best kink.
     """
     if not problem.features.free_bias:
         return price_multistart(rows, lifted, starts, num=num, finish=finish)
     X = rows[:, :-1]
     middle = jnp.mean(X, axis=0)
     scale = jnp.sqrt(jnp.mean(jnp.sum((X - middle) ** 2, axis=1)))
-    scale = jnp.where(scale > 0, scale, 1.0)
-    room = jnp.concatenate([(X - middle) / scale, jnp.full_like(rows[:, -1:], _BIAS_ROOM)], axis=1)
+    scale = divisor(scale)
+    penalised_rows = jnp.concatenate([(X - middle) / scale, jnp.full_like(rows[:, -1:], _BIAS_WEIGHT)], axis=1)
     b = (starts[:, -1] + starts[:, :-1] @ middle) / scale
-    seen = jnp.concatenate([starts[:, :-1], b[:, None] / _BIAS_ROOM], axis=1)
-    found = price_multistart(room, lifted, seen, num=num, finish=finish)
-    directions = best_kinks(X, lifted, found.directions[:, :-1])
+    penalised_starts = jnp.concatenate([starts[:, :-1], b[:, None] / _BIAS_WEIGHT], axis=1)
+    priced = price_multistart(penalised_rows, lifted, penalised_starts, num=num, finish=finish)
+    directions = best_kinks(X, lifted, priced.directions[:, :-1])
     values = neuron_values(rows, lifted, directions)
     order = jnp.argsort(-values)
-    return Priced(directions[order], values[order], found.upper)
+    return Priced(directions[order], values[order], priced.upper)
 
 
 def best_kinks(X: Float[Array, "n d"], R: Float[Array, "n q"], U: Float[Array, "m d"]) -> Float[Array, "m p"]:
-    """Neurons (u, b) with the directions of U, made unit, and the kink of highest price for each."""
+    """Neurons (u, b): each row of U scaled to norm 1, with the bias whose kink has the largest price."""
 
-    def one(u):
-        size = jnp.linalg.norm(u)
-        u = u / jnp.where(size > 0, size, 1.0)
+    def best_kink(u):
+        u = u / divisor(jnp.linalg.norm(u))
         place = X @ u
         order = jnp.argsort(place)
         r, gap = R[order], jnp.diff(place[order])[:, None]
@@ -170,14 +178,15 @@ def best_kinks(X: Float[Array, "n d"], R: Float[Array, "n q"], U: Float[Array, "
         price = jnp.cumsum((gap * above)[::-1], axis=0)[::-1]
         return jnp.append(u, -place[order][jnp.argmax(jnp.linalg.norm(price, axis=1))])
 
-    return jax.lax.map(one, U)
+    return jax.lax.map(best_kink, U)
 
 
 @functools.partial(jax.jit, static_argnames="num")
-def _near(problem: Problem, R: Any, key: Any, own: Array, num: int) -> Priced:
-    """Ascents from the network's neurons, shaken: where they stand, on kinks, ascents would not move.
+def _price_near(problem: Problem, R: Any, key: Any, own: Array, num: int) -> Priced:
+    """Ascents from the network's neurons after a small perturbation; on their kinks, ascents would not move.
 
-    Apart from the fresh starts, which at first price lower than neurons in use and would all be dropped.
+    Fresh starts have lower prices than neurons in use at the beginning. They ascend separately
+    (:func:`_price_far`), because they would all be dropped here.
     """
     alive = jnp.any(own != 0, axis=1)[:, None]
     shaken = own + alive * _SHAKE * jax.random.normal(key, own.shape, own.dtype) / own.shape[1] ** 0.5
@@ -185,7 +194,7 @@ def _near(problem: Problem, R: Any, key: Any, own: Array, num: int) -> Priced:
 
 
 @functools.partial(jax.jit, static_argnames=("num_starts", "num"))
-def _far(problem: Problem, R: Any, key: Any, num_starts: int, num: int) -> Priced:
+def _price_far(problem: Problem, R: Any, key: Any, num_starts: int, num: int) -> Priced:
     """Ascents from fresh starts."""
     rows, lifted = problem.rows, problem.readout.lift(R)
     starts = pricing_starts(key, rows, lifted, num_starts)
@@ -193,20 +202,20 @@ def _far(problem: Problem, R: Any, key: Any, num_starts: int, num: int) -> Price
 
 
 def heuristic_norm(problem: Problem, R: Float[Array, "n c"], key: Any, own: Array, num_starts: int) -> float:
-    """Largest price found by ascents from ``num_starts`` fresh starts and from the network's own neurons.
+    """Largest price after ascents from ``num_starts`` fresh starts and from the network's own neurons.
 
-    The ascents run in float32, the neurons that they end in are priced in R's precision.
+    The ascents run in float32. The prices of the neurons where they end are computed in the precision of R.
     """
     rows, lifted = problem.rows, problem.readout.lift(R)
     scales = [1.0 if problem.features.free_bias else _largest(rows), _largest(lifted)]
     low = [(a / scale).astype(jnp.float32) for a, scale in zip((rows, lifted), scales, strict=True)]
     parts = [pricing_starts(k, *low, _BATCH) for k in jax.random.split(key, -(-num_starts // _BATCH))]
-    mine = jnp.pad(own.astype(jnp.float32), ((0, -len(own) % _BATCH), (0, 0)))
+    own_starts = jnp.pad(own.astype(jnp.float32), ((0, -len(own) % _BATCH), (0, 0)))
     best = 0.0
-    for starts in [*parts, *jnp.split(mine, len(mine) // _BATCH)]:
-        found = _search(problem, *low, starts).directions.astype(rows.dtype)
-        size = jnp.linalg.norm(problem.features.penalised(found), axis=1, keepdims=True)
-        best = max(best, float(jnp.max(neuron_values(rows, lifted, found / jnp.where(size > 0, size, 1.0)))))
+    for starts in [*parts, *jnp.split(own_starts, len(own_starts) // _BATCH)]:
+        neurons = _search(problem, *low, starts).directions.astype(rows.dtype)
+        size = jnp.linalg.norm(problem.features.penalised(neurons), axis=1, keepdims=True)
+        best = max(best, float(jnp.max(neuron_values(rows, lifted, neurons / divisor(size)))))
     return best
 
 
@@ -220,10 +229,17 @@ def _largest(a: Array) -> Array:
 
 
 def choose_pricer(problem: Problem, method: str, num_starts: int, branch_nodes: int = 10_000) -> Pricer:
-    """The pricer for ``method``; "auto" is exact where all cells are given or are few.
+    """The pricer for a method.
+
+    Args:
+      problem: data, features and perhaps cells.
+      method: "exact" (by a sweep or by faces), "multistart", "branch" (multi-start, and branch and bound at the end)
+        or "auto". "auto" is exact if all cells are given or are few, else multi-start.
+      num_starts: fresh starts of multi-start pricing.
+      branch_nodes: budget of branch and bound.
 
     Raises:
-      InvalidInputError: unknown method.
+      InvalidInputError: unknown method; "branch" with free biases.
       TooManyArrangements: "exact" without cells on data that have too many.
     """
     if method not in METHODS:
@@ -255,7 +271,7 @@ def _free_bias_pricer(problem: Problem) -> ExactPricer:
 
 
 def sweeps(problem: Problem) -> bool:
-    """Whether a sweep prices exactly: samples on a line with free biases, or else rows of rank at most two."""
+    """True if a sweep prices exactly: samples on a line with free biases, or rows of rank at most two without."""
     if problem.features.free_bias:
         X = np.asarray(problem.X, np.float64)
         return rank_of(X - X.mean(axis=0)) <= 1
@@ -263,17 +279,23 @@ def sweeps(problem: Problem) -> bool:
 
 
 def sweep_pricer(problem: Problem) -> SweepPricer:
-    """The pricer of such a problem."""
+    """The pricer of a problem for which :func:`sweeps` is true."""
     if problem.features.free_bias:
         return SweepPricer(sort_line(np.asarray(problem.X, np.float64)))
     return SweepPricer(sort_plane(np.asarray(problem.rows, np.float64)))
 
 
 def choose_oracle(problem: Problem, oracle: str, num_starts: int) -> Pricer:
-    """The pricer of a cutting-plane method; "auto" is the cheapest exact one, or multi-start.
+    """The pricer of a cutting-plane method.
+
+    Args:
+      problem: data and features.
+      oracle: "sweep", "faces", "cone" (on spike-free data), "multistart", or "auto": the cheapest exact one that the
+        data allow, else multi-start.
+      num_starts: fresh starts of multi-start pricing.
 
     Raises:
-      InvalidInputError: unknown oracle, or one whose conditions the data do not meet.
+      InvalidInputError: unknown oracle, or an oracle whose conditions the data do not meet.
       TooManyArrangements: "faces" on data with too many cells.
     """
     if oracle not in ORACLES:
@@ -295,8 +317,8 @@ def choose_oracle(problem: Problem, oracle: str, num_starts: int) -> Pricer:
 
 def _is_spike_free(problem: Problem) -> bool:
     rows = np.asarray(problem.rows, np.float64)
-    few = problem.num_columns == 1 and not problem.features.free_bias and rows.shape[0] <= 2000
-    return few and spike_free(rows, max(rows.shape) * float(jnp.finfo(problem.X.dtype).eps))
+    testable = problem.num_columns == 1 and not problem.features.free_bias and rows.shape[0] <= 2000
+    return testable and spike_free(rows, max(rows.shape) * float(jnp.finfo(problem.X.dtype).eps))
 
 
 def few_cells(problem: Problem) -> bool:

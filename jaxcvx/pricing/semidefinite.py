@@ -2,21 +2,21 @@
 
     M = max_{||u|| <= 1} ||R^T s||,   s = (Z u)_+
 
-With a = s - Z u the rectifier says s >= 0, a >= 0 and s_i a_i = 0. Lift x = (u, s) to X = x x^T, let L be the
-rows of the linear forms s_i and a_i, and keep what is linear in X:
+With a = s - Z u, the rectifier is equivalent to s >= 0, a >= 0 and s_i a_i = 0. Replace x = (u, s) by the matrix
+X = x x^T, let the rows of L be the linear forms s_i and a_i, and keep the constraints that are linear in X:
 
     max <R R^T, X_ss>   s.t.   X >= 0 (semidefinite),  tr X_uu <= 1,  L X L^T >= 0 (entrywise),  s_i a_i = 0.
 
-For one output, +R and -R are bounded apart, which allows one more form in L: +-R^T s >= 0. That form makes the bound
-exact or nearly so on small data. (The copositive view of the training problem: Prakhya, Birdal and Yurtsever 2025.)
+For one output, +R and -R are bounded separately. This allows another form in L, +-R^T s >= 0, which makes the bound
+exact or nearly exact on small data. (The copositive view of the training problem: Prakhya, Birdal and Yurtsever 2025.)
 
-Every multiplier gives a bound, however it was found. For Lambda symmetric, >= 0 except on the pairs (s_i, a_i):
+Every multiplier matrix gives a valid bound. For Lambda symmetric, >= 0 except on the pairs (s_i, a_i):
 
     ||R^T s||^2 <= x^T (C + L^T Lambda L) x <= t ||u||^2    if   S = t E_u - C - L^T Lambda L is semidefinite,
 
-and the pairs let mu (s_i^2 - s_i z_i u) = 0 be added until S_ss is definite, after which the least t is an
-eigenvalue of a p x p Schur complement. So ADMM supplies Lambda, and the repaired t is what is returned; the
-smallest eigenvalue of S at that t, with its rounding, is charged at the trace bound ||x||^2 <= 1 + ||Z||^2.
+Because mu (s_i^2 - s_i z_i u) = 0 for the pairs, this term can be added until S_ss is definite; then the least t is an
+eigenvalue of a p x p Schur complement. So ADMM supplies Lambda, and the bound is the least t for it. A negative
+smallest eigenvalue of S at that t, and its rounding, are added to t, times the trace bound ||x||^2 <= 1 + ||Z||^2.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcvx.numerics.safe import divisor
+
 Scalar = Float[Array, ""]
 
-MAX_ORDER = 220  # of the semidefinite matrix: each ADMM step is an eigenvalue problem of that order
+MAX_ORDER = 220  # of the semidefinite matrix; each ADMM step solves an eigenvalue problem of this order
 
 _RELAX = 1.6
 _CHECK_EVERY = 25
@@ -62,10 +64,10 @@ class _Best(NamedTuple):
 def _lift(Z: Array, R: Array, signed: bool) -> _Lift:
     norms = jnp.linalg.norm(Z, axis=1)
     R = R * norms[:, None]
-    unit = Z / jnp.where(norms > 0, norms, 1.0)[:, None]
+    unit = Z / divisor(norms)[:, None]
     top, size = jnp.linalg.norm(unit, ord=2), jnp.linalg.norm(R, ord=2)
-    rows = unit / jnp.where(top > 0, top, 1.0)
-    R = R / jnp.where(size > 0, size, 1.0)
+    rows = unit / divisor(top)
+    R = R / divisor(size)
     N, p = Z.shape
     eye = jnp.eye(N, dtype=Z.dtype)
     forms = jnp.block([[jnp.zeros_like(rows), eye], [-rows, eye]])
@@ -90,7 +92,7 @@ def _slack(lift: _Lift, multipliers: Array, t: Array, shift: Array) -> Float[Arr
 
 
 def _repair(lift: _Lift, multipliers: Array) -> tuple[Scalar, Scalar]:
-    """Least t over a few shifts for which S is semidefinite, up to rounding, and that shift."""
+    """The least t over a few shifts such that S is semidefinite up to rounding, and its shift."""
     p = lift.rows.shape[1]
     zero = jnp.zeros((), lift.C.dtype)
     S = _slack(lift, multipliers, zero, zero)
@@ -110,15 +112,15 @@ def _repair(lift: _Lift, multipliers: Array) -> tuple[Scalar, Scalar]:
 
 
 def _proved(lift: _Lift, best: _Best) -> Scalar:
-    """t, plus what the smallest eigenvalue of S and the rounding in it can cost."""
+    """A valid bound: t plus the most that a negative smallest eigenvalue of S, and rounding in S, can add."""
     S = _slack(lift, best.multipliers, best.t, best.shift)
     size = jnp.linalg.norm(S) + jnp.linalg.norm(lift.forms, ord=2) ** 2 * jnp.linalg.norm(best.multipliers)
     rounding = 4 * S.shape[0] * jnp.finfo(S.dtype).eps * size
     return best.t + 2.0 * jnp.maximum(rounding - jnp.linalg.eigvalsh(S)[0], 0.0)
 
 
-def _one_bound(lift: _Lift, floor: Scalar, max_steps: int, tol: float) -> Scalar:
-    """Bound on M^2 of the scaled data; stops at ``floor`` or where it no longer falls."""
+def _bound_square(lift: _Lift, floor: Scalar, max_steps: int, tol: float) -> Scalar:
+    """Bound on M^2 of the scaled data. The iteration stops at ``floor``, or when the bound no longer falls."""
     L, dtype = lift.forms, lift.C.dtype
     p = lift.rows.shape[1]
     pairs = _pairs(lift)
@@ -189,27 +191,26 @@ def semidefinite_dual_norm(
     max_steps: int = 1_000,
     tol: float = 1e-3,
 ) -> Scalar:
-    """Upper bound on ``max ||R^T (Z u)_+||`` over ALL unit u; more steps make it tighter, none invalid.
+    """Upper bound on ``max ||R^T (Z u)_+||`` over ALL unit u. It is valid after any number of steps; more tighten it.
 
-    Cost per step: an eigenvalue problem of order N + min(N, p) and a few products of that size (twice for
-    one output, whose two signs are bounded apart). For orders up to MAX_ORDER on a CPU. Works under jit.
+    A step costs an eigenvalue problem of order N + min(N, p) and a few products of that size. One output costs twice as
+    much, because its two signs are bounded separately. Meant for orders up to MAX_ORDER on a CPU. Works under jit.
 
     Args:
       Z: (N, p) feature rows.
       R: (N, q) lifted residual.
-      floor: a known lower bound on the maximum; the iteration stops once it is met.
+      floor: a known lower bound on the maximum; the iteration stops when the bound reaches it.
       max_steps: limit on ADMM steps.
-      tol: relative precision (of the square) at which to stop.
+      tol: relative precision (of the square) at which the iteration stops.
     """
     signed = R.shape[1] == 1
-    if Z.shape[1] > Z.shape[0]:  # only the part of u in the span of the rows matters
+    if Z.shape[1] > Z.shape[0]:  # only the part of u in the span of the rows counts
         Z = jnp.linalg.qr(Z.T)[1].T
 
-    def one(R):
+    def bound_of(R):
         lift = _lift(Z, R, signed)
-        safe = jnp.where(lift.scale > 0, lift.scale, 1.0)
-        square = _one_bound(lift, (floor / safe) ** 2, max_steps, tol)
+        square = _bound_square(lift, (floor / divisor(lift.scale)) ** 2, max_steps, tol)
         return lift.scale * jnp.sqrt(jnp.maximum(square, 0.0))
 
-    bound = jnp.max(jax.lax.map(one, jnp.stack([R, -R]))) if signed else one(R)
+    bound = jnp.max(jax.lax.map(bound_of, jnp.stack([R, -R]))) if signed else bound_of(R)
     return bound * (1 + 64 * jnp.finfo(R.dtype).eps)

@@ -1,11 +1,11 @@
 """Exact pricing on spike-free data: one projection on the cone of neurons that are active everywhere.
 
-On spike-free data the rectified ellipsoid {(Z u)_+ : ||u|| <= 1} is the part of the ellipsoid {Z u} in the
-non-negative orthant, so some neuron of largest price has Z u >= 0, and by Moreau
+Data are spike-free if the rectified ellipsoid {(Z u)_+ : ||u|| <= 1} is the part of the ellipsoid {Z u : ||u|| <= 1}
+in the non-negative orthant. Then some neuron of largest price has Z u >= 0, and by Moreau's decomposition
 
     max { R^T Z u : Z u >= 0, ||u|| <= 1 } = || projection of Z^T R on {Z u >= 0} ||,
 
-a non-negative least-squares problem. On other data this is a heuristic: a neuron, but no bound.
+which is a non-negative least-squares problem. On other data this is a heuristic: it gives a neuron, but no bound.
 
 Source: T. Ergen and M. Pilanci, JMLR 22 (2021), proposition 2.
 """
@@ -26,7 +26,7 @@ def price_cone(Z: Float[Array, "N p"], R: Float[Array, "N 1"]) -> Priced:
     """The best neurons with Z u >= 0 for R and for -R.
 
     Returns:
-      ``Priced`` with ``upper`` a bound on all neurons with Z u >= 0 (hence on all neurons, on spike-free data).
+      ``Priced``. Its ``upper`` covers all neurons with Z u >= 0, hence all neurons on spike-free data.
     """
     ones = jnp.ones(Z.shape[0], Z.dtype)
     G = (Z.T @ R)[:, 0]
@@ -43,7 +43,7 @@ def price_cone(Z: Float[Array, "N p"], R: Float[Array, "N 1"]) -> Priced:
 
 
 def distinct_rays(X: np.ndarray, tol: float) -> np.ndarray:
-    """One unit row for each ray spanned by the rows of X; zero rows are left out."""
+    """A unit row for each ray spanned by the rows of X; zero rows are left out."""
     norms = np.linalg.norm(X, axis=1)
     alive = norms > tol * norms.max(initial=0.0)
     unit = X[alive] / norms[alive, None]
@@ -55,7 +55,7 @@ def distinct_rays(X: np.ndarray, tol: float) -> np.ndarray:
 
 
 def inverse_gram(rows: np.ndarray, eps: float) -> tuple[np.ndarray, float] | None:
-    """Inverse of the Gram matrix of unit rows, and the rounding in its entries; None if the rows are dependent."""
+    """Inverse of the Gram matrix of unit rows, and its entries' rounding error; None if the rows are dependent."""
     if len(rows) > rows.shape[1]:
         return None
     size = np.linalg.svd(rows, compute_uv=False)
@@ -65,16 +65,19 @@ def inverse_gram(rows: np.ndarray, eps: float) -> tuple[np.ndarray, float] | Non
 
 
 def spike_free(X: np.ndarray, eps: float) -> bool:
-    """The exact test of :mod:`jaxcvx.analysis.spike_free`: no off-diagonal entry of G^-1 is positive."""
+    """True if the data are spike-free: no off-diagonal entry of the inverse Gram matrix G^-1 is positive.
+
+    The test is exact; :mod:`jaxcvx.analysis.spike_free` explains it.
+    """
     rows = distinct_rays(X, eps)
     if not len(rows):
         return True
-    found = inverse_gram(rows, eps)
-    return found is not None and worst_pair(*found) is None
+    inverse = inverse_gram(rows, eps)
+    return inverse is not None and worst_pair(*inverse) is None
 
 
 def worst_pair(inverse: np.ndarray, rounding: float) -> tuple[int, int] | None:
-    """Place of the largest positive off-diagonal entry of G^-1, scaled to a unit diagonal; None if there is none."""
+    """Row and column of the largest off-diagonal entry of G^-1, scaled to a unit diagonal; None if none is positive."""
     diagonal = np.sqrt(np.diag(inverse))
     correlation = inverse / np.outer(diagonal, diagonal)
     np.fill_diagonal(correlation, 0.0)

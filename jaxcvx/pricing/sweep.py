@@ -1,11 +1,13 @@
-"""Exact pricing in O(n log n) where neurons have one degree of freedom: sweeps over kinks with running sums.
+"""Exact pricing in O(n log n) for neurons with one degree of freedom: a sweep over their kinks with running sums.
 
-Two cases. Samples on a line (one feature, or rank-one data) with free biases: a neuron is a sign and the place of its
-kink, and between samples its price is a convex function of that place, so the best kink is at a sample. Feature
-rows of rank two without free biases (one feature and a penalised bias, say): a neuron is an angle, the active
-rows change at 2N angles, and between two of them the best neuron is a singular vector or an end of the arc.
+There are two cases.
 
-Sorting is done once, on the host; each price is a few cumulative sums.
+* Samples on a line (one feature, or rank-one data) with free biases. A neuron is a sign and the position of its kink.
+  Between samples its price is a convex function of this position, so the best kink is at a sample.
+* Feature rows of rank two without free biases, for example one feature and a penalised bias. A neuron is an angle. The
+  active rows change at 2N angles; between two of them the best neuron is a singular vector or an end of the arc.
+
+Sorting is done once, on the host. Prices are then a few cumulative sums.
 
 Source: T. Ergen and M. Pilanci, "Convex geometry and duality of over-parameterized neural networks", JMLR 22 (2021),
 lemma 6 and corollary 5, for the extreme points on a line.
@@ -28,8 +30,8 @@ class Line(NamedTuple):
     """Samples on a line, in order.
 
     Attributes:
-      order: (n,) samples by their place.
-      place: (n,) places in that order, centred.
+      order: (n,) indices of the samples, by position on the line.
+      place: (n,) positions in that order, centred.
       direction: (d,) unit vector of the line.
       middle: (d,) the samples' mean.
     """
@@ -41,14 +43,14 @@ class Line(NamedTuple):
 
 
 class Plane(NamedTuple):
-    """Rows of rank at most two, with the 2N angles at which one of them turns on or off.
+    """Rows of rank at most two, with the 2N angles at which a row becomes active or inactive.
 
     Attributes:
-      basis: (p, 2) orthonormal basis of a plane that holds the rows.
+      basis: (p, 2) orthonormal basis of a plane that contains the rows.
       angle: (2N,) the angles in rising order.
-      row: (2N,) the row of each.
-      change: (2N,) +1 where it turns on, -1 where it turns off.
-      first: (N,) 1 for the rows that are on between the last angle and the first.
+      row: (2N,) the row that changes at each angle.
+      change: (2N,) +1 if the row becomes active, -1 if it becomes inactive.
+      first: (N,) 1 for the rows that are active on the arc between the last angle and the first.
     """
 
     basis: Float[Array, "p 2"]
@@ -65,7 +67,7 @@ def rank_of(rows: np.ndarray) -> int:
 
 
 def sort_line(X: np.ndarray) -> Line:
-    """Order samples (n, d) whose differences have rank at most one; on the host."""
+    """Order samples (n, d) whose differences have rank at most one. Runs on the host."""
     middle = X.mean(axis=0)
     direction = np.linalg.svd(X - middle, full_matrices=False)[2][0]
     place = (X - middle) @ direction
@@ -74,7 +76,7 @@ def sort_line(X: np.ndarray) -> Line:
 
 
 def sort_plane(Z: np.ndarray) -> Plane:
-    """Order the angles of rows (N, p) of rank at most two; on the host."""
+    """Order the angles of rows (N, p) of rank at most two. Runs on the host."""
     right = np.linalg.svd(Z, full_matrices=False)[2]
     other = np.eye(1, Z.shape[1])[0] if len(right) < 2 else right[1]
     basis = np.linalg.qr(np.stack([right[0], other], axis=1))[0] if Z.shape[1] > 1 else np.eye(1, 2)
@@ -100,13 +102,13 @@ def price_line(line: Line, Z: Float[Array, "n p"], R: Float[Array, "n q"], *, nu
     """The best neurons (u, b) with ||u|| = 1 and any b, one for each local maximum over the kinks.
 
     Args:
-      line: of the samples.
+      line: the order of the samples, from :func:`sort_line`.
       Z: (n, d + 1) rows with their column of ones.
-      R: (n, q) residual whose columns sum to zero (else the price is unbounded in b).
+      R: (n, q) residual. Its columns must sum to zero, else the price is unbounded in b.
       num: number of neurons wanted.
 
     Returns:
-      ``Priced`` with ``upper`` the maximum, plus an allowance for rounding.
+      ``Priced``. Its ``upper`` is the maximum plus an allowance for rounding.
     """
     r = R[line.order]
     gap = jnp.diff(line.place)[:, None]
@@ -120,12 +122,12 @@ def price_line(line: Line, Z: Float[Array, "n p"], R: Float[Array, "n q"], *, nu
     peak = (price > jnp.concatenate([edge, price[:, :-1]], axis=1)) & (
         price >= jnp.concatenate([price[:, 1:], edge], axis=1)
     )
-    found, best = jax.lax.top_k(jnp.where(peak, price, 0.0).reshape(-1), min(num, price.size))
+    peaks, best = jax.lax.top_k(jnp.where(peak, price, 0.0).reshape(-1), min(num, price.size))
     sign = jnp.where(best < len(r), 1.0, -1.0).astype(r.dtype)[:, None]
     u = sign * line.direction
     b = -sign[:, 0] * (line.place[best % len(r)] + line.direction @ line.middle)
     directions = jnp.concatenate([u, b[:, None]], axis=1)
-    values = jnp.where(found > 0, neuron_values(Z, R, directions), 0.0)
+    values = jnp.where(peaks > 0, neuron_values(Z, R, directions), 0.0)
     apart = Z[:, :-1] - line.middle
     outside = jnp.linalg.norm(R) * jnp.linalg.norm(apart - jnp.outer(apart @ line.direction, line.direction))
     return Priced(directions, values, _upper(jnp.max(price), line.place, R) + 2 * outside * len(R) ** 0.5)
@@ -136,13 +138,13 @@ def price_plane(plane: Plane, Z: Float[Array, "N p"], R: Float[Array, "N q"], *,
     """The best unit neurons, one for each local maximum over the angles.
 
     Args:
-      plane: of the rows.
+      plane: the angles of the rows, from :func:`sort_plane`.
       Z: (N, p) rows of rank at most two.
       R: (N, q) lifted residual.
       num: number of neurons wanted.
 
     Returns:
-      ``Priced`` with ``upper`` the maximum, plus an allowance for rounding.
+      ``Priced``. Its ``upper`` is the maximum plus an allowance for rounding.
     """
     inner = Z @ plane.basis
     terms = inner[:, :, None] * R[:, None, :]  # (N, 2, q)
@@ -158,10 +160,10 @@ def price_plane(plane: Plane, Z: Float[Array, "N p"], R: Float[Array, "N q"], *,
     around = jnp.maximum(jnp.roll(peak, 1), peak), jnp.maximum(jnp.roll(ends, 1), jnp.roll(ends, -1))
     kink = jnp.where((ends >= around[0]) & (ends >= around[1]), ends, 0.0)
     angles = jnp.concatenate([plane.angle + jnp.where(jnp.isfinite(within), within, 0.0), plane.angle])
-    found, best = jax.lax.top_k(jnp.concatenate([peak, kink]), min(num, 2 * len(peak)))
+    maxima, best = jax.lax.top_k(jnp.concatenate([peak, kink]), min(num, 2 * len(peak)))
     directions = _unit(angles[best]) @ plane.basis.T
-    values = jnp.where(found > 0, neuron_values(Z, R, directions), 0.0)
-    outside = jnp.linalg.norm(R) * jnp.linalg.norm(Z - inner @ plane.basis.T)  # of a third, tiny dimension
+    values = jnp.where(maxima > 0, neuron_values(Z, R, directions), 0.0)
+    outside = jnp.linalg.norm(R) * jnp.linalg.norm(Z - inner @ plane.basis.T)  # rows outside the plane: rounding
     upper = _upper(jnp.maximum(jnp.max(peak), jnp.max(ends)), inner, R)
     return Priced(directions, values, upper + outside)
 

@@ -1,14 +1,14 @@
-"""Networks from points of the doubly non-negative relaxation, and the bounds that go with them.
+"""Networks from points of the doubly non-negative relaxation, and the bounds of the returned solution.
 
-A block U with ``A U A^T >= 0`` is, where it is completely positive, a sum of u u^T over neurons u in the cell.
-Candidates:
+Let the rows a_k of A be the facets of a cell. A block U with ``A U A^T >= 0`` that is completely positive is a sum of
+u u^T over neurons u in the cell. There are two kinds of candidates for these neurons:
 
-* ``U a_k`` for every facet k: in the cell without further ado, as ``A U a_k >= 0``;
-* the columns of a factor of U, rotated until they lie in the cell (Groetzner and Duer 2020). It starts from the
-  pivoted Cholesky factor of ``A U A^T``, which for two facets is non-negative, so exact, as it stands.
+* ``U a_k`` for every facet k. It lies in the cell because ``A U a_k >= 0``.
+* The columns of a factor of U, rotated until they lie in the cell (Groetzner and Duer 2020). The start is the
+  pivoted Cholesky factor of ``A U A^T``. For two facets it is non-negative, so no rotation is needed.
 
-Output weights are fitted by a group lasso over all candidates. With more than two features a few rounds of pricing
-follow, at the group lasso's residual.
+A group lasso over all candidates fits the output weights. With more than two features a few rounds of pricing follow:
+they search for neurons with a large ``||R^T (Z u)_+||`` at the group lasso's residual R.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcvx.certificates.dual import bound_from_residuals
 from jaxcvx.networks.network import Network, balance
+from jaxcvx.numerics.safe import divide, unit_rows
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.norms import group_norms
 from jaxcvx.proximal.polyhedral_cone import project_cone
@@ -36,27 +37,30 @@ from jaxcvx.solvers.core.solution import Outcome, Parts
 from jaxcvx.solvers.neurons.group_lasso import fit_atoms
 from jaxcvx.solvers.neurons.refit import better
 
-_MAX_CANDIDATES = 4  # times n c
-_ROUNDS = 6  # of pricing
+_MAX_CANDIDATES = 4  # in units of n c
+_ROUNDS = 6  # rounds of pricing
 _CLIMB_STEPS = 10
 
 
 def cholesky_factor(A: Float[Array, "k p"], U: Float[Array, "p p"]) -> Float[Array, "p p"]:
-    """Q with Q Q^T = U, for A of rank p: columns ``U' a / sqrt(a^T U' a)``, a the pivot, U' what is left of U."""
+    """Q with Q Q^T = U, for A of rank p.
+
+    Its columns are ``U' a / sqrt(a^T U' a)``: a is the pivot facet, U' the remainder of U after the columns before.
+    """
     tiny = jnp.finfo(U.dtype).eps * jnp.max(jnp.einsum("kp,pr,kr->k", A, U, A), initial=0.0)
 
-    def pivot(left, _):
-        values = jnp.einsum("kp,pr,kr->k", A, left, A)
+    def pivot(remainder, _):
+        values = jnp.einsum("kp,pr,kr->k", A, remainder, A)
         best = jnp.argmax(values)
         size = jnp.where(values[best] > tiny, values[best], 1.0)
-        column = jnp.where(values[best] > tiny, left @ A[best] / jnp.sqrt(size), 0.0)
-        return left - jnp.outer(column, column), column
+        column = jnp.where(values[best] > tiny, remainder @ A[best] / jnp.sqrt(size), 0.0)
+        return remainder - jnp.outer(column, column), column
 
     return jax.lax.scan(pivot, U, length=U.shape[0])[1].T
 
 
 def rotate_into_cone(A: Float[Array, "k p"], Q: Float[Array, "p r"], num_steps: int = 100) -> Float[Array, "p r"]:
-    """Q O with O orthogonal such that ``A Q O >= 0``, as nearly as alternating projections find it."""
+    """Q O with O orthogonal and ``A Q O >= 0``, approximately, by alternating projections."""
     AQ = A @ Q
 
     def step(_, turn):
@@ -69,15 +73,15 @@ def rotate_into_cone(A: Float[Array, "k p"], Q: Float[Array, "p r"], num_steps: 
 
 
 def candidate_neurons(problem: Problem, U: Float[Array, "P p p"]) -> tuple[Array, Array]:
-    """Neurons (m, p) and their cells, the largest 4 n c of them if there are more; zero rows where one is missing."""
+    """Candidate neurons (m, p) and their cells: the largest ones, at most 4 n c. Some rows may be zero."""
     A, centers = facet_rows(problem), facets_of_problem(problem).centers()
     columns = jnp.einsum("ipr,ikr->ikp", U, A)
     sizes = jnp.einsum("ikp,ikp->ik", columns, A)
     columns = columns / jnp.sqrt(jnp.where(sizes > 0, sizes, jnp.inf))[:, :, None]
     factors = jnp.swapaxes(jax.vmap(lambda a, u: rotate_into_cone(a, cholesky_factor(a, u)))(A, U), 1, 2)
-    exact = A.shape[1] <= 2  # the factor's columns are all that is needed
-    all_of = factors if exact else jnp.concatenate([columns, factors], axis=1)  # (P, p or k + p, p)
-    inside = push_towards(A[:, None], centers[:, None], all_of)
+    planar = A.shape[1] <= 2  # then the factors are exact
+    neurons = factors if planar else jnp.concatenate([columns, factors], axis=1)  # (P, p or k + p, p)
+    inside = push_towards(A[:, None], centers[:, None], neurons)
     hidden = inside.reshape(-1, U.shape[1])
     limit = min(hidden.shape[0], _MAX_CANDIDATES * problem.Y.size)
     best = jax.lax.top_k(jnp.sum(hidden**2, axis=1), limit)[1]
@@ -87,26 +91,26 @@ def candidate_neurons(problem: Problem, U: Float[Array, "P p p"]) -> tuple[Array
 def push_towards(
     A: Float[Array, "*b k p"], centers: Float[Array, "*b p"], U: Float[Array, "*b p"]
 ) -> Float[Array, "*b p"]:
-    """Move each u towards its cell's center, just far enough to meet all facets."""
-    slack, room = (A @ v[..., None] for v in (U, centers))
-    ratio = jnp.where((slack < 0) & (room > 0), -slack / jnp.where(room > 0, room, 1.0), 0.0)
+    """Move each u towards the center of its cell, by the least distance after which no facet is violated."""
+    slack, center_slack = (A @ v[..., None] for v in (U, centers))
+    ratio = jnp.where(slack < 0, divide(-slack, center_slack), 0.0)
     return U + jnp.max(ratio, axis=-2, initial=0.0) * centers
 
 
 def priced_neurons(
-    problem: Problem, R: Float[Array, "n c"], found: Float[Array, "m p"], cell: Int[Array, m]
+    problem: Problem, R: Float[Array, "n c"], candidates: Float[Array, "m p"], cell: Int[Array, m]
 ) -> Float[Array, "k p"]:
-    """Unit neurons that climb on ``||R^T (Z u)_+||`` within their cells, from ``found`` and from fresh starts.
+    """Unit neurons with a large price ``||R^T (Z u)_+||`` within their cells, by projected power steps.
 
-    In a cell that is ``||G^T u||`` with G = B^T R. Fresh starts are both signs of the first left singular vector of G,
-    in the cells where its singular value is largest. Projected power steps never go downhill. A start whose projection
-    on its cell is the origin stays there: a row of zeros.
+    In a cell the price is ``||G^T u||`` with G = B^T R. The steps start from ``candidates`` and from fresh starts: both
+    signs of the first left singular vector of G, in the cells where its singular value is largest. No step lowers the
+    price. If the projection of a start on its cell is the origin, its row stays zero.
     """
     facets, num = facets_of_problem(problem), _num_starts(problem)
     G = problem.operator.adjoint(R)
     left, size, _ = jnp.linalg.svd(G, full_matrices=False)
     chosen = jax.lax.top_k(size[:, 0], num)[1]
-    first = jnp.concatenate([found, left[chosen, :, 0], -left[chosen, :, 0]])
+    starts = jnp.concatenate([candidates, left[chosen, :, 0], -left[chosen, :, 0]])
     cell = jnp.concatenate([cell, chosen, chosen])
     A, G, signs = facet_rows(problem)[cell], G[cell], facets.live[cell].astype(R.dtype)
 
@@ -116,7 +120,7 @@ def priced_neurons(
     def step(_, U):
         return project(jnp.einsum("mpq,mrq,mr->mp", G, G, U))
 
-    climbed = jax.lax.fori_loop(0, _CLIMB_STEPS, step, project(first))
+    climbed = jax.lax.fori_loop(0, _CLIMB_STEPS, step, project(starts))
     return unit_rows(push_towards(A, facets.centers()[cell], climbed))
 
 
@@ -124,36 +128,29 @@ def _num_starts(problem: Problem) -> int:
     return min(problem.operator.num_cells, _MAX_CANDIDATES // 2 * problem.Y.size)
 
 
-def unit_rows(U: Float[Array, "m p"]) -> Float[Array, "m p"]:
-    """Rows of norm 1; zero rows stay."""
-    norms = jnp.linalg.norm(U, axis=1, keepdims=True)
-    return jnp.where(norms > 0, U / jnp.where(norms > 0, norms, 1.0), 0.0)
-
-
 def round_relaxed(problem: Problem, U: Float[Array, "P p p"], tol: float = 1e-9) -> Network:
-    """A network of candidates and what they climb to, with output weights fitted to a relative gap of ``tol``.
+    """A network of candidates and priced neurons, with output weights fitted to a relative gap of ``tol``.
 
-    Never worse than the zero network.
+    It is never worse than the zero network.
     """
     operator = problem.operator
-    found, cell = candidate_neurons(problem, U)
-    found = unit_rows(found)
+    candidates, cell = candidate_neurons(problem, U)
+    candidates = unit_rows(candidates)
 
     def fit(hidden):
         return fit_atoms(operator.phi(hidden), problem.Y, problem.beta, operator.readout, tol=tol, max_steps=60)
 
     def improve(_, carry):
         hidden, fitted = carry
-        new = priced_neurons(problem, fitted.R, found, cell)
+        new = priced_neurons(problem, fitted.R, candidates, cell)
         strongest = jax.lax.top_k(group_norms(fitted.output[:, None, :]), hidden.shape[0] - new.shape[0])[1]
         hidden = jnp.concatenate([hidden[strongest], new])
         return hidden, fit(hidden)
 
-    hidden, fitted = found, fit(found)
-    if U.shape[1] > 2:  # two facets: the candidates are exact
-        hidden = jnp.concatenate(
-            [found, jnp.zeros_like(found, shape=(len(found) + 2 * _num_starts(problem), U.shape[1]))]
-        )
+    hidden, fitted = candidates, fit(candidates)
+    if U.shape[1] > 2:  # else the candidates are exact
+        space = jnp.zeros((len(candidates) + 2 * _num_starts(problem), U.shape[1]), candidates.dtype)
+        hidden = jnp.concatenate([candidates, space])
         hidden, fitted = jax.lax.fori_loop(0, _ROUNDS, improve, (hidden, fit(hidden)))
     network = balance(Network(hidden, fitted.output, None, problem.features))
     return better(problem, network, jax.tree.map(jnp.zeros_like, network))
@@ -162,7 +159,8 @@ def round_relaxed(problem: Problem, U: Float[Array, "P p p"], tol: float = 1e-9)
 def evaluate_relaxed(problem: Problem, outcome: Outcome, tol: float = 1e-9) -> Parts:
     """Objective, network (its output weights fitted to ``tol``) and bounds at the returned blocks.
 
-    All bounds depend on a residual alone, so the solver's own, that of the blocks and that of the network are tried.
+    Each bound depends on a residual only. Three residuals are tried: that of the blocks, the solver's own, and that of
+    the network.
     """
     blocks = make_feasible(problem, outcome.params)
     network = round_relaxed(problem, blocks.U, tol)
