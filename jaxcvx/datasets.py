@@ -1,4 +1,4 @@
-"""Small data sets to try the library on: five that come with scikit-learn, and a spiral."""
+"""Small data sets for a first try of the library: five that scikit-learn contains, and a spiral."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Dataset:
     """A supervised data set in memory, as numpy arrays.
 
     Attributes:
-      name: what it is called in messages and reports.
+      name: its name in messages and reports.
       X: (n, d) float64 features, neither centred nor scaled.
-      y: (n,) targets: int64 codes into ``classes`` for classification, float64 for regression.
+      y: (n,) targets: float64 for regression. For classification int64, the indices of the labels in ``classes``.
       task: "classification" or "regression".
       feature_names: d names, one for each column of X.
-      classes: the original labels as strings, ``classes[y[i]]`` being that of row i; None for regression.
+      classes: the original labels as strings: row i has the label ``classes[y[i]]``. None for regression.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Dataset:
 
 
 def _count(argument: str, value: int) -> int:
-    """``value`` as a positive int, or an error that names the argument."""
+    """Return ``value`` as a positive int, or raise InvalidInputError."""
     try:
         count = operator.index(value)
     except TypeError:
@@ -51,9 +51,9 @@ def spiral(
 ) -> tuple[Float[np.ndarray, "n 2"], Int[np.ndarray, " n"]]:
     """Points on spiral arms that start at the origin.
 
-    Arm q has radii ``linspace(0, 1, num_per_arm) / 2`` and angles ``linspace(4q, 4(q+1), num_per_arm)``
-    plus Gaussian noise, drawn arm by arm from ``numpy.random.default_rng(seed)``; a row is
-    ``(r sin t, r cos t)``. The first point of each arm is the origin.
+    Arm q has the radii ``linspace(0, 1, num_per_arm) / 2``. Its angles are ``linspace(4q, 4(q+1), num_per_arm)`` plus
+    Gaussian noise. The point with radius r and angle t is ``(r sin t, r cos t)``. So the first point of each arm is the
+    origin. The noise is drawn arm by arm from ``numpy.random.default_rng(seed)``.
 
     Args:
       num_per_arm: points on each arm.
@@ -62,10 +62,15 @@ def spiral(
       arms: number of arms.
 
     Returns:
-      X of shape (arms * num_per_arm, 2), float64, and the arm of each row, int64.
+      X of shape (arms * num_per_arm, 2), float64, and the number of each row's arm, int64.
 
     Raises:
-      InvalidInputError: for counts below 1, a negative seed or a noise that is negative or not finite.
+      InvalidInputError: a count is below 1, the seed is negative, or the noise is negative or not finite.
+
+    >>> from jaxcvx.datasets import spiral
+    >>> X, arm = spiral(num_per_arm=20, arms=3)
+    >>> X.shape, arm[:3]
+    ((60, 2), array([0, 0, 0]))
     """
     num_per_arm, arms = _count("num_per_arm", num_per_arm), _count("arms", arms)
     if not (np.isfinite(noise) and noise >= 0):
@@ -83,21 +88,26 @@ def spiral(
 
 
 def load_dataset(name: str) -> Dataset:
-    """One of the bundled data sets, by name.
+    """Load a data set by name.
 
-    ``digits``, ``breast_cancer``, ``wine`` and ``iris`` are classification, ``diabetes`` is regression; they
-    come with scikit-learn. ``spiral`` (needs no scikit-learn) is the middle one of three arms against the
-    other two, n=60, d=2.
+    The sets ``digits``, ``breast_cancer``, ``wine`` and ``iris`` are for classification, and ``diabetes`` is for
+    regression. scikit-learn contains them. In ``spiral``, with n = 60 and d = 2, the middle one of three arms is to be
+    told from the other two. It does not need scikit-learn.
 
     Args:
       name: one of ``DATASET_NAMES``.
 
     Returns:
-      The data set, with all of its rows, in their original order.
+      The data set, with all rows in their original order.
 
     Raises:
-      InvalidInputError: for an unknown name; the message lists the known ones.
-      MissingExtraError: where scikit-learn is needed and not installed.
+      InvalidInputError: the name is unknown. The message lists the known names.
+      MissingExtraError: scikit-learn is needed, but not installed.
+
+    >>> from jaxcvx.datasets import load_dataset
+    >>> data = load_dataset("spiral")
+    >>> data.X.shape, data.classes
+    ((60, 2), ('outer', 'middle'))
     """
     if name not in DATASET_NAMES:
         raise invalid("dataset", repr(name), f"one of {', '.join(DATASET_NAMES)}")

@@ -1,15 +1,13 @@
-"""Save and load the library's objects: one .npz file, no pickle, atomic, checked.
+"""Save and load the library's objects in .npz files, without pickle.
 
-The file is a zip archive of plain .npy members (``numpy.load`` opens it, stored without compression) beside
-one member ``__jaxcvx__``: a JSON header as uint8, with the format's name and version, the tree of the
-object and free metadata. The archive's comment, which ends the file, is the SHA-256 checksum of all bytes
-before it, so no bit can change unseen. Nothing in a file is executed: it names types, and only those of the
-table below are ever built.
+A file is a zip archive of uncompressed .npy members, which ``numpy.load`` can open. The member ``__jaxcvx__`` is a JSON
+header, stored as uint8. It holds the name and the version of the format, the object's tree, and the caller's metadata.
+The archive's comment is at the end of the file. It is the SHA-256 checksum of all bytes before it, so every changed bit
+is detected. Nothing in a file is executed. A file names types, and only the types in the table below are built.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -18,16 +16,14 @@ import io
 import json
 import math
 import os
-import re
-import secrets
 import zipfile
-from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcvx.atomic_file import replacing
 from jaxcvx.errors import FileFormatError, InvalidTypeError
 
 FORMAT = "jaxcvx"
@@ -36,10 +32,9 @@ MAX_HEADER_BYTES = 64 * 2**20
 MAX_DEPTH = 64
 _HEADER = "__jaxcvx__"
 _CHECKSUM_BYTES = 64
-_TOKEN_BYTES = 8
 
-# The name in the file (never change one) and the module that holds the class of this name. Dataclasses and
-# NamedTuples; imported when needed, so that this module depends on none of them.
+# For each name of a type in a file: the module that defines this dataclass or NamedTuple. Names must never change.
+# Modules are imported on demand, so that this module depends on none of them.
 _MODULES: dict[str, str] = {
     "Arrangements": "jaxcvx.arrangements.cells",
     "Blocks": "jaxcvx.solvers.copositive.program",
@@ -72,21 +67,26 @@ def _saved_type(name: str) -> type:
 
 
 def save(path: str | os.PathLike[str], obj: Any, metadata: dict[str, Any] | None = None) -> None:
-    """Write an object to a file, whole or not at all.
+    """Write an object to a file, completely or not at all.
 
-    The data go to a temporary file in the same directory, which then takes the place of ``path``: another
-    process sees the old file or the new one, and a failure leaves the old one as it was.
+    The data are written to a temporary file in the same directory. Then this file replaces ``path`` in one step. So
+    other processes see either the old file or the new one. If writing fails, the old file stays.
 
     Args:
-      path: the file; its name is taken as it is, no suffix is added.
-      obj: a network, arrangements, a solution, ... or a tuple, list or dict (with string keys) of these, of
-        arrays (any shape; bool, integer, floating, complex, bfloat16, typed random keys), None, bool, int,
-        float and str.
-      metadata: free data for ``json.dumps``, returned by ``load_with_metadata``.
+      path: name of the file. No suffix is added.
+      obj: a network, arrangements, a solution or another object of the library; or an array (bool, integer, floating,
+        complex, bfloat16 or typed random keys); or None, bool, int, float or str; or a tuple, a list or a dict with
+        string keys of all these.
+      metadata: any data that ``json.dumps`` accepts. ``load_with_metadata`` returns them.
 
     Raises:
-      InvalidTypeError: something in ``obj`` or ``metadata`` cannot be saved; the message says where it is.
+      InvalidTypeError: a part of ``obj`` or ``metadata`` cannot be saved. The message says which one.
       FileFormatError: the file cannot be written.
+
+    >>> import jax.numpy as jnp, jaxcvx
+    >>> jaxcvx.save("network.npz", jaxcvx.Network(hidden=jnp.ones((5, 2)), output=jnp.ones((5, 1))))
+    >>> jaxcvx.load("network.npz").width
+    5
     """
     arrays: dict[str, np.ndarray] = {}
     tree = _pack(obj, "obj", arrays, 0)
@@ -103,64 +103,39 @@ def save(path: str | os.PathLike[str], obj: Any, metadata: dict[str, Any] | None
         _write(stream, {_HEADER: encoded, **arrays})
 
 
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A temporary file beside ``path`` to write to, which then takes its place; removed where writing fails.
-
-    Raises:
-      FileFormatError: the file cannot be written.
-    """
-    target = os.path.realpath(os.fspath(path))
-    temporary = f"{target}.{secrets.token_hex(_TOKEN_BYTES)}.tmp"
-    try:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            with os.fdopen(descriptor, "w+b") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as err:
-        raise FileFormatError(f"cannot write {os.fspath(path)}: {err.strerror or err}") from err
-    _sync_directory(os.path.dirname(target))
-
-
-def remove_unfinished(path: str | os.PathLike[str]) -> None:
-    """Remove what writers of ``path`` that were killed have left beside it. For the only writer of this file."""
-    target = os.path.realpath(os.fspath(path))
-    name = re.compile(re.escape(os.path.basename(target)) + rf"\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}\.tmp")
-    folder = os.path.dirname(target)
-    for entry in os.listdir(folder) if os.path.isdir(folder) else ():
-        if name.fullmatch(entry):
-            with contextlib.suppress(OSError):
-                os.unlink(os.path.join(folder, entry))
-
-
 def load(path: str | os.PathLike[str]) -> Any:
-    """Read back what ``save`` wrote.
+    """Read an object that ``save`` wrote.
 
-    Arrays come back with the dtype and bits that were saved: as jax arrays, or as numpy arrays where jax
-    would narrow them (float64 in a session of single precision).
+    Arrays have the same dtype and bits as before. They are jax arrays, except those that jax would convert to a
+    narrower dtype, such as float64 if jax has only float32 enabled. These are numpy arrays.
 
     Args:
-      path: the file.
+      path: name of the file.
 
     Returns:
       The object.
 
     Raises:
-      FileFormatError: no such file, not one of ours, truncated, altered, or made by a newer jaxcvx.
+      FileFormatError: the file does not exist, was not written by ``save``, is truncated or altered, or was written by
+        a newer version of jaxcvx.
+
+    >>> import jaxcvx
+    >>> jaxcvx.save("numbers.npz", {"beta": 0.1, "names": ["a", "b"]})
+    >>> jaxcvx.load("numbers.npz")
+    {'beta': 0.1, 'names': ['a', 'b']}
     """
     return load_with_metadata(path)[0]
 
 
 def load_with_metadata(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
-    """Read back what ``save`` wrote: the object and its metadata (``{}`` if there were none).
+    """Read an object that ``save`` wrote, and its metadata (``{}`` if there are none).
 
-    Args and errors are those of ``load``.
+    The argument and the errors are those of ``load``.
+
+    >>> import jaxcvx
+    >>> jaxcvx.save("numbers.npz", [1, 2], metadata={"source": "a test"})
+    >>> load_with_metadata("numbers.npz")
+    ([1, 2], {'source': 'a test'})
     """
     name = os.fspath(path)
     try:
@@ -177,14 +152,22 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any
     try:
         obj, metadata = _unpack(header["tree"], arrays, 0), header["metadata"]
         if arrays or not isinstance(metadata, dict):
-            raise ValueError("arrays or metadata that belong to nothing")
+            raise ValueError("arrays that the tree does not use, or metadata that are not a dict")
         return obj, metadata
-    except Exception as err:  # whatever a class says to fields that it does not know
+    except Exception as err:  # a class raises any error for fields that it does not know
         raise FileFormatError(f"{name}: its contents do not fit this version of jaxcvx ({err}).") from err
 
 
 def _pack(value: Any, where: str, arrays: dict[str, np.ndarray], depth: int, static: bool = False) -> Any:
-    """The JSON node of ``value``; its arrays are added to ``arrays``."""
+    """Turn a value into a JSON node, and add its arrays to ``arrays``.
+
+    Args:
+      value: the value.
+      where: its place in the object, for messages.
+      arrays: the arrays so far, by their key in the file.
+      depth: depth of nesting.
+      static: True if the value is a static field of a pytree.
+    """
     if depth > MAX_DEPTH:
         raise InvalidTypeError(f"{where}: nested more than {MAX_DEPTH} deep.")
 
@@ -199,7 +182,7 @@ def _pack(value: Any, where: str, arrays: dict[str, np.ndarray], depth: int, sta
         return _pack_array(value, where, arrays)
     if value is None or isinstance(value, bool | int | float | str):
         for plain in (bool, int, float, str):
-            if isinstance(value, plain):  # drops subclasses, such as an enumeration's
+            if isinstance(value, plain):  # members of enumerations become plain values
                 return {"kind": "value", "value": plain(value)}
         return {"kind": "value", "value": None}
     name = type(value).__name__
@@ -219,13 +202,15 @@ def _pack(value: Any, where: str, arrays: dict[str, np.ndarray], depth: int, sta
 
 
 def _field_names(cls: type) -> dict[str, bool]:
-    """Field names of a dataclass or NamedTuple, and whether each is static."""
+    """The field names of a dataclass or NamedTuple. The value is True for static fields."""
     if dataclasses.is_dataclass(cls):
         return {f.name: bool(f.metadata.get("static", False)) for f in dataclasses.fields(cls) if f.init}
     return dict.fromkeys(cls._fields, False)  # type: ignore[attr-defined]
 
 
 def _pack_array(value: Any, where: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The JSON node of an array, which is added to ``arrays``."""
+    """The JSON node of an array, which is added to ``arrays``."""
     node: dict[str, Any] = {"kind": "array", "key": f"a{len(arrays)}"}
     if isinstance(value, jax.Array):
         if not value.is_fully_addressable:
@@ -244,7 +229,7 @@ def _pack_array(value: Any, where: str, arrays: dict[str, np.ndarray]) -> dict[s
 
 
 def _unpack(node: Any, arrays: dict[str, np.ndarray], depth: int) -> Any:
-    """What ``_pack`` made ``node`` from. Every array is taken out of ``arrays``: none can be used twice."""
+    """Turn a JSON node back into a value. Its arrays are removed from ``arrays``, so none is used twice."""
     if depth > MAX_DEPTH:
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
 
@@ -276,7 +261,11 @@ def _unpack(node: Any, arrays: dict[str, np.ndarray], depth: int) -> Any:
 
 
 def _build(name: str, fields: dict[str, Any]) -> Any:
-    """An object of the table: its static parts can be hashed, and none of its leaves is a text."""
+    """Build an object of a type in the table from its fields.
+
+    Raises:
+      ValueError, TypeError: the type is unknown, a static field is not hashable, or a leaf is a string.
+    """
     if name not in _MODULES:
         raise ValueError(f"unknown type {name!r}")
     cls = _saved_type(name)
@@ -288,19 +277,19 @@ def _build(name: str, fields: dict[str, Any]) -> Any:
     if jax.tree_util.treedef_is_leaf(structure):
         hash(obj)
     if any(isinstance(leaf, str) for leaf in leaves):
-        raise ValueError(f"{name} of texts")
+        raise ValueError(f"{name} with strings as leaves")
     return obj
 
 
 def _as_saved(array: np.ndarray) -> Any:
-    """A jax array, or ``array`` itself where jax would narrow it."""
+    """Turn a numpy array into a jax array, unless jax would convert it to a narrower dtype."""
     if jax.dtypes.canonicalize_dtype(array.dtype) == array.dtype:
         return jnp.asarray(array)
-    return array.copy()  # the file's own bytes are read-only
+    return array.copy()  # the bytes that were read are read-only
 
 
 def _checksum(stream: BinaryIO) -> bytes:
-    """SHA-256 of a file up to the place where this checksum stands, in hexadecimal."""
+    """The SHA-256 checksum, in hexadecimal, of a file without its last bytes, which hold the checksum."""
     rest = stream.seek(0, os.SEEK_END) - _CHECKSUM_BYTES
     stream.seek(0)
     digest = hashlib.sha256()
@@ -314,7 +303,7 @@ def _checksum(stream: BinaryIO) -> bytes:
 
 
 def _write(stream: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
-    """The archive, and its checksum in place of the comment."""
+    """Write the archive, with its checksum as comment."""
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
@@ -326,7 +315,15 @@ def _write(stream: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _read(stream: BinaryIO, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The verified header and arrays of an open file."""
+    """Read and verify the header and the arrays of an open file.
+
+    Args:
+      stream: the file.
+      name: its name, for messages.
+
+    Raises:
+      FileFormatError: the file is not valid.
+    """
     if not zipfile.is_zipfile(stream):
         raise FileFormatError(f"{name}: not a jaxcvx file, or a truncated one.")
     with zipfile.ZipFile(stream) as archive:
@@ -357,7 +354,7 @@ def _read(stream: BinaryIO, name: str) -> tuple[dict[str, Any], dict[str, np.nda
 
 
 def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    """One .npy member, of numbers only, sizes checked before anything is allocated for them."""
+    """Read one .npy member, which must hold plain numbers. Its size is checked before the array is allocated."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise ValueError(f"member {info.filename!r} is compressed")
     data = archive.read(info)
@@ -376,17 +373,3 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     if count == 0:
         return np.empty(shape, dtype)
     return np.frombuffer(data, dtype, count, stream.tell()).reshape(shape)
-
-
-def _sync_directory(path: str) -> None:
-    """Make a rename durable, where the system can."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)

@@ -100,9 +100,9 @@ def test_forge_makes_files_that_load(tmp_path: Path) -> None:
         (good_header({"kind": "array", "key": "a7"}), "do not fit"),
         (good_header([]), "do not fit"),
         ({"format": "jaxcvx", "version": 1}, "do not fit"),
-        (good_header(NONE, metadata=[]), "belong to nothing"),
+        (good_header(NONE, metadata=[]), "does not use"),
         (good_header({"kind": "value", "value": []}), "not plain"),
-        (good_header({"kind": "object", "type": "Network", "fields": {"hidden": TEXT, "output": TEXT}}), "of texts"),
+        (good_header({"kind": "object", "type": "Network", "fields": {"hidden": TEXT, "output": TEXT}}), "strings"),
         (good_header({"kind": "object", "type": "Arrangements", "fields": UNHASHABLE}), "unhashable"),
         (good_header(nested(70)), "nested more than"),
     ],
@@ -119,7 +119,7 @@ def test_every_array_is_used_once(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="do not fit.*a0"):
         load(tmp_path / "x")
     forge(tmp_path / "x", good_header(node), arrays | {"a1": np.ones(2)})
-    with pytest.raises(FileFormatError, match="belong to nothing"):
+    with pytest.raises(FileFormatError, match="does not use"):
         load(tmp_path / "x")
     forge(tmp_path / "x", good_header({"kind": "bfloat16", "key": "a0"}), arrays)
     with pytest.raises(FileFormatError, match="bfloat16 from float32"):

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "jaxcvx"
 # part with the longest name that it begins with.
 LAYERS = """
 errors
-numerics < serialisation datasets
+numerics atomic_file < serialisation datasets
 proximal features
 losses < methods
 arrangements operators transforms

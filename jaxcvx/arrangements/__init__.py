@@ -1,1 +1,1 @@
-"""Hyperplane arrangement cells: enumerated, sampled, read off a network, merged."""
+"""Cells of hyperplane arrangements: their enumeration, sampling and facets, and the cells of a network's neurons."""

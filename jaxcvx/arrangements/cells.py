@@ -1,4 +1,4 @@
-"""The pytree that holds hyperplane arrangement cells, and operations on it."""
+"""Cells of a hyperplane arrangement as a pytree, and functions of them."""
 
 from __future__ import annotations
 
@@ -22,18 +22,26 @@ _CHUNK = 1 << 22  # entries of a temporary (cells x rows) block
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Arrangements:
-    """Cells of the hyperplane arrangement that the rows Z of X cut out of weight space.
+    """Cells of the hyperplane arrangement of the rows Z = features.matrix(X).
 
-    A dense network has one row per sample, a convolutional one K (its patches): N = n K.
-
-    A cell is the set of directions u with a given activation pattern D = diag(1[X u >= 0]). It is
-    stored by that pattern and by one direction inside it, its gate.
+    Each row z of Z defines a hyperplane ``z u = 0`` in the space of hidden weights u. The hyperplanes divide this space
+    into cells. On a cell the activation pattern D = diag(1[Z u >= 0]) is constant. A cell is stored as this pattern,
+    its mask, and one direction inside the cell, its gate. A dense network has one row per sample. A convolutional
+    network has K rows per sample, its patches, so N = n K.
 
     Attributes:
       masks: (P, N) bool, ``masks[i] = 1[Z gates[i] >= 0]``. Zero rows are True.
-      gates: (P, p) directions, one in each cell (unit norm when made by this library).
-      complete: static; True only where every cell of the data is present, so that statements about
-        these cells are statements about all networks.
+      gates: (P, p) directions, one inside each cell. Those made by this library have norm 1.
+      complete: static; True only if every cell of the data is present. Then statements about these cells hold for all
+        networks.
+
+    >>> import jaxcvx
+    >>> cells = jaxcvx.enumerate_arrangements([[1.0, 0.0], [0.0, 1.0]])  # two lines cut the plane into four cells
+    >>> print(cells.masks.astype(int))
+    [[1 1]
+     [1 0]
+     [0 1]
+     [0 0]]
     """
 
     masks: Bool[Array, "P N"]
@@ -50,7 +58,7 @@ class Arrangements:
 
 
 class HasNeurons(Protocol):
-    """A network, as far as its cells depend on it."""
+    """The two attributes of a network that determine the cells of its neurons."""
 
     @property
     def hidden(self) -> Any:
@@ -58,16 +66,16 @@ class HasNeurons(Protocol):
 
     @property
     def features(self) -> Any:
-        """How inputs become the rows that hidden weights multiply."""
+        """The features object, which turns inputs into rows."""
 
 
 class HostRows(NamedTuple):
-    """Rows that the hidden weights multiply, on the host.
+    """The rows that hidden weights multiply, as a numpy array.
 
     Attributes:
       rows: (N, p) float64, ``features.matrix(X)``.
-      dtype: dtype for gates: that of X if floating (at least float32), else float64.
-      eps: resolution of the numbers in X: machine epsilon of its dtype (float64's for integers).
+      dtype: the dtype for gates: float32 if X is floating with at most 32 bits, otherwise float64.
+      eps: the machine epsilon of X's dtype; float64's for integers.
     """
 
     rows: np.ndarray
@@ -79,7 +87,7 @@ def host_rows(X: Any, features: Any = "dense") -> HostRows:
     """Validate X and return ``features.matrix(X)`` in float64 on the host.
 
     Args:
-      X: (n, d) or the shape that ``features`` wants; real, finite, not empty; not traced.
+      X: (n, d) or the shape that ``features`` expects; real, finite, not empty, not traced.
       features: ``"dense"`` or a features object.
 
     Raises:
@@ -101,7 +109,7 @@ def host_rows(X: Any, features: Any = "dense") -> HostRows:
 
 
 def host_masks(rows: np.ndarray, gates: np.ndarray) -> np.ndarray:
-    """``1[rows @ gate >= 0]`` for each gate: (P, n) bool, in blocks so that temporaries stay small."""
+    """``1[rows @ gate >= 0]`` for each gate: (P, n) bool. Blocks of gates keep the temporaries small."""
     masks = np.empty((len(gates), len(rows)), bool)
     step = max(1, _CHUNK // max(1, len(rows)))
     for start in range(0, len(gates), step):
@@ -110,7 +118,7 @@ def host_masks(rows: np.ndarray, gates: np.ndarray) -> np.ndarray:
 
 
 def mask_keys(packed: np.ndarray) -> np.ndarray:
-    """One sortable scalar per row of ``packed`` (P, bytes) uint8: equal rows, equal keys."""
+    """One sortable scalar for each row of ``packed`` (P, bytes) uint8. Keys are equal exactly if the rows are."""
     num, width = packed.shape
     if width <= 8:
         words = np.zeros((num, 8), np.uint8)
@@ -128,17 +136,23 @@ def dedupe_masks(masks: np.ndarray) -> np.ndarray:
 
 
 def max_num_cells(num_rows: int, rank: int) -> int:
-    """Largest number of cells that ``num_rows`` hyperplanes through the origin cut out of R^rank.
+    """Largest number of cells into which ``num_rows`` hyperplanes through the origin divide R^rank.
 
-    ``2 * sum_{k < rank} C(num_rows - 1, k)`` [Cover 1965, Winder 1966], attained in general position; 1
-    without rows or in rank 0. An exact Python integer, however large.
+    It is ``2 * sum_{k < rank} C(num_rows - 1, k)``, and it is attained in general position. Without rows, or in rank 0,
+    there is one cell. The result is an exact Python integer of any size.
 
     Args:
-      num_rows: number of hyperplanes (nonzero rows, no two parallel), >= 0.
+      num_rows: number of hyperplanes (nonzero rows, no two of them parallel), >= 0.
       rank: rank of the rows, >= 0.
 
     Raises:
-      InvalidInputError: a negative argument.
+      InvalidInputError: an argument is negative.
+
+    Sources: T. Cover, "Geometrical and statistical properties of systems of linear inequalities" (1965); R. Winder,
+    "Partitions of N-space by hyperplanes" (1966).
+
+    >>> max_num_cells(3, 2)  # three lines through the origin divide the plane into six sectors
+    6
     """
     for name, value in (("num_rows", num_rows), ("rank", rank)):
         if value < 0:
@@ -154,9 +168,9 @@ def max_num_cells(num_rows: int, rank: int) -> int:
 
 
 def count_cells(rows: Float[Array, "N p"]) -> tuple[int, int]:
-    """Upper bound on the number of cells of ``rows``, and their rank; zero and repeated rows do not count.
+    """Upper bound on the number of cells of ``rows``, and the rank of the rows.
 
-    On the host. The number is exact in general position.
+    Zero rows and repeated rows are not counted. In general position the bound is attained. Runs on the host.
     """
     host = np.unique(np.asarray(rows, np.float64), axis=0)
     host = host[np.any(host != 0, axis=1)]
@@ -165,21 +179,27 @@ def count_cells(rows: Float[Array, "N p"]) -> tuple[int, int]:
 
 
 def arrangements_of(network: HasNeurons, X: Any) -> Arrangements:
-    """Cells in which the neurons of ``network`` lie: masks ``1[Z u_j >= 0]`` with Z = features.matrix(X).
+    """The cells that contain the neurons of a network: masks ``1[Z u_j >= 0]`` with Z = features.matrix(X).
 
-    Neurons with zero weights are dropped and equal cells merged (first neuron kept), so the number of cells
-    depends on the values. Where X or the network is traced (jit, vmap), the shapes are fixed instead: one
-    cell per neuron, in order, nothing dropped.
+    Neurons with zero weights are dropped. Of several neurons in one cell the first is kept. So the number of cells
+    depends on the values. If X or the network is traced (by jit or vmap), the shapes must be fixed: then every neuron
+    gives one cell, in order.
 
     Args:
-      network: anything with ``hidden`` (m, p) and ``features``.
-      X: inputs, (n, d) or as the features want them.
+      network: an object with the attributes ``hidden`` (m, p) and ``features``.
+      X: inputs, (n, d) or the shape that the features expect.
 
     Returns:
-      At most m cells with unit gates ``u_j / ||u_j||``, ``complete=False``; none if no neuron is left.
+      At most m cells with gates ``u_j / ||u_j||`` and ``complete=False``. There are none if all neurons are zero.
 
     Raises:
-      InvalidInputError, InvalidTypeError: bad X, or hidden weights that do not fit it.
+      InvalidInputError: X is not finite or has a bad shape, or the hidden weights do not fit it.
+      InvalidTypeError: X or the hidden weights are not numeric, or ``network`` is not a network.
+
+    >>> import jax.numpy as jnp, jaxcvx
+    >>> network = jaxcvx.Network(hidden=jnp.array([[3.0, -1.0]]), output=jnp.ones((1, 1)))
+    >>> jaxcvx.arrangements_of(network, jnp.eye(2)).masks
+    Array([[ True, False]], dtype=bool)
     """
     if not isinstance(getattr(network, "features", None), Features) or not hasattr(network, "hidden"):
         raise wrong_type("network", network, "jaxcvx.Network")
@@ -192,19 +212,20 @@ def arrangements_of(network: HasNeurons, X: Any) -> Arrangements:
         return Arrangements(values >= 0, unit_rows(hidden))
     data = host_rows(X, network.features)
     try:
-        own = np.asarray(hidden)
+        weights = np.asarray(hidden)
     except (TypeError, ValueError) as err:
         raise wrong_type("network.hidden", hidden, "real numbers (m, p)") from err
-    if own.dtype.kind in "cOUSMm":
-        raise InvalidTypeError(f"network.hidden: got dtype {own.dtype}, expected real numbers.")
-    weights = own.astype(np.float64)
+    dtype = weights.dtype
+    if dtype.kind in "cOUSMm":
+        raise InvalidTypeError(f"network.hidden: got dtype {dtype}, expected real numbers.")
+    weights = weights.astype(np.float64)
     _check_width(weights, data.rows.shape[1])
     if not np.isfinite(weights).all():
         raise invalid("network.hidden", "NaN or inf", "finite weights")
     weights = weights[np.any(weights != 0, axis=1)]
     masks = host_masks(data.rows, weights)
     first = dedupe_masks(masks)
-    gates = unit_rows(weights[first]).astype(np.float64 if own.dtype == np.float64 else np.float32)
+    gates = unit_rows(weights[first]).astype(np.float64 if dtype == np.float64 else np.float32)
     return Arrangements(jnp.asarray(masks[first]), jnp.asarray(gates))
 
 
@@ -214,20 +235,26 @@ def _check_width(hidden: Any, width: int) -> None:
 
 
 def merge_arrangements(a: Arrangements, b: Arrangements) -> Arrangements:
-    """Union of two sets of cells of the same data; of equal cells the first occurrence is kept.
+    """The union of two sets of cells of the same data. Of equal cells the first is kept.
 
-    Where an argument is traced, the two are only concatenated, so that shapes are fixed.
+    If an argument is traced, the sets are only concatenated, because shapes must not depend on values.
 
     Args:
       a: cells; they come first.
       b: more cells, with masks over the same rows and gates of the same length.
 
     Returns:
-      The union; ``complete`` if either is.
+      The union. It is ``complete`` if one of the arguments is.
 
     Raises:
       InvalidTypeError: an argument is not an Arrangements.
       InvalidInputError: the shapes do not fit each other.
+
+    >>> import jax, jaxcvx
+    >>> X = [[1.0, 0.0], [0.0, 1.0]]
+    >>> sampled = jaxcvx.sample_arrangements(jax.random.key(0), X, 2)
+    >>> len(jaxcvx.merge_arrangements(sampled, jaxcvx.enumerate_arrangements(X)))
+    4
     """
     for name, value in (("a", a), ("b", b)):
         if not isinstance(value, Arrangements):
@@ -239,7 +266,7 @@ def merge_arrangements(a: Arrangements, b: Arrangements) -> Arrangements:
     if is_traced(a.masks, a.gates, b.masks, b.gates):
         masks, gates = jnp.concatenate([a.masks, b.masks]), jnp.concatenate([a.gates, b.gates])
         return Arrangements(masks, gates, complete)
-    # On the host: eager jax would compile anew for every number of cells.
+    # numpy, because jax would compile these operations again for every number of cells.
     host = np.concatenate([np.asarray(a.masks, bool), np.asarray(b.masks, bool)])
     first = dedupe_masks(host)
     gates_host = np.concatenate([np.asarray(a.gates), np.asarray(b.gates)])
@@ -247,15 +274,15 @@ def merge_arrangements(a: Arrangements, b: Arrangements) -> Arrangements:
 
 
 def validate_arrangements(arrangements: Arrangements, num_rows: int, num_weights: int) -> None:
-    """Check shapes and dtypes (so that it works on traced values too).
+    """Raise unless the shapes and dtypes of cells fit the data. Traced cells are checked in the same way.
 
     Args:
       arrangements: the cells.
-      num_rows: N, the length that masks must have.
-      num_weights: p, the length that gates must have.
+      num_rows: N, the required length of masks.
+      num_weights: p, the required length of gates.
 
     Raises:
-      InvalidInputError: wrong shape or dtype, or no cells.
+      InvalidInputError: a shape or dtype is wrong, or there are no cells.
     """
     masks, gates = arrangements.masks, arrangements.gates
     for name, value, width in (("masks", masks, num_rows), ("gates", gates, num_weights)):

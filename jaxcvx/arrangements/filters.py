@@ -1,4 +1,4 @@
-"""Filters restricted to a subspace, so that the cells of a convolutional network can be enumerated."""
+"""Restriction of filters to a subspace, which makes the cells of a convolutional network few enough to enumerate."""
 
 from __future__ import annotations
 
@@ -15,18 +15,27 @@ _Conv = TypeVar("_Conv", ConvPool, ConvFlatten)
 
 
 def restrict_filters(features: _Conv, X: Any, rank: int) -> _Conv:
-    """The same architecture with filters in the span of the patches' ``rank`` top principal directions.
+    """Restrict filters to the span of the top principal directions of the patches.
 
-    The patches then have that rank (one more with a bias), and the arrangement few enough cells to enumerate.
-    Principal directions are those of the patches as they are, not centred: the best approximation of that rank.
+    The patches then have rank ``rank`` (one more with a bias), so the arrangement has far fewer cells. The patches are
+    not centred: the principal directions give their best approximation of this rank.
 
     Args:
-      features: ConvPool or ConvFlatten; a basis that it has is replaced.
-      X: inputs to take the patches from; not traced.
-      rank: number of directions, at most the filter's size times channels.
+      features: ConvPool or ConvFlatten. If it has a basis, the basis is replaced.
+      X: the inputs whose patches are used; not traced.
+      rank: number of directions, at most the number of entries of a patch.
+
+    Returns:
+      The same architecture with ``basis`` set to the principal directions.
 
     Raises:
-      InvalidInputError, InvalidTypeError: a rank that is too large, or bad X or features.
+      InvalidInputError: the rank is too large, or X has a bad shape or is not finite.
+      InvalidTypeError: ``features`` is not a convolution, or X is traced or not numeric.
+
+    >>> import numpy as np, jaxcvx
+    >>> X = np.random.default_rng(0).standard_normal((5, 8))  # five signals with patches of 4 entries
+    >>> jaxcvx.restrict_filters(jaxcvx.ConvPool(4), X, rank=2).num_weights(8)
+    2
     """
     if not isinstance(features, ConvPool | ConvFlatten):
         raise wrong_type("features", features, "ConvPool or ConvFlatten")
@@ -35,5 +44,5 @@ def restrict_filters(features: _Conv, X: Any, rank: int) -> _Conv:
     if isinstance(rank, bool) or not isinstance(rank, int | np.integer) or not 1 <= rank <= size:
         raise invalid("rank", repr(rank), f"an integer from 1 to {size}, the length of a patch")
     top = np.linalg.eigh(patches.T @ patches)[1][:, ::-1][:, :rank]
-    top = top * np.where(top.sum(axis=0) < 0, -1.0, 1.0)  # eigenvectors have no sign of their own
+    top = top * np.where(top.sum(axis=0) < 0, -1.0, 1.0)  # the sign of an eigenvector is arbitrary
     return dataclasses.replace(features, basis=tuple(map(tuple, top.tolist())))

@@ -1,4 +1,4 @@
-"""Groups of parallel rows: hyperplanes given more than once, neurons that point the same way."""
+"""Groups of parallel rows, such as repeated hyperplanes, or neurons of the same direction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ _EPS = float(np.finfo(np.float64).eps)
 
 
 class ParallelRows(NamedTuple):
-    """Row i is parallel to row ``first[owner[i]]``, of opposite direction where ``flip[i]``."""
+    """Groups of rows. Row i is parallel to row ``first[owner[i]]``.
+
+    Attributes:
+      first: for each group the index of its first row, increasing.
+      owner: for each row the index of its group.
+      flip: for each row, True if it has the opposite direction of its group's first row.
+    """
 
     first: np.ndarray
     owner: np.ndarray
@@ -18,28 +24,33 @@ class ParallelRows(NamedTuple):
 
 
 def merge_parallel_rows(unit: np.ndarray, tol: float, *, oriented: bool = False) -> ParallelRows:
-    """Group unit rows (n, p) that are parallel up to ``tol``; of the same direction only, if ``oriented``.
+    """Group the unit rows (n, p) that are parallel.
 
-    Parallel rows have the same (absolute) projection on any direction, so only neighbours in that order are
-    compared: n log n instead of n^2.
+    Parallel rows have the same absolute projection on any direction. So the rows are sorted by their projections on a
+    random direction, and only rows with nearly equal projections are compared. This takes O(n log n) instead of O(n^2).
+
+    Args:
+      unit: rows of norm 1.
+      tol: largest difference of two entries of parallel rows.
+      oriented: group only rows of the same direction.
     """
     num, width = unit.shape
     probe = np.random.default_rng(0).standard_normal(width)
-    key = unit @ (probe / np.linalg.norm(probe))
-    key = key if oriented else np.abs(key)
-    order = np.argsort(key, kind="stable")
+    projection = unit @ (probe / np.linalg.norm(probe))
+    projection = projection if oriented else np.abs(projection)
+    order = np.argsort(projection, kind="stable")
     parent = np.arange(num)
-    reach = np.sqrt(width) * tol + 4 * _EPS
-    starts = np.flatnonzero(np.diff(key[order], prepend=-np.inf) > reach)
+    largest_gap = np.sqrt(width) * tol + 4 * _EPS
+    starts = np.flatnonzero(np.diff(projection[order], prepend=-np.inf) > largest_gap)
     sizes = np.diff(starts, append=num)
     for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
         group = np.sort(order[start : start + size])
         while len(group):
-            lead = unit[group[0]]
-            gap = np.abs(unit[group] - lead).max(axis=1)
+            leader = unit[group[0]]
+            difference = np.abs(unit[group] - leader).max(axis=1)
             if not oriented:
-                gap = np.minimum(gap, np.abs(unit[group] + lead).max(axis=1))
-            same = gap <= tol
+                difference = np.minimum(difference, np.abs(unit[group] + leader).max(axis=1))
+            same = difference <= tol
             same[0] = True
             parent[group[same]] = group[0]
             group = group[~same]

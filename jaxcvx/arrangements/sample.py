@@ -1,4 +1,4 @@
-"""Sampled cells: some of the arrangement, for data whose cells are too many to enumerate."""
+"""Random cells of an arrangement that has too many cells to enumerate."""
 
 from __future__ import annotations
 
@@ -34,31 +34,41 @@ def sample_arrangements(
     method: str = "gaussian",
     features: str | Features = "dense",
 ) -> Arrangements:
-    """Distinct cells hit by ``num`` random gates.
+    """Draw random gates and return the distinct cells that contain them.
 
-    Runs eagerly (the number of distinct cells depends on the values) and is deterministic in ``key``.
+    The number of distinct cells depends on the values, so this does not work under jit. The same key gives the same
+    cells.
 
     Args:
       key: a jax random key.
-      X: (n, d) inputs, real and finite, or the shape that ``features`` wants.
-      num: number of gates drawn; at most so many distinct cells come back.
-      method: ``"gaussian"``: directions uniform on the sphere, so that a cell is drawn in proportion to its
-        solid angle. ``"data"``: hyperplanes that separate random pairs of data points halfway,
-        ``x_i/|x_i| - x_j/|x_j|``, or with a bias the perpendicular bisector of the two points, each tilted a
-        little so that it passes through no point: thin cells between nearby points are reached, and no
-        gate wastes itself on directions without data. (Of a convolution the points are its patches.) ``"conv"``:
-        filters that answer to contrast and not to brightness, by turns a random patch and a Gaussian
-        direction, both without their component along the mean row, tilted a little: patches of images are nearly
-        constant, so filters with a mean switch most of them on, or off, together.
+      X: (n, d) inputs, real and finite, or the shape that ``features`` expects.
+      num: number of gates to draw. At most so many cells are returned.
+      method: how gates are drawn.
+
+        ``"gaussian"``: uniformly on the sphere. So the probability of a cell is proportional to its solid angle.
+
+        ``"data"``: each gate separates a random pair of data points halfway. It is ``x_i/|x_i| - x_j/|x_j|``; with a
+        bias it is the perpendicular bisector of the two points. A small random tilt keeps it from passing through a
+        point. This method reaches thin cells between nearby points, and no gate points where there are no data. For
+        convolutions the points are the patches.
+
+        ``"conv"``: filters that respond to contrast but not to brightness. The gates alternate between a random patch
+        and a Gaussian direction, both without their component along the mean row, and slightly tilted. Patches of
+        images are nearly constant, so a filter with a mean would be active on most patches at once, or on hardly any.
       features: ``"dense"``, ``jaxcvx.Dense(bias=...)``, ``jaxcvx.ConvPool(...)`` or ``jaxcvx.ConvFlatten(...)``.
 
     Returns:
-      Cells in the order drawn, the first gate of each cell kept, unit norm. ``complete=True`` only if their
-      number reaches the counting formula of the data's rank, which proves that none is missing.
+      Distinct cells in the order of drawing, each with the first gate that fell into it, scaled to norm 1. ``complete``
+      is True only if the number of cells reaches ``max_num_cells``, which proves that none is missing.
 
     Raises:
-      InvalidInputError: bad X, num or method.
-      InvalidTypeError: X or key is traced, or X is not numeric.
+      InvalidInputError: X is not finite or has a bad shape, or ``num`` or ``method`` is invalid.
+      InvalidTypeError: X or the key is traced, or X is not numeric.
+
+    >>> import jax, jaxcvx
+    >>> cells = jaxcvx.sample_arrangements(jax.random.key(0), [[1.0, 2.0], [3.0, -1.0]], 50)
+    >>> len(cells), cells.complete
+    (4, True)
     """
     if isinstance(num, bool) or not isinstance(num, (int, np.integer)) or num < 1:
         raise invalid("num", repr(num), "a positive integer")
@@ -75,14 +85,12 @@ def sample_arrangements(
         gates = _pair_gates(key, data, int(num), features.bias)
     else:
         gates = _contrast_gates(key, data.rows, int(num))
-    # Round first: masks are those of the gates as stored.
+    # Gates are rounded first, because the masks must be those of the stored gates.
     gates = np.asarray(jnp.asarray(unit_rows(gates).astype(data.dtype)))
-    exact = gates.astype(np.float64)
-    inside = _off_the_boundaries(data.rows, exact)
-    gates, exact = gates[inside], exact[inside]
-    masks = host_masks(data.rows, exact)
+    gates = gates[_inside_cells(data.rows, gates.astype(np.float64))]
+    masks = host_masks(data.rows, gates.astype(np.float64))
     first = dedupe_masks(masks)
-    complete = len(first) == _bound(data)
+    complete = len(first) == _max_num_cells_of(data)
     return Arrangements(jnp.asarray(masks[first]), jnp.asarray(gates[first]), complete)
 
 
@@ -90,15 +98,15 @@ def _normal(key: Any, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(jax.random.normal(key, shape, jnp.float32), np.float64)
 
 
-def _off_the_boundaries(rows: np.ndarray, gates: np.ndarray) -> np.ndarray:
-    """Whether a gate lies on no hyperplane; on one it is in no cell, whatever its mask says."""
+def _inside_cells(rows: np.ndarray, gates: np.ndarray) -> np.ndarray:
+    """For each gate, True if it lies on no hyperplane. A gate on a hyperplane is inside no cell."""
     alive = rows[np.any(rows != 0, axis=1)]
-    # z g >= 0 and -z g >= 0 together mean z g = 0.
+    # z g = 0 exactly if z g >= 0 and -z g >= 0.
     return ~(host_masks(alive, gates) & host_masks(-alive, gates)).any(axis=1)
 
 
-def _bound(data: HostRows) -> int:
-    """Counting formula for the data's rank (an upper bound, attained in general position)."""
+def _max_num_cells_of(data: HostRows) -> int:
+    """Upper bound on the number of cells of the data, from its rank; attained in general position."""
     rows = data.rows[np.any(data.rows != 0, axis=1)]
     if not len(rows):
         return 1
@@ -109,7 +117,7 @@ def _bound(data: HostRows) -> int:
 
 
 def _contrast_gates(key: Any, rows: np.ndarray, num: int) -> np.ndarray:
-    """Gates (num, p): random rows and Gaussian directions by turns, orthogonal to the mean row up to a tilt."""
+    """Gates (num, p) for method "conv": alternately a random row and a Gaussian direction, without the mean row."""
     alive = rows[np.any(rows != 0, axis=1)]
     draw_key, choice_key, tilt_key = jax.random.split(key, 3)
     gates = _normal(draw_key, (num, rows.shape[1]))
@@ -122,7 +130,7 @@ def _contrast_gates(key: Any, rows: np.ndarray, num: int) -> np.ndarray:
 
 
 def _pair_gates(key: Any, data: HostRows, num: int, bias: bool) -> np.ndarray:
-    """Gates (num, p) halfway between random pairs of points, slightly tilted; random for equal points."""
+    """Gates (num, p) for method "data". A pair of equal points gives a random direction."""
     pair_key, tilt_key = jax.random.split(key)
     tilt = unit_rows(_normal(tilt_key, (num, data.rows.shape[1])))
     rows = data.rows
@@ -140,9 +148,9 @@ def _pair_gates(key: Any, data: HostRows, num: int, bias: bool) -> np.ndarray:
     else:
         left, right = points[i], points[j]
     size = np.linalg.norm(gates, axis=1)
-    # Distance of the two points' hyperplanes from the gate: half of it may be tilted away.
-    reach = [np.abs((gates * side).sum(1)) / np.linalg.norm(side, axis=1) for side in (left, right)]
-    room = np.minimum(reach[0], reach[1])
-    equal = room <= 64 * data.eps * size
-    amount = np.minimum(1e-4 * size, room / 2)
+    # The tilt is at most half of the distance from the gate to the two points' hyperplanes.
+    distances = [np.abs((gates * side).sum(1)) / np.linalg.norm(side, axis=1) for side in (left, right)]
+    distance = np.minimum(*distances)
+    equal = distance <= 64 * data.eps * size
+    amount = np.minimum(1e-4 * size, distance / 2)
     return np.where(equal[:, None], tilt, gates + amount[:, None] * tilt)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxcvx import serialisation
+from jaxcvx.atomic_file import remove_unfinished
 from jaxcvx.errors import FileFormatError, invalid
 from jaxcvx.solvers.core.callbacks import Callback
 from jaxcvx.solvers.core.protocol import AnySolver
@@ -100,7 +101,7 @@ class Checkpoint(Callback):
             raise invalid("callback", "a Checkpoint", f"none with {type(solver).__name__}, which cannot be resumed")
         self._fingerprint, self._written = fingerprint(problem, solver), 0
         self._last, self._snapshot, self._unsaved = None, None, False
-        serialisation.remove_unfinished(self.path)
+        remove_unfinished(self.path)
         if not os.path.exists(self.path):
             return None
         saved, metadata = serialisation.load_with_metadata(self.path)

@@ -9,11 +9,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcvx.atomic_file import replacing
 from jaxcvx.cli.model import save_model
 from jaxcvx.cli.pipeline import Result
 from jaxcvx.plots.convergence import plot_convergence
 from jaxcvx.plots.regions import plot_regions
-from jaxcvx.serialisation import replacing
 
 
 def write_text(path: str, text: str) -> None:

@@ -1,1 +1,1 @@
-"""How inputs become the rows that hidden weights multiply, and rows become samples."""
+"""Features turn inputs into the rows that hidden weights multiply; readouts turn rows into predictions."""

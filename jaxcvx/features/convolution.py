@@ -1,13 +1,16 @@
 """Convolutional features: the rows are patches, the hidden weights are filters.
 
-A filter u acts on every patch z_(i,k) of sample i, and with Z the stacked patches all convex programs hold as
-they stand (Sahiner, Ergen, Pauly and Pilanci 2021): the arrangement is that of the n K patches in the space of
-filters, so the number of its cells is exponential only in the rank of the patches, at most the filter's size.
-:func:`jaxcvx.restrict_filters` lowers that rank, for exact enumeration.
+A filter u acts on every patch z_(i,k) of sample i. Let Z be the matrix of all n K patches. Then all convex programs of
+this library hold unchanged. The hyperplane arrangement is that of the patches in the space of filters. So the number of
+cells is exponential only in the rank of the patches, which is at most the filter's size. To enumerate all cells, one
+can lower that rank with :func:`jaxcvx.restrict_filters`.
 
-A convolutional network with linear activation is the program over a single cell with all gates open (masks all
-True) and no cone constraint; with nuclear norms its convex program is exact. ``skip=True`` adds such a part, with
-a Frobenius norm, to a ReLU network.
+A convolutional network with linear activation is the program over a single cell, whose mask is all True, without cone
+constraints. With nuclear norms its convex program is exact. ``skip=True`` adds such a linear part, with a Frobenius
+norm, to a ReLU network.
+
+Source: A. Sahiner, T. Ergen, J. Pauly and M. Pilanci, "Vector-output ReLU neural network problems are copositive
+programs" (2021).
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ Basis = tuple[tuple[float, ...], ...]
 
 
 def _sizes(name: str, value: Any, rank: int | None = None) -> tuple[int, ...]:
-    """Positive integers, one per spatial axis; a single one stands for all axes if ``rank`` is given."""
+    """Return positive integers, one per spatial axis. If ``rank`` is given, a single integer stands for all axes."""
     items = tuple(value) if isinstance(value, tuple | list | np.ndarray) else (value,) * (rank or 1)
     whole = all(isinstance(i, int | np.integer) and not isinstance(i, bool) and i >= 1 for i in items)
     if not whole or len(items) not in ((1, 2) if rank is None else (rank,)):
@@ -38,7 +41,7 @@ def _sizes(name: str, value: Any, rank: int | None = None) -> tuple[int, ...]:
 
 
 def _orthonormal(basis: Any) -> Basis:
-    """The matrix ``basis`` (h, r) as a tuple of rows."""
+    """Return the matrix ``basis`` (h, r) as a tuple of rows, or raise if its columns are not orthonormal."""
     try:
         columns = np.asarray(basis, np.float64)
     except (TypeError, ValueError):
@@ -50,7 +53,7 @@ def _orthonormal(basis: Any) -> Basis:
 
 @dataclasses.dataclass(frozen=True)
 class _Convolution(Features):
-    """What ConvPool and ConvFlatten share: everything but the readout."""
+    """The common part of ConvPool and ConvFlatten: everything except the readout."""
 
     filter_shape: int | tuple[int, ...]
     stride: int | tuple[int, ...] = 1
@@ -84,7 +87,7 @@ class _Convolution(Features):
         return self._filter, self.stride, self.padding
 
     def matrix(self, X: Float[Array, "n ..."]) -> Float[Array, "N p"]:
-        """Flattened patches (filter_shape, channels), in coordinates of ``basis`` if there is one."""
+        """The flattened patches. If there is a ``basis``, the patches' coordinates in it."""
         self.num_weights(*X.shape[1:])
         X = X[..., None] if X.ndim == self.ndims[0] else X
         rows = extract_patches(X, *self._geometry)
@@ -94,7 +97,7 @@ class _Convolution(Features):
         return append_ones(rows) if self.bias else rows
 
     def _split(self, sample_shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-        """Spatial shape and number of channels."""
+        """Split the shape of a sample into its spatial shape and its number of channels."""
         rank = len(self._filter)
         if len(sample_shape) == rank:
             return sample_shape, 1
@@ -120,18 +123,22 @@ class _Convolution(Features):
 class ConvPool(_Convolution):
     """Convolution, ReLU, global pooling, output weights: ``f(x) = sum_j pool_k (z_k u_j)_+ v_j``.
 
-    X has shape (n, H, W, channels) for a filter of two sizes and (n, L, channels) for one of one size; the last
-    axis may be left out for a single channel, which the filter tells apart. Invariant to where a pattern is.
+    X has shape (n, H, W, channels) if the filter has two sizes, and (n, L, channels) if it has one. The last axis may
+    be left out if there is a single channel. The prediction does not depend on the position of a pattern.
 
     Attributes:
-      filter_shape: (fh, fw), or fl or (fl,) in one dimension.
-      stride: step between patches, one for all axes or one for each.
-      padding: "VALID", or "SAME": zeros around X, as XLA puts them.
-      bias: a bias for each filter, penalised like its other weights: a last entry of hidden weights.
-      skip: add the pooled linear convolution ``pool_k z_k S``, penalised by ``beta * ||S||_F``.
-      basis: orthonormal columns (as a tuple of rows) that filters are combinations of; see
-        :func:`jaxcvx.restrict_filters`. Hidden weights are the coefficients; norms agree.
+      filter_shape: (fh, fw) in two dimensions; fl or (fl,) in one.
+      stride: step between patches, one number for all axes or one for each axis.
+      padding: "VALID" for no padding, "SAME" for zeros around X as XLA adds them.
+      bias: give each filter a bias. It is the last entry of the hidden weights and is penalised like the others.
+      skip: add the pooled linear convolution ``pool_k z_k S``, with penalty ``beta * ||S||_F``.
+      basis: restrict the filters to combinations of these orthonormal columns, given as a tuple of rows; see
+        :func:`jaxcvx.restrict_filters`. The hidden weights are then the coefficients, whose norm is the filter's.
       pool: "mean" or "sum" over positions.
+
+    >>> import jax.numpy as jnp, jaxcvx
+    >>> jaxcvx.ConvPool((2, 2)).matrix(jnp.ones((5, 3, 3))).shape  # 4 patches of 4 entries for each of 5 images
+    (20, 4)
     """
 
     pool: str = "mean"
@@ -150,9 +157,13 @@ class ConvPool(_Convolution):
 class ConvFlatten(_Convolution):
     """Convolution, ReLU, and one output weight per position: ``f(x) = sum_j sum_k (z_k u_j)_+ v_(j,k)``.
 
-    Output weights have shape (m, K c): column ``k * c + l`` feeds output l from position k. So with K > 1 even
-    a single output is priced as a vector, and bounds over cells are relaxations. X and attributes as in
-    :class:`ConvPool`.
+    Output weights have shape (m, K c): column ``k * c + l`` feeds output l from position k. So a neuron has several
+    output weights even for a single output (if K > 1), and bounds over cells are relaxations. X and the attributes are
+    as in :class:`ConvPool`.
+
+    >>> import jaxcvx
+    >>> jaxcvx.ConvFlatten(3).readout(8).columns(1)  # signals of length 8 have 6 positions
+    6
     """
 
     def readout(self, *sample_shape: int) -> Readout:

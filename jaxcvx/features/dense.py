@@ -1,14 +1,16 @@
-"""Features: how raw inputs become the rows that hidden weights multiply.
+"""Features turn the inputs X into the rows Z that hidden weights multiply.
 
-A network of this library computes ``lower(relu(Z @ U) @ V (+ Z @ S))`` where ``Z = features.matrix(X)`` and the
-readout's ``lower`` takes rows to samples (the identity unless a sample has several rows, its patches). A bias
-and a skip connection are decisions about features, so no solver knows of them: a bias is a column of
-ones in Z (its weights are penalised like all others), a skip connection is one more block of weights
-whose "cell" has every gate open and no cone constraint. Convolutions: :mod:`jaxcvx.features.convolution`.
+A network of this library computes ``lower(relu(Z @ U) @ V (+ Z @ S))`` with ``Z = features.matrix(X)``. The readout's
+linear map ``lower`` adds up the rows that belong to one sample. For dense networks it is the identity, because a sample
+has one row. For convolutions a sample has one row per patch; see :mod:`jaxcvx.features.convolution`.
 
-Biases without weight decay (:class:`FreeBias`) are another class of networks: ones are appended as well, but the
-last hidden weight is not penalised, and the outputs get a bias of their own. Their dual has one more constraint,
-``sum_i R_i = 0``.
+Biases and skip connections are decisions about features, so solvers need no code for them. A bias is a column of ones
+in Z, and its weights are penalised like all others. A skip connection S is one more block of weights, whose "cell" has
+an all-True mask and no cone constraint.
+
+:class:`FreeBias` stands for another class of networks, whose biases have no weight decay. It also appends ones to X,
+but the last hidden weight is not penalised, and the outputs get a bias of their own. The dual problem of these networks
+has the additional constraint ``sum_i R_i = 0``.
 """
 
 from __future__ import annotations
@@ -29,13 +31,13 @@ _Matrix = TypeVar("_Matrix", np.ndarray, jax.Array)
 
 
 class Features(abc.ABC):
-    """An architecture's first layer. Frozen, hashable, static under jit.
+    """The first layer of an architecture. Subclasses are frozen, hashable dataclasses, static under jit.
 
     Attributes:
-      bias: whether rows end with a one.
-      skip: whether networks have a linear skip connection.
-      free_bias: whether hidden and output biases are free of weight decay.
-      ndims: numbers of axes that X may have.
+      bias: True if every row of Z ends with a one.
+      skip: True if networks have a linear skip connection.
+      free_bias: True if the hidden and output biases have no weight decay.
+      ndims: the allowed numbers of axes of X.
     """
 
     bias: bool
@@ -48,27 +50,27 @@ class Features(abc.ABC):
 
     @abc.abstractmethod
     def matrix(self, X: Float[Array, "n ..."]) -> Float[Array, "N p"]:
-        """Rows that the hidden weights multiply, numpy for numpy and jax for jax arrays, traced or not."""
+        """The rows Z that the hidden weights multiply: numpy for a numpy X, jax for a jax X (traced or not)."""
 
     @abc.abstractmethod
     def num_weights(self, *sample_shape: int) -> int:
-        """Length p of one hidden neuron's weight vector, for samples of this shape (``X.shape[1:]``).
+        """Length p of a neuron's hidden weights, for samples of this shape (``X.shape[1:]``).
 
         Raises:
-          InvalidInputError: naming X, if such samples do not fit.
+          InvalidInputError: samples of this shape do not fit the features.
         """
 
     def readout(self, *sample_shape: int) -> Readout:
-        """How rows become predictions, for samples of this shape."""
+        """The linear map from rows to predictions, for samples of this shape (``X.shape[1:]``)."""
         return Readout()
 
     def penalised(self, hidden: _Matrix) -> _Matrix:
-        """The part of hidden weights (m, p) that weight decay sees."""
+        """The part of the hidden weights (m, p) that weight decay penalises."""
         return hidden[:, :-1] if self.free_bias else hidden
 
 
 def append_ones(rows: _Matrix) -> _Matrix:
-    """The rows with a last column of ones."""
+    """Append a column of ones."""
     xp = np if isinstance(rows, np.ndarray) else jnp
     return xp.concatenate([rows, xp.ones((rows.shape[0], 1), rows.dtype)], axis=1)
 
@@ -78,9 +80,13 @@ class Dense(Features):
     """Fully connected features on X of shape (n, d).
 
     Attributes:
-      bias: append a column of ones. The bias weights are penalised like the others, and hidden weights
-        get d+1 rows. (For unpenalised biases see :class:`FreeBias`.)
-      skip: add a linear skip connection Z @ S, penalised as one more group, ``beta * ||S||_F``.
+      bias: append a column of ones, so that a neuron has d + 1 hidden weights. The bias is penalised like the other
+        weights. (For biases without a penalty see :class:`FreeBias`.)
+      skip: add a linear skip connection Z @ S with penalty ``beta * ||S||_F``.
+
+    >>> import numpy as np, jaxcvx
+    >>> jaxcvx.Dense(bias=True).matrix(np.array([[2.0, 3.0]]))
+    array([[2., 3., 1.]])
     """
 
     bias: bool = False
@@ -91,14 +97,11 @@ class Dense(Features):
         return (2,)
 
     def matrix(self, X: Float[Array, "n d"]) -> Float[Array, "n p"]:
-        """Rows that the hidden weights multiply: X, with a column of ones if ``bias``.
-
-        Works on numpy arrays (result numpy) and on jax arrays, traced or not.
-        """
+        """X, with a column of ones if ``bias``."""
         return append_ones(X) if self.bias else X
 
     def num_weights(self, *sample_shape: int) -> int:
-        """Length p of one hidden neuron's weight vector for samples of shape (d,)."""
+        """d, or d + 1 with a bias, for samples of shape (d,)."""
         return sample_shape[0] + int(self.bias)
 
 
@@ -106,12 +109,16 @@ class Dense(Features):
 class FreeBias(Features):
     """Fully connected features on X of shape (n, d), with hidden and output biases free of weight decay.
 
-    ``f(x) = sum_j v_j (x^T u_j + b_j)_+ + c`` with penalty ``beta/2 sum_j (||u_j||^2 + ||v_j||^2)``; the bias b_j is
-    the last entry of a hidden neuron's d+1 weights, c is ``network.output_bias``. For
-    :class:`jaxcvx.CuttingPlane`, :class:`jaxcvx.GradientDescent` and :func:`jaxcvx.certify`.
+    The network is ``f(x) = sum_j v_j (x^T u_j + b_j)_+ + c`` with penalty ``beta/2 sum_j (||u_j||^2 + ||v_j||^2)``.
+    The bias b_j is the last of the neuron's d + 1 hidden weights. The output bias c is ``network.output_bias``. These
+    features work with :class:`jaxcvx.CuttingPlane`, :class:`jaxcvx.GradientDescent` and :func:`jaxcvx.certify`.
 
     Source: T. Ergen and M. Pilanci, "Convex geometry and duality of over-parameterized neural networks", JMLR 22
     (2021).
+
+    >>> import jaxcvx
+    >>> jaxcvx.FreeBias().num_weights(2)  # two inputs and the bias
+    3
     """
 
     bias = True
@@ -132,10 +139,11 @@ class FreeBias(Features):
 
 
 def resolve_features(features: object) -> Features:
-    """Turn the public ``features`` argument into a features object.
+    """Turn the public argument ``features``, a name or an object, into a features object.
 
     Raises:
-      InvalidInputError, InvalidTypeError: for an unknown name or type.
+      InvalidInputError: the name is unknown.
+      InvalidTypeError: the argument is neither a name nor a features object.
     """
     if isinstance(features, str):
         if features == "dense":

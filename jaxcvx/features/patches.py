@@ -1,7 +1,7 @@
-"""Patches of signals and images, stacked sample-major: the rows that convolution filters multiply.
+"""Patches of signals and images: the rows that convolution filters multiply.
 
-``extract_patches(X, ...) @ filter`` is the convolution (in the sense of neural networks: a correlation) of
-``jax.lax.conv_general_dilated`` with the filter of shape (fh, fw, channels), flattened in this order.
+``extract_patches(X, ...) @ filter`` is the convolution that ``jax.lax.conv_general_dilated`` computes, a correlation in
+mathematical terms. The filter of shape (fh, fw, channels) is flattened in this order.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from jaxcvx.errors import invalid
 def output_positions(
     space: tuple[int, ...], filter_shape: tuple[int, ...], stride: tuple[int, ...], padding: str
 ) -> tuple[int, ...]:
-    """Number of patches along each spatial axis of length ``space``; XLA's formulas.
+    """Number of patches along each spatial axis, by XLA's formulas; ``space`` holds the lengths of the axes.
 
     Raises:
-      InvalidInputError: a filter larger than X, without padding.
+      InvalidInputError: there is no padding, and the filter is larger than X.
     """
     if padding == "SAME":
         return tuple(-(-size // step) for size, step in zip(space, stride, strict=True))
@@ -35,8 +35,8 @@ def extract_patches(
 ) -> Float[Array, "rows h"]:
     """All patches of X: row ``i * K + k`` is patch k of sample i, flattened in the order (*filter_shape, ch).
 
-    Positions run in row-major order. ``padding`` is "VALID", or "SAME" (zeros, as XLA puts them). Works on numpy
-    arrays (result numpy) and on jax arrays, traced or not.
+    The positions k are in row-major order. ``padding`` is "VALID" for none, or "SAME" for zeros as XLA adds them. The
+    result is a numpy array for a numpy X, and a jax array for a jax X (traced or not).
     """
     xp = np if isinstance(X, np.ndarray) else jnp
     rank, space = len(filter_shape), X.shape[1:-1]

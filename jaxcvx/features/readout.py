@@ -1,17 +1,18 @@
-"""Readouts: how activations of stacked rows become predictions.
+"""Readouts: linear maps from the activations of rows to the predictions of samples.
 
-A dense network has one row per sample. A convolutional one has K rows per sample, its patches, stacked
-sample-major: row ``i * K + k`` is patch k of sample i. All convex programs of this library are written on
-rows, and a readout carries them over: with A the (n K, q) sum over neurons of activation times output weight,
+A dense network has one row per sample. A convolutional network has K rows per sample, its patches: row ``i * K + k`` is
+patch k of sample i. All convex programs of this library are written in terms of rows. A readout translates them to
+samples. Let the (n K, q) matrix A be the sum over neurons of activation times output weights. The predictions F are
 
     "plain"    K = 1, F = A                                                 q = c
     "pool"     F_i = weight * sum_k A_(i,k)      (weight 1/K: the mean)     q = c
     "flatten"  F_i = sum_k A_(i,k),block k       (one output weight per     q = K c
                position: column k * c + l feeds output l from position k)
 
-``lower`` is that linear map, ``lift`` its adjoint; ``apply`` and ``price`` are the two with hidden activations, which
-need no (n K, q) array. A dual residual R of shape (n, c) prices a neuron u by
-``||lift(R)^T (Z u)_+||``, the same formula for all architectures.
+``lower`` is this linear map from rows to samples, and ``lift`` is its adjoint from samples to rows. ``apply`` and
+``price`` are the products of the two with hidden activations; they need no (n K, q) array. The price of a neuron u at a
+dual residual R (n, c) is ``||lift(R)^T (Z u)_+||``, the same formula for all architectures. It is what a unit of the
+neuron's penalty would gain in the loss, to first order.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from jaxtyping import Array, Float
 
 @dataclasses.dataclass(frozen=True)
 class Readout:
-    """The linear map from stacked rows to samples; hashable and static under jit.
+    """The linear map from rows to samples. It is hashable and static under jit.
 
     Attributes:
-      kind: "plain", "pool" or "flatten".
-      positions: K, rows per sample.
-      weight: factor of every row.
+      kind: "plain", "pool" or "flatten"; see the module's docstring.
+      positions: K, the number of rows per sample.
+      weight: the factor by which every row is multiplied.
     """
 
     kind: str = "plain"
@@ -37,15 +38,15 @@ class Readout:
     weight: float = 1.0
 
     def columns(self, num_outputs: int) -> int:
-        """Output weights q of one neuron, for c outputs."""
+        """Number q of a neuron's output weights, given the number of outputs c."""
         return num_outputs * (self.positions if self.kind == "flatten" else 1)
 
     def outputs(self, columns: int) -> int:
-        """Number of outputs c, given q output weights per neuron."""
+        """Number of outputs c, given the number q of a neuron's output weights."""
         return columns // (self.positions if self.kind == "flatten" else 1)
 
     def lower(self, A: Float[Array, "rows q"]) -> Float[Array, "n c"]:
-        """Predictions of n samples from n K rows."""
+        """The predictions of n samples from A, which has n K rows."""
         if self.kind == "plain":
             return A
         K = self.positions
@@ -55,14 +56,19 @@ class Readout:
         return self.weight * jnp.einsum("nkkc->nc", blocks)
 
     def lower_column(self, A: Float[Array, "rows k"], position: Array) -> Float[Array, "n k"]:
-        """Predictions of one output, from each of k activations by an output weight of 1 (at its ``position``)."""
+        """The contribution of each of k neurons with a single output weight, which is 1, to one output.
+
+        Args:
+          A: the neurons' activations.
+          position: for "flatten", the position (k,) of each neuron's output weight; otherwise unused.
+        """
         if self.kind != "flatten":
             return self.lower(A)
         blocks = A.reshape(-1, self.positions, A.shape[1])
         return self.weight * jnp.take_along_axis(blocks, position[None, None], axis=1)[:, 0]
 
     def lift(self, R: Float[Array, "n c"]) -> Float[Array, "rows q"]:
-        """Adjoint of ``lower``."""
+        """The adjoint of ``lower``."""
         if self.kind == "plain":
             return R
         K, (n, c) = self.positions, R.shape
@@ -72,7 +78,7 @@ class Readout:
         return self.weight * blocks.reshape(n * K, K * c)
 
     def apply(self, H: Float[Array, "rows m"], V: Float[Array, "m q"]) -> Float[Array, "n c"]:
-        """``lower(H @ V)``: predictions of neurons with activations H and output weights V."""
+        """``lower(H @ V)``: the predictions of neurons with activations H and output weights V."""
         if self.kind == "plain":
             return H @ V
         K, m = self.positions, H.shape[1]
@@ -91,11 +97,11 @@ class Readout:
 
     @property
     def gain(self) -> float:
-        """Smallest factor with ``||lower(Z W)||^2 <= gain ||Z||_F^2 ||W||_F^2`` for all Z and W."""
+        """The smallest factor such that ``||lower(Z W)||^2 <= gain ||Z||_F^2 ||W||_F^2`` for all Z and W."""
         return self.weight**2 * (self.positions if self.kind == "pool" else 1)
 
     def lower_gram(self, G: Float[Array, "rows rows"]) -> Float[Array, "n n"]:
-        """The n x n matrix of ``R -> lower(G lift(R))``, the same for every output."""
+        """The n x n matrix of the map ``R -> lower(G lift(R))``, which is the same for every output."""
         if self.kind == "plain":
             return G
         K = self.positions
@@ -105,9 +111,9 @@ class Readout:
         return self.weight**2 * jnp.einsum("nkmk->nm", blocks)
 
     def design(self, A: Float[Array, "rows m"]) -> Float[Array, "n m k"]:
-        """The readout of each of m activations, k = K for "flatten" and 1 else.
+        """The array with ``lower(A @ W) = einsum("nmk,mkc->nc", design(A), W.reshape(m, k, c))`` for all W.
 
-        ``lower(A @ W) = einsum("nmk,mkc->nc", design(A), W.reshape(m, k, c))``.
+        Here k is K for "flatten" and 1 otherwise.
         """
         if self.kind == "plain":
             return A[:, :, None]

@@ -1,1 +1,1 @@
-"""Two-layer ReLU networks: prediction, training objective, balancing, merging, pruning, recovery."""
+"""Two-layer ReLU networks: prediction, training objective, simplification, recovery from the convex programs."""

@@ -1,4 +1,4 @@
-"""The two-layer ReLU network as a pytree, its training objective, and exact simplifications of it."""
+"""The two-layer ReLU network as a pytree, its training objective, and simplifications that keep the function."""
 
 from __future__ import annotations
 
@@ -26,16 +26,24 @@ from jaxcvx.problems.training import Problem
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """``f(X) = lower(relu(Z U^T) V + Z S) + b`` with Z = features.matrix(X), ``lower`` the features' readout.
+    """A two-layer ReLU network: ``f(X) = lower(relu(Z U^T) V + Z S) + b`` with Z = features.matrix(X).
 
-    Dense networks have one row per sample, q = c and ``lower`` the identity.
+    The linear map ``lower`` of the features' readout takes rows to samples. For dense networks it is the identity, and
+    q = c. Call the network on inputs to get its predictions.
 
     Attributes:
-      hidden: (m, p) hidden weights u_j as rows; with a bias its weight is the last entry.
-      output: (m, q) output weights v_j as rows; q = c, or K c where each of K positions has its own.
+      hidden: (m, p) hidden weights, the matrix U with rows u_j. If the features have a bias, it is the last entry.
+      output: (m, q) output weights, the matrix V with rows v_j. q is the number of outputs c, or K c if each of K
+        positions has its own output weights.
       skip: (p, q) linear skip connection S, or None.
       features: static; Dense(bias, skip), FreeBias(), ConvPool(...) or ConvFlatten(...).
-      output_bias: (c,) output bias b, with FreeBias() only (there None counts as 0). It is not penalised.
+      output_bias: (c,) output bias b, which is not penalised. Only with FreeBias(); None counts as 0.
+
+    >>> import jax.numpy as jnp, jaxcvx
+    >>> network = jaxcvx.Network(hidden=jnp.array([[1.0], [-1.0]]), output=jnp.array([[1.0], [1.0]]))
+    >>> print(network(jnp.array([[-3.0], [2.0]])))  # relu(x) + relu(-x) is the absolute value
+    [[3.]
+     [2.]]
     """
 
     hidden: Float[Array, "m p"]
@@ -45,7 +53,7 @@ class Network:
     output_bias: Float[Array, c] | None = None
 
     def __call__(self, X: Float[Array, "n ..."]) -> Float[Array, "n c"]:
-        """Predictions (n, c) for inputs X, (n, d) or as the features want them."""
+        """The predictions (n, c) for inputs X, (n, d) or the shape that the features expect."""
         Z, readout = self.features.matrix(X), self.features.readout(*X.shape[1:])
         F = readout.apply(jax.nn.relu(Z @ self.hidden.T), self.output)
         F = F if self.skip is None else F + readout.apply(Z, self.skip)
@@ -58,29 +66,29 @@ class Network:
 
 
 def hidden_norms(network: Network) -> Float[Array, m]:
-    """Norms of the neurons' hidden weights, of the part that weight decay sees."""
+    """Norms of the neurons' hidden weights, without biases that have no weight decay."""
     return norm(network.features.penalised(network.hidden))
 
 
 def skip_penalty(network: Network) -> Float[Array, ""]:
-    """``||S||_F``, 0 without a skip connection."""
+    """``||S||_F``, or 0 without a skip connection."""
     zero = jnp.zeros((), network.hidden.dtype)
     return zero if network.skip is None else norm(network.skip, axis=None)
 
 
 def weight_penalty(network: Network) -> Float[Array, ""]:
-    """``1/2 sum_j (||u_j||^2 + ||v_j||^2) + ||S||_F``, as the weights stand."""
+    """``1/2 sum_j (||u_j||^2 + ||v_j||^2) + ||S||_F`` for the weights as given."""
     hidden = network.features.penalised(network.hidden)
     return 0.5 * (jnp.sum(hidden**2) + jnp.sum(network.output**2)) + skip_penalty(network)
 
 
 def balanced_penalty(network: Network) -> Float[Array, ""]:
-    """``sum_j ||u_j|| ||v_j|| + ||S||_F``: the weight penalty after balancing, never larger."""
+    """``sum_j ||u_j|| ||v_j|| + ||S||_F``: the weight penalty after ``balance``. It is never larger than before."""
     return jnp.sum(hidden_norms(network) * norm(network.output)) + skip_penalty(network)
 
 
 def network_objective(network: Network, problem: Problem) -> Float[Array, ""]:
-    """Training objective of the weights as they stand, without validation (works under jit and grad)."""
+    """The training objective for the weights as given, without validation. Works under jit and grad."""
     return problem.loss.value(network(problem.X), problem.Y) + problem.beta * weight_penalty(network)
 
 
@@ -88,14 +96,25 @@ _objective_jitted = jax.jit(network_objective)
 
 
 def objective_on_host(network: Network, problem: Problem) -> Float[Array, ""]:
-    """``network_objective`` of concrete weights: compiled, once for many widths."""
+    """``network_objective`` for concrete weights. It is compiled once for many widths; see ``padded``."""
     return _objective_jitted(padded(network), problem)
 
 
 def balance(network: Network) -> Network:
-    """Rescale every neuron so that ||u_j|| = ||v_j||: same function, least weight penalty.
+    """Rescale every neuron such that ||u_j|| = ||v_j||. The function stays, and the weight penalty becomes least.
 
-    A neuron with a zero side becomes zero. Works under jit and vmap.
+    A neuron with zero hidden or zero output weights becomes zero. Works under jit and vmap.
+
+    Args:
+      network: any network.
+
+    Returns:
+      The network with rescaled weights.
+
+    >>> import jax.numpy as jnp, jaxcvx
+    >>> network = jaxcvx.Network(hidden=jnp.array([[4.0]]), output=jnp.array([[1.0]]))
+    >>> print(jaxcvx.balance(network).hidden)  # 4 x 1 = 2 x 2, and 16 + 1 > 4 + 4
+    [[2.]]
     """
     network = _fold_constants(network)
     a, b = hidden_norms(network), norm(network.output)
@@ -108,7 +127,7 @@ def balance(network: Network) -> Network:
 
 
 def _fold_constants(network: Network) -> Network:
-    """With free biases: neurons without hidden weights, which are constant, become part of the output bias."""
+    """Add neurons that are constant, because only their free bias is not zero, to the output bias."""
     if not network.features.free_bias:
         return network
     constant = jnp.where(hidden_norms(network) > 0, 0.0, jax.nn.relu(network.hidden[:, -1]))
@@ -119,7 +138,7 @@ def _fold_constants(network: Network) -> Network:
 
 
 def padded(network: Network) -> Network:
-    """The network with zero neurons up to a power of two, in numpy: few widths, so few compiled programs."""
+    """Pad with zero neurons to a power of two, in numpy. Fewer widths mean fewer compiled programs."""
     m = network.hidden.shape[0]
     more = ((0, (1 << max(m - 1, 0).bit_length()) - m), (0, 0))
     weights: Any = [np.pad(np.asarray(a), more) for a in (network.hidden, network.output)]
@@ -133,9 +152,22 @@ def _folded_sizes(network: Network) -> tuple[Network, Array]:
 
 
 def prune(network: Network, tol: float = 0.0) -> Network:
-    """Drop neurons with ``||u_j|| ||v_j|| <= tol * max``; with tol 0 only dead ones, so the function is kept.
+    """Drop neurons whose ``||u_j|| ||v_j||`` is at most ``tol`` times the largest.
 
-    The width becomes data-dependent, so this is for use outside jit. At least one (zero) neuron stays.
+    With ``tol=0`` only neurons that contribute nothing are dropped, so the function stays. At least one neuron is kept,
+    possibly a zero one. The width depends on the weights, so this does not work under jit.
+
+    Args:
+      network: any network.
+      tol: relative size of the largest neuron to drop.
+
+    Returns:
+      The narrower network.
+
+    >>> import jax.numpy as jnp, jaxcvx
+    >>> network = jaxcvx.Network(hidden=jnp.eye(3), output=jnp.array([[1.0], [0.0], [2.0]]))
+    >>> jaxcvx.prune(network).width
+    2
     """
     m = network.hidden.shape[0]
     network, sizes = jax.device_get(_folded_sizes(padded(network)))
@@ -148,10 +180,22 @@ def prune(network: Network, tol: float = 0.0) -> Network:
 
 
 def merge_parallel(network: Network, tol: float = 1e-12) -> Network:
-    """Merge neurons whose hidden weights are parallel into one: same function to rounding, no larger penalty.
+    """Merge neurons whose hidden weights have the same direction. The penalty does not grow.
 
-    Two neurons count as parallel if their unit directions differ by at most ``tol``, or by rounding in the
-    weights' precision where that is more. The width becomes data-dependent, so this is for use outside jit.
+    The function stays the same up to rounding. The width depends on the weights, so this does not work under jit.
+
+    Args:
+      network: any network.
+      tol: largest difference of two unit directions that count as the same. It is at least the rounding error of the
+        weights' dtype.
+
+    Returns:
+      The network without parallel neurons, balanced.
+
+    >>> import jax.numpy as jnp, jaxcvx
+    >>> network = jaxcvx.Network(hidden=jnp.array([[1.0, 2.0], [2.0, 4.0]]), output=jnp.ones((2, 1)))
+    >>> jaxcvx.merge_parallel(network).width
+    1
     """
     net = prune(balance(network))
     hidden, output = np.asarray(net.hidden, np.float64), np.asarray(net.output, np.float64)
@@ -170,7 +214,7 @@ def merge_parallel(network: Network, tol: float = 1e-12) -> Network:
 
 
 def concatenate(*networks: Network) -> Network:
-    """One network whose function is the sum of the given ones (equal features)."""
+    """The network whose function is the sum of the given networks' functions. They must have equal features."""
     skips = [n.skip for n in networks if n.skip is not None]
     biases = [n.output_bias for n in networks if n.output_bias is not None]
     return dataclasses.replace(
@@ -183,7 +227,7 @@ def concatenate(*networks: Network) -> Network:
 
 
 def zero_network(problem: Problem, width: int = 1) -> Network:
-    """The network that predicts 0, with the shapes that ``problem`` wants."""
+    """A network of zero weights with the shapes that fit ``problem``."""
     p, q, dtype = problem.rows.shape[1], problem.num_columns, problem.X.dtype
     skip = jnp.zeros((p, q), dtype) if problem.features.skip else None
     bias = jnp.zeros(problem.num_outputs, dtype) if problem.features.free_bias else None
@@ -194,17 +238,26 @@ def zero_network(problem: Problem, width: int = 1) -> Network:
 def training_objective(
     network: Network, X: object, Y: object, beta: object, loss: str | Loss = "squared"
 ) -> Float[Array, ""]:
-    """Training objective ``loss(f(X), Y) + beta/2 sum_j (||u_j||^2 + ||v_j||^2) (+ beta ||S||_F)``.
+    """The training objective ``loss(f(X), Y) + beta/2 sum_j (||u_j||^2 + ||v_j||^2) (+ beta ||S||_F)``.
 
     Args:
-      network: its weights are taken as they stand (see ``balance`` for the least penalty).
-      X: inputs, (n, d) or as the features want them.
+      network: the network, whose weights are used as given. (``balance`` gives the least penalty.)
+      X: inputs, (n, d) or the shape that the features expect.
       Y: targets as in :func:`jaxcvx.make_problem`.
-      beta: absolute weight decay; the loss is a sum over samples.
-      loss: name or Loss.
+      beta: weight decay. It is absolute: the loss is a sum over samples, not a mean.
+      loss: name of a loss, or a Loss.
+
+    Returns:
+      The objective, a scalar.
 
     Raises:
-      InvalidInputError, InvalidTypeError: for bad data, or shapes that do not fit the network.
+      InvalidInputError: the data are invalid, or their shapes do not fit the network.
+      InvalidTypeError: an argument has a wrong type.
+
+    >>> import jax.numpy as jnp, jaxcvx
+    >>> network = jaxcvx.Network(hidden=jnp.array([[1.0]]), output=jnp.array([[1.0]]))
+    >>> float(jaxcvx.training_objective(network, X=[[2.0]], Y=[3.0], beta=0.5))  # (2 - 3)^2 / 2 + 0.5 (1 + 1) / 2
+    1.0
     """
     problem = problem_for(network, X, Y, beta, loss)
     network = checked_network(network)
@@ -213,10 +266,11 @@ def training_objective(
 
 
 def checked_network(network: object) -> Network:
-    """The network with arrays of finite numbers whose shapes fit each other.
+    """Return a network with jax arrays, after a check that its numbers are finite and its shapes fit each other.
 
     Raises:
-      InvalidInputError, InvalidTypeError: naming the field.
+      InvalidInputError: an array has NaN, infinity or a bad shape. The message names the field.
+      InvalidTypeError: the argument is not a network, or an array is not numeric.
     """
     if not isinstance(network, Network):
         raise wrong_type("network", network, "jaxcvx.Network")
@@ -240,7 +294,7 @@ def checked_network(network: object) -> Network:
 
 
 def problem_for(network: Network, X: object, Y: object, beta: object, loss: str | Loss) -> Problem:
-    """Validated problem with the network's features, whose targets fit the network's outputs."""
+    """Build a problem with the network's features from data that must fit the network's shapes."""
     network = checked_network(network)
     resolved = resolve_loss(loss)
     X = as_real_matrix("X", X, network.features.ndims)

@@ -21,12 +21,12 @@ from jaxcvx.problems.training import Problem
 class TrainingObjective(SmoothProblem):
     """``loss(f(X), Y) + beta/2 (sum of squared weights)`` as a function of the weights of ``width`` neurons.
 
-    Differentiable except at kinks, where jax takes the derivative of relu at 0 as 0.
+    It is differentiable except at the kinks of relu, where jax uses the derivative 0.
 
     Attributes:
-      problem: data, loss, beta.
-      width: static, number of hidden neurons.
-      init_scale: static, scale of the random initial weights (1: He initialisation).
+      problem: data, loss and beta.
+      width: static; number of hidden neurons.
+      init_scale: static; scale of the random initial weights, 1 for He initialisation.
     """
 
     problem: Problem
@@ -45,7 +45,8 @@ class TrainingObjective(SmoothProblem):
 
     def sampled_objective(self, params: Network, key: PRNGKeyArray, batch_size: int) -> Float[Array, ""]:
         chosen = jax.random.randint(key, (batch_size,), 0, self.problem.num_samples)
-        # The loss is a sum: a batch of b samples stands for n / b as much; beta is scaled the other way.
+        # The loss is a sum, so the loss of a batch of b samples must be multiplied by n / b. The last division does
+        # that. To leave the penalty unchanged, beta is multiplied by b / n first.
         share = batch_size / self.problem.num_samples
         X, Y, beta = self.problem.X[chosen], self.problem.Y[chosen], self.problem.beta * share
         return network_objective(params, self.problem.replace(X=X, Y=Y, beta=beta)) / share
@@ -64,7 +65,7 @@ class TrainingObjective(SmoothProblem):
         )
 
     def adopt(self, init: Any) -> Any:
-        """Networks that are narrower are padded with zero neurons."""
+        """Pad a narrower network with zero neurons."""
         if not isinstance(init, Network):
             return init
         if init.width > self.width:
@@ -72,9 +73,9 @@ class TrainingObjective(SmoothProblem):
         return widen(init, self.width)
 
     def gradient_scale(self, params: Network, largest: Float[Array, ""]) -> Float[Array, ""]:
-        """The norm of the weight decay's part of the gradient."""
+        """The norm of the weight decay's gradient."""
         return self.problem.beta * tree_norm(params)
 
     def network(self, params: Network) -> Network:
-        """The same function with balanced neurons: never a larger objective."""
+        """The network with balanced neurons. Its function is the same, and its objective is not larger."""
         return balance(params)

@@ -1,4 +1,4 @@
-"""The width that suffices: at most n c + 1 neurons (Caratheodory)."""
+"""Reduction of a network to at most n c + 1 neurons, by Caratheodory's theorem."""
 
 from __future__ import annotations
 
@@ -15,11 +15,25 @@ from jaxcvx.problems.training import Problem
 def reduce_width(problem: Problem, network: Network) -> Network:
     """A network of at most n c + 1 neurons with the same predictions on X and no larger penalty.
 
-    The pairs (contribution to the predictions, penalty) of the neurons are points of a space of dimension
-    n c + 1, so while there are more neurons some combination of them moves neither; following it until a
-    neuron vanishes changes no prediction and, in the right direction, adds no penalty. For use outside jit.
+    A neuron is a point in a space of dimension n c + 1: its contributions to the n c predictions, and its penalty. So
+    more than n c + 1 neurons are linearly dependent. Along the dependency one can change the neurons' sizes until one
+    of them is zero. The predictions stay the same, and in one of the two directions the penalty does not grow. The
+    width depends on the values, so this does not work under jit.
 
-    Source: the bound of M. Pilanci and T. Ergen, "Neural networks are convex regularizers" (2020), section 3.
+    Args:
+      problem: the training problem with n samples and c outputs.
+      network: a network for it.
+
+    Returns:
+      The narrower network, or ``network`` if it is narrow enough.
+
+    Source: M. Pilanci and T. Ergen, "Neural networks are convex regularizers" (2020), section 3, for the bound.
+
+    >>> import jax.numpy as jnp, jaxcvx
+    >>> problem = jaxcvx.make_problem([[1.0]], [1.0], beta=0.1)  # one sample, one output
+    >>> network = jaxcvx.Network(hidden=jnp.ones((5, 1)), output=jnp.ones((5, 1)))
+    >>> reduce_width(problem, network).width <= 2
+    True
     """
     network = prune(balance(network))
     n, c = problem.Y.shape
@@ -37,19 +51,19 @@ def reduce_width(problem: Problem, network: Network) -> Network:
     columns = np.stack(points, axis=1)
     scale = np.linalg.norm(columns, axis=0)
     columns = columns / scale
-    weight = scale.copy()  # column j counts weight[j] times; 0 once it is gone
+    weight = scale.copy()  # multiplicity of each column; 0 for a removed neuron
     alive = np.flatnonzero(weight > 0)
     while len(alive) > n * c + 1:
-        some = alive[: n * c + 2]
-        direction = np.linalg.svd(columns[:, some])[2][-1]
-        if direction @ (columns[-1, some]) > 0:  # never towards more penalty
+        dependent = alive[: n * c + 2]
+        direction = np.linalg.svd(columns[:, dependent])[2][-1]
+        if direction @ (columns[-1, dependent]) > 0:  # the penalty must not grow
             direction = -direction
         if not (direction < 0).any():
             direction = -direction
-        ratio = np.where(direction < 0, weight[some] / divisor(-direction), np.inf)
+        ratio = np.where(direction < 0, weight[dependent] / divisor(-direction), np.inf)
         step = ratio.min()
-        weight[some] = np.maximum(weight[some] + step * direction, 0.0)
-        weight[some[ratio.argmin()]] = 0.0
+        weight[dependent] = np.maximum(weight[dependent] + step * direction, 0.0)
+        weight[dependent[ratio.argmin()]] = 0.0
         alive = np.flatnonzero(weight > 0)
     factor = np.sqrt(weight / scale)[:, None]
     dtype = network.hidden.dtype

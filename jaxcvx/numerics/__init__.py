@@ -1,1 +1,1 @@
-"""Knows jax and the errors, nothing else of the library: precision, rounding, safe formulas, trees, validation."""
+"""Numerical tools that know nothing of networks: precision, rounding, safe formulas, pytrees, validation."""

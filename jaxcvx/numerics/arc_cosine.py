@@ -1,4 +1,4 @@
-"""The arc-cosine kernel ``E relu(z.u) relu(z.v)``, z standard normal, exact to rounding at every angle."""
+"""The arc-cosine kernel ``E relu(z.u) relu(z.v)`` for a standard normal z, accurate to rounding at every angle."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from jaxcvx.numerics.sphere import unit
 
 
 def angle(u: Float[Array, p], v: Float[Array, p]) -> Float[Array, ""]:
-    """Angle in [0, pi] between two vectors, to rounding also at its ends (Kahan's formula)."""
+    """Angle in [0, pi] between two vectors, by Kahan's formula, which is accurate near 0 and near pi too."""
     a, b = unit(u), unit(v)
     return 2 * jnp.arctan2(norm(a - b), norm(a + b))
 
 
 @jax.custom_jvp
 def kernel_deficit(u: Float[Array, p], v: Float[Array, p]) -> Float[Array, ""]:
-    """``|u||v|/2 - E relu(z.u) relu(z.v) = |u||v| (pi - g(phi)) / (2 pi)``, phi the angle of u and v.
+    """How far the kernel of u and v is below its value for parallel vectors of the same lengths.
 
-    Here ``g(phi) = (pi - phi) cos(phi) + sin(phi)`` (Cho and Saul 2009). The deficit is >= 0, and 0 for parallel
-    vectors only; loss functions made of it keep their relative precision near their minimum.
+    The deficit is ``|u||v|/2 - E relu(z.u) relu(z.v) = |u||v| (pi - g(phi)) / (2 pi)``, where phi is the angle between
+    u and v, and ``g(phi) = (pi - phi) cos(phi) + sin(phi)``. It is >= 0. For nonzero vectors it is 0 only if they
+    have the same direction. A loss that is a sum of deficits keeps its relative precision near its minimum.
+
+    Source: Y. Cho and L. Saul, "Kernel methods for deep learning" (2009).
     """
     phi = angle(u, v)
     small = 2 * jnp.pi * jnp.sin(phi / 2) ** 2 + phi * jnp.cos(phi) - jnp.sin(phi)
@@ -30,7 +33,10 @@ def kernel_deficit(u: Float[Array, p], v: Float[Array, p]) -> Float[Array, ""]:
 
 @kernel_deficit.defjvp
 def _kernel_deficit_jvp(primals, tangents):
-    """The kernel's gradient in u is ``((pi - phi) v + sin(phi) |v| u/|u|) / (2 pi)``: smooth at every angle."""
+    """The derivative, from the kernel's gradient in u: ``((pi - phi) v + sin(phi) |v| u/|u|) / (2 pi)``.
+
+    This formula is smooth at every angle; automatic differentiation of the value is not.
+    """
     (u, v), (du, dv) = primals, tangents
     phi = angle(u, v)
     radial = 0.5 - jnp.sin(phi) / (2 * jnp.pi)

@@ -1,7 +1,7 @@
-"""Newton systems solved roughly: conjugate gradients, preconditioned by a factorisation in float32.
+"""Approximate solution of Newton systems by conjugate gradients with a preconditioner in float32.
 
-A factorisation in float32 takes half the time of one in float64; the products that conjugate gradients make are in the
-problem's precision, so nothing is lost but the last digits of a direction, which a line search does without.
+A factorisation in float32 takes half the time of one in float64. The conjugate gradients compute their products in the
+problem's own precision. So only the last digits of the direction are lost, and a line search does not need them.
 """
 
 from __future__ import annotations
@@ -17,18 +17,23 @@ from jaxcvx.numerics.safe import divide, divisor
 
 
 def float32_inverse(K: Float[Array, "m m"]) -> Callable[[Array], Array]:
-    """The inverse of ``I + K`` for a positive semidefinite K in float32, the identity where that overflows.
+    """The inverse of ``I + K`` by a Cholesky factorisation in the dtype of K.
+
+    If the factorisation overflows, the inverse is replaced by the identity.
+
+    Args:
+      K: positive semidefinite matrix in float32.
 
     Returns:
-      A function of arrays with m rows (the inverse of every column), or with m entries in all.
+      A function that multiplies by the inverse. Its argument has m rows, or m entries in another shape.
     """
-    # Beside a large K the identity is below the rounding of the factorisation.
+    # The factorisation of a large K rounds the identity away; the shift keeps the matrix positive definite.
     shift = 1 + 4 * jnp.finfo(K.dtype).eps * jnp.max(jnp.diagonal(K))
     factor = cho_factor(K + shift * jnp.eye(K.shape[0], dtype=K.dtype))
     usable = jnp.isfinite(jnp.sum(factor[0]))
 
     def inverse(x):
-        size = divisor(jnp.max(jnp.abs(x)))  # so that no number leaves the range of float32
+        size = divisor(jnp.max(jnp.abs(x)))  # keeps every number in the range of float32
         rounded = (x / size).astype(K.dtype)
         rounded = rounded if x.shape[0] == K.shape[0] else rounded.reshape(-1)
         solved = cho_solve(factor, rounded).reshape(x.shape).astype(x.dtype) * size
@@ -45,17 +50,21 @@ def conjugate_gradients(
     max_steps: int = 20,
     enough: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "n c"]:
-    """Preconditioned conjugate gradients from zero to a residual of ``accuracy ||g||``, at most ``max_steps``.
+    """Solve ``hessian(x) = g`` by preconditioned conjugate gradients that start at zero.
 
-    A line search does without the digits that the defaults leave out: measured, no more Newton steps than exact ones.
+    The iteration stops when the norm of the residual is at most ``accuracy ||g||``, or after ``max_steps`` steps. The
+    default accuracy suffices for a Newton direction: measured, it takes no more Newton steps than exact solutions.
 
     Args:
-      hessian: symmetric positive definite.
-      precondition: roughly its inverse.
+      hessian: a function that multiplies by a symmetric positive definite matrix.
+      precondition: a function that multiplies by an approximate inverse of that matrix.
       g: right-hand side.
-      accuracy: of the residual.
-      max_steps: limit on steps.
-      enough: another test of the residual than by its norm.
+      accuracy: norm of the residual, relative to that of g, at which the iteration stops.
+      max_steps: limit on the number of steps.
+      enough: a test of the residual that replaces the test of its norm.
+
+    Returns:
+      The approximate solution x.
     """
     z = precondition(g)
     tolerable = accuracy * jnp.linalg.norm(g)

@@ -1,4 +1,8 @@
-"""Work on the few of many blocks that need it, with fixed shapes: a loop over chunks of those that are marked."""
+"""A loop over the marked entries of a list, a fixed number at a time.
+
+Shapes are fixed under jit, so the marked blocks of an array cannot be selected into a smaller array. A loop over chunks
+of them costs in proportion to their number all the same.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,17 @@ T = TypeVar("T")
 def fold_marked(
     marks: Bool[Array, "*lists m"], size: int, body: Callable[[T, Int[Array, "*lists size"]], T], value: T
 ) -> T:
-    """``value = body(value, index)`` over the places that ``marks`` marks, ``size`` at a time, in order.
+    """Repeat ``value = body(value, index)`` for the indices of the true entries of ``marks``, in increasing order.
 
     Args:
-      marks: over the last axis; leading axes are lists that are gone through side by side.
-      size: places per call.
-      body: gets m in slots that are left over: read there clamped, written with ``mode="drop"``.
-      value: to begin with.
+      marks: which of the m entries to visit. With leading axes it holds several lists, visited in parallel.
+      size: number of indices per call of ``body``.
+      body: the step. In the last call the unused indices are m, one past the end: gathers clamp them, and scatters
+        have to use ``mode="drop"``.
+      value: the initial value.
+
+    Returns:
+      The value after the last call.
     """
     last = marks.shape[-1]
     order = jnp.argsort(~marks, axis=-1, stable=True)

@@ -1,14 +1,17 @@
 """Implicit differentiation: derivatives of a convex program's solution with respect to its data.
 
-Near a solution where strict complementarity holds, the zero groups stay zero and the active constraints stay
-active: the solution x minimises a smooth function f over a linear space, its face. With P the orthogonal projector
-on the face, it is the root of
+Suppose that strict complementarity holds at a solution. Then small changes of the data keep the zero groups at zero and
+the active constraints active. So the solution x minimises a smooth function f over a linear space, which we call its
+face. Let P be the orthogonal projector onto the face. The solution is the root of
 
-    G(x) = x - P x + P grad f(P x),        dG/dx = (I - P) + P (Hessian of f) P,
+    G(x) = x - P x + P grad f(P x),        dG/dx = (I - P) + P (Hessian of f) P.
 
-so its derivative is one symmetric linear solve (implicit function theorem; for the group lasso Vaiter, Deledalle,
-Peyre, Fadili and Dossal 2017). P may depend on the data (active rows of cones do). Zero groups have derivative
-zero: at kinks this is the derivative of the solution with its zero groups held at zero, always finite.
+By the implicit function theorem its derivative is the solution of one symmetric linear system. P may depend on the
+data, as the active rows of a cone do. Zero groups have derivative zero. At a kink, where strict complementarity fails,
+the result is the derivative of the solution with its zero groups held at zero; it is always finite.
+
+Source: S. Vaiter, C. Deledalle, G. Peyre, J. Fadili and C. Dossal, "The degrees of freedom of partly smooth
+regularizers" (2017), for the group lasso.
 """
 
 from __future__ import annotations
@@ -24,21 +27,24 @@ from jaxtyping import Array, Float
 
 from jaxcvx.errors import InvalidTypeError
 
-_MAX_DENSE = 1024  # unknowns up to which the matrix is factorised where there is no preconditioner
-_FEW = 64  # and where there is one: it costs more than the matrix itself
+# Systems of up to so many unknowns are solved by Cholesky. With a preconditioner the limit is lower, because the matrix
+# of a small system costs less than the preconditioner.
+_MAX_DENSE = 1024
+_MAX_DENSE_PRECONDITIONED = 64
 
 _Tree = TypeVar("_Tree")
 
 
 class Optimality(NamedTuple):
-    """What a solution is optimal for.
+    """The optimality conditions of a solution: its objective and its face.
 
     Attributes:
-      objective: value of the program at (problem, params), twice differentiable where no live group is zero.
-      face: orthogonal projection of params on the space that the solution moves in, given (problem, active, params).
-      active: arrays that say which groups and constraints are active; constants.
-      inverse: given (problem, params), a function that solves dG/dx v = params-like numbers, at least roughly: the
-        preconditioner where unknowns are many. None where there is none.
+      objective: function of (problem, params) that returns the program's value. It is twice differentiable wherever no
+        active group is zero.
+      face: function of (problem, active, params) that returns the orthogonal projection of params onto the face.
+      active: arrays that say which groups and constraints are active. They are treated as constants.
+      inverse: function of (problem, params) that returns a function, which solves dG/dx v = b approximately for a b
+        like params. It preconditions large systems. None if there is no such function.
     """
 
     objective: Callable[[Any, Any], Float[Array, ""]]
@@ -48,11 +54,19 @@ class Optimality(NamedTuple):
 
 
 def differentiable_params(optimality: Optimality, problem: Any, params: _Tree) -> _Tree:
-    """The params of a solution, constant so far, as a differentiable function of the problem's arrays.
+    """Attach derivatives with respect to the problem's arrays to the params of a solution.
 
-    Works in forward and reverse mode, to any order, under jit and vmap. Costs nothing unless differentiated,
-    then one linear solve: by conjugate gradients with ``optimality.inverse`` as preconditioner; without one by Cholesky
-    up to 1024 unknowns and by plain conjugate gradients beyond.
+    The derivatives work in forward and in reverse mode, to any order, under jit and vmap. Only differentiation has a
+    cost, one linear solve. With ``optimality.inverse`` it uses preconditioned conjugate gradients. Without, it uses
+    Cholesky for up to 1024 unknowns, and plain conjugate gradients for more.
+
+    Args:
+      optimality: the program's optimality conditions.
+      problem: the problem that was solved.
+      params: its solution.
+
+    Returns:
+      The same params, as a differentiable function of ``problem``.
     """
     objective, face, active, inverse = optimality
     flat, unravel = ravel_pytree(params)
@@ -63,7 +77,7 @@ def differentiable_params(optimality: Optimality, problem: Any, params: _Tree) -
         return x + ravel_pytree(face(problem, active, gradient))[0] - ravel_pytree(inside)[0]
 
     def tangent(matvec, b):
-        if b.size <= (_MAX_DENSE if inverse is None else _FEW):
+        if b.size <= (_MAX_DENSE if inverse is None else _MAX_DENSE_PRECONDITIONED):
             solve = _solve_dense
         elif inverse is None:
             solve = _solve_by_cg
@@ -76,7 +90,7 @@ def differentiable_params(optimality: Optimality, problem: Any, params: _Tree) -
 
 
 def _solve_dense(matvec: Callable[[Array], Array], b: Float[Array, k]) -> Float[Array, k]:
-    """Cholesky with damping, whose effect two refinements take back except where the matrix is singular."""
+    """Cholesky with damping. Two steps of refinement undo the damping, except where the matrix is singular."""
     identity = jnp.eye(b.size, dtype=b.dtype)
     matrix = jax.vmap(matvec)(identity)
     damping = 0.01 * jnp.finfo(b.dtype).eps ** 0.5 * jnp.mean(jnp.diagonal(matrix))
@@ -101,10 +115,20 @@ def _solve_by_cg(
 def differentiable_objective(
     optimality: Optimality, problem: Any, params: Any, value: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """The optimal value, constant so far, as a differentiable function of the problem's arrays.
+    """Attach derivatives with respect to the problem's arrays to the optimal value.
 
-    By the envelope theorem its derivative is that of the objective at params that move with the face only, so it needs
-    no linear solve. Second derivatives are right if ``params`` come from :func:`differentiable_params`.
+    By the envelope theorem the derivative is that of the objective at fixed params, or at params that move only because
+    the face moves. So it needs no linear solve. Second derivatives are right if ``params`` come from
+    :func:`differentiable_params`.
+
+    Args:
+      optimality: the program's optimality conditions.
+      problem: the problem that was solved.
+      params: its solution.
+      value: the program's value at ``params``.
+
+    Returns:
+      The same value, as a differentiable function of ``problem``.
     """
     objective, face, active = optimality[:3]
 
@@ -122,10 +146,15 @@ def differentiable_objective(
 
 
 def refuse_derivatives(inputs: Any, outputs: _Tree, name: str) -> _Tree:
-    """The outputs, with an error in place of derivatives with respect to the inputs.
+    """Return the outputs unchanged, but refuse derivatives with respect to the inputs.
+
+    Args:
+      inputs: what the outputs were computed from.
+      outputs: any pytree.
+      name: the solver's name, for the message.
 
     Raises:
-      InvalidTypeError: when a derivative is asked for.
+      InvalidTypeError: as soon as a derivative of the outputs is requested.
     """
 
     @jax.custom_jvp

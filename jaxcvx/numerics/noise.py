@@ -15,16 +15,21 @@ KINDS = ("ball", "sphere", "normal")
 
 
 def check_noise(noise: str) -> None:
-    """Raise unless ``noise`` is a known kind."""
+    """Raise InvalidInputError unless ``noise`` is one of KINDS."""
     if noise not in KINDS:
         raise invalid("noise", repr(noise), "'ball', 'sphere' or 'normal'")
 
 
 def draw_noise(key: PRNGKeyArray, params: Any, radii: Any, noise: str) -> Any:
-    """A random pytree like ``params``, every leaf of size d drawn on its own in the radius given for it.
+    """Draw a random pytree like ``params``. Leaves are independent of each other.
 
-    "ball": uniform in the ball of that radius in R^d; "sphere": uniform on its surface; "normal": independent
-    entries with that standard deviation (so of length about ``sqrt(d)`` radii).
+    Args:
+      key: jax random key.
+      params: pytree of arrays; a leaf with d entries counts as a vector in R^d.
+      radii: pytree like ``params`` that holds one radius for each leaf.
+      noise: "ball" for the uniform distribution in the ball of that radius; "sphere" for the uniform distribution on
+        its surface; "normal" for independent normal entries with that standard deviation, so that the leaf's length
+        is about ``sqrt(d)`` times the radius.
     """
     count = len(jax.tree.leaves(params))
     keys = jax.tree.unflatten(jax.tree.structure(params), list(jax.random.split(key, count)))
@@ -43,5 +48,5 @@ def _leaf(key: PRNGKeyArray, leaf: Array, radius: Any, noise: str) -> Array:
 
 
 def perturbed(key: PRNGKeyArray, params: Any, radii: Any, noise: str) -> Any:
-    """``params`` plus noise; see :func:`draw_noise`."""
+    """Return ``params`` plus noise, drawn as in :func:`draw_noise`."""
     return jax.tree.map(jnp.add, params, draw_noise(key, params, radii, noise))

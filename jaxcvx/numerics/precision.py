@@ -1,7 +1,7 @@
 """Products in the full precision of their dtype, and float64 on the host.
 
-Accelerators round the factors of float32 products, to TF32 on GPUs and to bfloat16 on TPUs, unless told otherwise.
-Dual bounds and steps to a gap of 1e-5 need all digits, whatever precision the caller's own models run in.
+By default accelerators round the factors of float32 products: GPUs to TF32, TPUs to bfloat16. A proved bound, or a gap
+of 1e-5, needs all digits of float32. So the library sets the precision itself, whatever the caller's models use.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ _Result = TypeVar("_Result")
 
 
 def with_full_precision(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """The function with every product in it, traced or not, at the highest precision.
+    """Decorate a function so that all matrix products inside it use the highest precision.
 
-    On CPUs products have it already; there nothing is set, as settings are part of what jax's caches look at.
+    On CPUs products have full precision anyway. There the setting is left alone, because every change of it makes jax
+    compile again.
     """
 
     @functools.wraps(function)
@@ -37,16 +38,16 @@ def with_full_precision(function: Callable[_Arguments, _Result]) -> Callable[_Ar
 
 @contextlib.contextmanager
 def double_precision():
-    """Float64 on the host for the block inside: bounds are not left to an accelerator's float32."""
+    """Run the block with float64 on the host's CPU. Bounds are computed here, not in an accelerator's float32."""
     if jnp.result_type(float) == jnp.float64 and jax.default_backend() == "cpu":
-        yield  # as it is already; entering the contexts again would compile everything anew
+        yield  # already so; entering the contexts again would make jax compile everything again
         return
     with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
         yield
 
 
 def to_double(tree: Any) -> Any:
-    """Copy of a pytree on the host with its floating leaves in float64; use inside double_precision."""
+    """Copy a pytree to the host and its floating leaves to float64. Call it inside ``double_precision()``."""
 
     def convert(x):
         host = np.asarray(x)

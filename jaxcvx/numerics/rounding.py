@@ -1,9 +1,12 @@
 """Proved bounds on rounding errors, and sums that are exact in any order.
 
-Compilers add in an order of their own, so all that is known of a plain sum of k numbers is that its error is at most
-``k u sum |x|``, u the unit of rounding (Jeannerod and Rump 2013). In float32 that is too much for long sums. But
-numbers on a common grid, few enough bits each, are added exactly in every order: ``split`` takes numbers apart into
-such parts (Ozaki, Ogita, Oishi and Rump 2012).
+A compiler may add numbers in any order. For a plain sum of k numbers the error is at most ``k u sum |x|`` in every
+order, where u is the unit roundoff. In float32 that is too much for long sums. But numbers that are multiples of a
+common step, and that have few enough bits, are added exactly in every order. ``split`` writes numbers as sums of such
+parts.
+
+Sources: C. Jeannerod and S. Rump, "Improved error bounds for inner products in floating-point arithmetic" (2013);
+K. Ozaki, T. Ogita, S. Oishi and S. Rump, "Error-free transformations of matrix multiplication" (2012).
 """
 
 from __future__ import annotations
@@ -16,21 +19,25 @@ from jaxtyping import Array, Float
 
 
 def gamma(count: float, dtype: Any) -> float:
-    """Bound on the relative error of ``count`` roundings, ``k u / (1 - k u)``, and on that of a sum of so many."""
+    """Bound ``k u / (1 - k u)`` on the relative error of ``count`` roundings, with u the unit roundoff.
+
+    It also bounds the error of a sum of ``count`` numbers, relative to the sum of their absolute values.
+    """
     product = count * float(jnp.finfo(dtype).eps) / 2
     return product / (1 - min(product, 0.5))
 
 
 def split(x: Float[Array, ...], count: int) -> list[Float[Array, ...]]:
-    """Three parts whose sum is x exactly; sums of up to ``count`` entries of the first or the second are exact.
+    """Write x as the exact sum of three parts: coarse, fine and rest.
 
-    Entries of the third are below ``left_over`` times the largest entry of x.
+    Sums of up to ``count`` entries of the coarse part are exact, and so are those of the fine part. The entries of the
+    rest are at most ``left_over(count, dtype)`` times the largest entry of x.
     """
     grain, info = _grain(count, x.dtype), jnp.finfo(x.dtype)
     largest = jnp.max(jnp.abs(x))
     usable = (largest > 4 * float(info.tiny) / grain**2) & (largest < float(info.max) * grain)
     size = jnp.where(usable, largest, 1.0)
-    power = size / jnp.frexp(size)[0]  # the power of two above, exactly
+    power = size / jnp.frexp(size)[0]  # the next power of two, computed exactly
     parts, rest = [], x
     for level in (1, 2):
         step = power * grain**level
@@ -40,17 +47,17 @@ def split(x: Float[Array, ...], count: int) -> list[Float[Array, ...]]:
 
 
 def left_over(count: int, dtype: Any) -> float:
-    """Bound on the entries of the last part of ``split``, for entries up to 1."""
+    """Bound on the entries of the last part of ``split``, relative to the largest entry of its argument."""
     return min(1.0, _grain(count, dtype) ** 2)
 
 
 def _grain(count: int, dtype: Any) -> float:
-    """Distance of grid points such that sums of ``count`` of them up to 1 have no more bits than the dtype."""
+    """A step for which every sum of ``count`` multiples of it, each at most 1, fits the bits of the dtype."""
     return 2.0 ** (math.ceil(math.log2(count)) - int(jnp.finfo(dtype).nmant))
 
 
 def careful_sum(x: Float[Array, ...]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The sum of all entries and a bound on its error, which in float32 does not grow with their number."""
+    """The sum of all entries and a bound on its error. In float32 the bound hardly grows with the number of entries."""
     plain = gamma(2 * x.size, x.dtype)
     if x.dtype != jnp.float32:
         return jnp.sum(x), plain * jnp.sum(jnp.abs(x))
@@ -61,7 +68,7 @@ def careful_sum(x: Float[Array, ...]) -> tuple[Float[Array, ""], Float[Array, ""
 
 
 def masked_sums(masks: Float[Array, "P N"], terms: Float[Array, "N k"]) -> Float[Array, "P k"]:
-    """``masks @ terms`` for masks of 0 and 1, in float32 with an error that does not grow with N."""
+    """``masks @ terms`` for masks of 0 and 1. In float32 the error hardly grows with N."""
     if terms.dtype != jnp.float32:
         return masks @ terms
     coarse, fine, rest = (masks @ part for part in split(terms, terms.shape[0]))
@@ -71,13 +78,13 @@ def masked_sums(masks: Float[Array, "P N"], terms: Float[Array, "N k"]) -> Float
 def masked_sums_error(
     rows: Float[Array, "N p"], R: Float[Array, "N q"], masked: bool, blocks: int = 1
 ) -> Float[Array, ""]:
-    """Bound on the error, in the Frobenius norm, of Z^T D R for any D of zeros and ones.
+    """Bound on the rounding error of Z^T D R in the Frobenius norm, for any diagonal matrix D of zeros and ones.
 
     Args:
-      rows: Z.
-      R: lifted residual, whose entries may themselves be off by a few roundings.
-      masked: whether sums over rows are made by ``masked_sums``; else they are plain ones.
-      blocks: how many such sums, over blocks of rows, were added up.
+      rows: feature rows Z.
+      R: one row of dual residuals for each row of Z. Its entries may have errors of a few roundings.
+      masked: True if the sums over rows are computed by ``masked_sums``, False if they are plain sums.
+      blocks: number of blocks of rows whose sums are added up.
     """
     (N, p), q, dtype = rows.shape, R.shape[1], rows.dtype
     absolute = jnp.linalg.norm(jnp.abs(rows).T @ jnp.abs(R)) * (1 + gamma(N + p * q, dtype))
@@ -86,5 +93,5 @@ def masked_sums_error(
     if short:
         worst = gamma(2 * N, dtype) * N * left_over(N, dtype) * math.sqrt(p * q)
         error = error + worst * jnp.max(jnp.abs(rows)) * jnp.max(jnp.abs(R))
-    # What underflow takes away: of a product, or of a square in a norm, at most the smallest normal number.
+    # Underflow of a product, or of a square in a norm, loses at most the smallest normal number.
     return error + 4 * math.sqrt(p * q * float(jnp.finfo(dtype).tiny))

@@ -1,4 +1,4 @@
-"""Questions about pytrees and their leaves, and the registration of dataclasses that validate."""
+"""Properties of pytrees and their leaves, and the registration of dataclasses that validate their arguments."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from jaxtyping import Array, Bool, Float
 
 
 def is_traced(*values: Any) -> bool:
-    """Whether any of ``values`` is abstract, so that shapes cannot depend on it."""
+    """True if any of the values is traced (by jit, vmap or grad), so that its numbers are unknown."""
     return any(isinstance(v, jax.core.Tracer) for v in values)
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:
-    """True if every floating leaf is finite."""
+    """True if every floating or complex leaf is finite."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves])) if leaves else jnp.asarray(True)
 
@@ -27,7 +27,11 @@ def tree_norm(tree: Any) -> Float[Array, ""]:
 
 
 def register_validated(cls: type) -> type:
-    """Register a frozen dataclass as a pytree that is put together again without its ``__init__``, which validates."""
+    """Register a frozen dataclass, whose ``__init__`` validates its arguments, as a pytree.
+
+    Unflattening fills in the fields without a call of ``__init__``, because the leaves may then be tracers, shapes or
+    anything else. Fields with the metadata ``{"static": True}`` are no leaves.
+    """
     static = [f.name for f in dataclasses.fields(cls) if f.metadata.get("static")]
     data = [f.name for f in dataclasses.fields(cls) if f.name not in static]
 

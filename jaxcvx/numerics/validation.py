@@ -1,4 +1,4 @@
-"""Arguments of public functions as arrays, or one error that names the argument: matrices, beta, numbers, keys."""
+"""Checks of arguments: arrays, beta, numbers and random keys. Each error names the argument."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from jaxcvx.numerics.trees import is_traced
 
 
 def check_key(key: Any) -> None:
-    """Raise InvalidTypeError unless ``key`` is a single jax random key, typed or of two 32-bit words, or traced."""
+    """Raise unless ``key`` is a single jax random key.
+
+    Typed keys and old keys (vectors of uint32) are accepted, and all traced values are.
+
+    Raises:
+      InvalidTypeError: the key is of another kind.
+    """
     if isinstance(key, jax.core.Tracer):
         return
     if isinstance(key, jax.Array | np.ndarray):
@@ -97,7 +103,12 @@ def _floating(dtype: Any) -> np.dtype:
 
 
 def as_beta(beta: Any, dtype: Any) -> jax.Array:
-    """beta as a scalar array; must be finite and not negative (traced values pass)."""
+    """Return beta as a scalar array of the given dtype. Of a traced value only the shape is checked.
+
+    Raises:
+      InvalidTypeError: beta is not a number.
+      InvalidInputError: beta is negative, not finite, out of the dtype's range, or not a scalar.
+    """
     if not is_traced(beta):
         try:
             number = float("x" if isinstance(beta, str | bytes) else beta)
@@ -111,7 +122,18 @@ def as_beta(beta: Any, dtype: Any) -> jax.Array:
 
 
 def check_number(name: str, value: Any, positive: bool = False, dtype: Any = float) -> None:
-    """Raise unless ``value`` is one number >= 0 (or > 0) that is finite in ``dtype``, or traced."""
+    """Raise unless a value is a single finite number >= 0. Traced values are accepted.
+
+    Args:
+      name: the argument's name, for messages.
+      value: the value.
+      positive: refuse 0 too.
+      dtype: the dtype in which the number must be finite (and positive).
+
+    Raises:
+      InvalidTypeError: the value is not a single real number.
+      InvalidInputError: the number is negative, not finite, or 0 where it must be positive.
+    """
     if isinstance(value, jax.core.Tracer):
         return
     expected = "a positive number" if positive else "a number >= 0"

@@ -1,1 +1,1 @@
-"""Linear maps: of the convex programs over cells, and of low-rank observations."""
+"""Linear maps: those of the convex programs over cells, and those that observe low-rank matrices."""

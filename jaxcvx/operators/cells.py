@@ -1,10 +1,12 @@
-"""The linear map W -> lower(sum_i D_i Z W_i) over arrangement cells, without the N x (p P) matrix.
+"""The linear map W -> lower(sum_i D_i Z W_i) over arrangement cells, computed without its N x (p P) matrix.
 
-Z (N, p) holds the feature rows (N = n K for K rows per sample, see :mod:`jaxcvx.features.readout`), D_i =
-diag(masks[i]) the gates of cell i, W (P, p, q) one block of weights per cell; ``lower`` takes rows to
-samples and is the identity for dense networks. Both products contract the masks first, which was measured
-to be the fastest order on CPUs while p <= P; for few cells and many features the order with Z first is used.
-What lies between the two contractions is larger than all else, so it is made for a block of rows at a time.
+The matrix Z (N, p) holds the feature rows, with N = n K for K rows per sample; see :mod:`jaxcvx.features.readout`.
+D_i = diag(masks[i]) is the activation pattern of cell i, and W (P, p, q) has one block of weights per cell. The linear
+map ``lower`` takes rows to samples; for dense networks it is the identity.
+
+A product consists of two contractions: over the masks, and over Z. The masks come first if p <= P, which was measured
+to be the fastest order on CPUs. For fewer cells Z comes first. The array between the two contractions is by far the
+largest one, so it is formed for one block of rows at a time.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from jaxcvx.numerics.safe import divide, divisor, norm
 
 
 def _split(a: Array, count: int) -> Array:
-    """Rows in ``count`` blocks of one size, the last filled up with zeros."""
+    """Split the rows into ``count`` blocks of equal size. The last block is padded with zeros."""
     padding = [(0, -len(a) % count)] + [(0, 0)] * (a.ndim - 1)
     return jnp.pad(a, padding).reshape(count, -1, *a.shape[1:])
 
@@ -30,16 +32,18 @@ def _split(a: Array, count: int) -> Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class CellOperator:
-    """The triple (B_i, A_i, phi) of all cells: B_i = lower D_i Z, A_i = (2 D_i - I) Z, phi(u) = (Z u)_+.
+    """The linear maps of the convex programs over cells: B_i = lower D_i Z and A_i = (2 D_i - I) Z.
+
+    The predictions are sum_i B_i W_i, and the columns of W_i lie in the cone of cell i if A_i W_i >= 0.
 
     Attributes:
       Z: (N, p) feature rows.
-      masks: (P, N) bool, gate patterns.
-      linear: static; True if the last block is a skip connection: all gates open and no cone.
-      readout: static; how N rows become n samples.
-      max_bytes: static; what lies between the contractions of ``forward`` and ``adjoint`` takes at most so many
-        bytes; None for no limit.
-      careful: static; whether ``adjoint`` bounds its rounding, see :func:`jaxcvx.numerics.rounding.masked_sums`.
+      masks: (P, N) bool, activation patterns.
+      linear: static; True if the last block is a skip connection, which has an all-True mask and no cone.
+      readout: static; the linear map from N rows to n samples.
+      max_bytes: static; limit on the bytes of an intermediate array in ``forward`` and ``adjoint``; None for no limit.
+      careful: static; True if ``adjoint`` uses :func:`jaxcvx.numerics.rounding.masked_sums`, whose rounding errors have
+        a small bound.
     """
 
     Z: Float[Array, "N p"]
@@ -50,12 +54,12 @@ class CellOperator:
     careful: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def carefully(self) -> CellOperator:
-        """The same map for bounds that have to be proved: its adjoint costs three products in float32."""
+        """The same map with ``careful=True``, for proved bounds. In float32 its adjoint costs three products."""
         return dataclasses.replace(self, careful=True)
 
     @property
     def num_blocks(self) -> int:
-        """Number of weight blocks: cells, plus one for a skip connection."""
+        """Number of weight blocks: one for each cell, and one for a skip connection."""
         return self.masks.shape[0]
 
     @property
@@ -65,16 +69,16 @@ class CellOperator:
 
     @property
     def cone_masks(self) -> Bool[Array, "cells n"]:
-        """Patterns of the blocks that carry a cone constraint."""
+        """The masks of the blocks that have a cone constraint."""
         return self.masks[: self.num_cells]
 
     def signs(self) -> Float[Array, "P n"]:
-        """2 D_i - I as +-1 entries, 0 in the row of a skip connection (its constraint is 0 >= 0)."""
+        """The diagonals of 2 D_i - I. The row of a skip connection is 0, so its constraint is 0 >= 0."""
         signs = 2 * self.masks.astype(self.Z.dtype) - 1
         return signs.at[-1].set(0.0) if self.linear else signs
 
     def forward(self, W: Float[Array, "P p q"]) -> Float[Array, "n c"]:
-        """Predictions lower(sum_i D_i Z W_i)."""
+        """The predictions lower(sum_i D_i Z W_i)."""
         blocks, p, q = W.shape
         masks_first = p <= blocks or q == 1
 
@@ -92,12 +96,12 @@ class CellOperator:
         return self.readout.lower(parts.reshape(-1, q)[: self.Z.shape[0]])
 
     def each_block(self, W: Float[Array, "P p q"]) -> Float[Array, "n P c"]:
-        """What every block contributes to ``forward``: lower(D_i Z W_i)."""
+        """The terms lower(D_i Z W_i) of ``forward``."""
         rows = jnp.einsum("np,qpc->nqc", self.Z, W) * self.masks.T.astype(W.dtype)[:, :, None]
         return jax.vmap(self.readout.lower, in_axes=1, out_axes=1)(rows)
 
     def adjoint(self, R: Float[Array, "n c"]) -> Float[Array, "P p q"]:
-        """Adjoint of ``forward``: the blocks Z^T D_i lift(R)."""
+        """The adjoint of ``forward``: the blocks Z^T D_i lift(R)."""
         lifted = self.readout.lift(R)
         p, q = self.Z.shape[1], lifted.shape[1]
 
@@ -114,7 +118,7 @@ class CellOperator:
         return jax.lax.scan(lambda total, part: (total + blocks(*part), None), begin, parts)[0]
 
     def row_blocks(self, width: int, dtype: Any) -> int:
-        """In how many blocks of rows a product is formed, whose intermediate has ``width`` numbers a row."""
+        """Number of blocks of rows for a product whose intermediate array has ``width`` numbers per row."""
         if self.max_bytes is None:
             return 1
         rows = self.Z.shape[0]
@@ -126,11 +130,11 @@ class CellOperator:
     def gram(
         self, inner: Float[Array, "p p"] | None = None, weights: Float[Array, P] | None = None
     ) -> Float[Array, "n n"]:
-        """The n x n matrix of ``R -> forward(weights_i * inner @ adjoint(R)_i)``, the same for every output.
+        """The n x n matrix of the map ``R -> forward(weights_i * inner @ adjoint(R)_i)``, the same for every output.
 
         Args:
-          inner: symmetric p x p matrix applied to every block; None is the identity.
-          weights: a factor for each block; None is ones.
+          inner: symmetric p x p matrix that multiplies every block; None for the identity.
+          weights: a factor for each block; None for ones.
         """
         masks = self.masks.astype(self.Z.dtype)
         weighted = masks.T if weights is None else masks.T * weights
@@ -138,18 +142,21 @@ class CellOperator:
         return self.readout.lower_gram((weighted @ masks) * (left @ self.Z.T))
 
     def phi(self, U: Float[Array, "m p"]) -> Float[Array, "N m"]:
-        """Hidden activations (Z u)_+ of neurons u."""
+        """The hidden activations (Z u)_+ of the neurons u, the rows of U."""
         return jax.nn.relu(self.Z @ U.T)
 
     def cone_margin(self, W: Float[Array, "P p c"]) -> Float[Array, P]:
-        """Smallest entry of (2 D_i - I) Z W_i in units of the rows' norms; negative where violated."""
+        """For each block the smallest entry of (2 D_i - I) Z W_i, with the rows of Z scaled to norm 1.
+
+        It is negative if a constraint is violated.
+        """
         unit = divide(self.Z, norm(self.Z, keepdims=True))
         slack = jnp.einsum("np,qpc->qnc", unit, W) * self.signs()[:, :, None]
         return jnp.min(slack, axis=(1, 2))
 
     def max_curvature(self, num_steps: int = 30) -> Float[Array, ""]:
-        """Estimate from below of the largest eigenvalue of the map's normal matrix, by power iteration."""
-        # Samples are counted without zero rows, so that those that fill up devices change nothing.
+        """A lower estimate of the largest eigenvalue of ``forward(adjoint(R))``, by power iteration."""
+        # Zero samples are not counted: those that pad an array to the number of devices must not change the result.
         counts = jnp.any(self.Z.reshape(-1, self.readout.positions * self.Z.shape[1]) != 0, axis=1)
         samples = jnp.cumsum(counts, dtype=self.Z.dtype) - 1
         first = jnp.where(counts, 1 + 1e-2 * jnp.cos(samples), 0.0)[:, None]
@@ -165,7 +172,10 @@ class CellOperator:
 
 
 def largest_penalty(operator: CellOperator) -> Array:
-    """Penalty beyond which the Newton system, of condition about sigma ||Z||^2, would lose its digits."""
+    """The largest penalty parameter sigma for which a Newton system keeps enough digits.
+
+    The condition number of the system is about sigma ||Z||^2.
+    """
     info = jnp.finfo(operator.Z.dtype)
     size = operator.readout.gain * jnp.sum(operator.Z**2)
     return 0.01 / info.eps / jnp.maximum(size, info.tiny)

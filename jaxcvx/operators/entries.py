@@ -1,8 +1,9 @@
-"""Observed entries of a matrix ``L R^T``, and products with the sparse matrix of weights at these places.
+"""Observed entries of a matrix ``L R^T``, and products with the sparse matrix that has weights at these places.
 
-Both are gathers along rows of equal length, without a scatter and without a ``d1 x d2`` array: observations are
-stored by rows in slots (K, C), chunk by chunk (a row with more than K entries takes several chunks, so that a
-few long rows cost no memory), and once more by columns. One pass over n observations of rank r takes O(n r).
+The places are stored row by row in an array of slots (K, C). Each of its C columns, called a chunk, holds up to K
+places of one row. A row with more than K places takes several chunks, so a few long rows do not make the array large.
+The places are stored a second time column by column. So all products are gathers; none needs a scatter or a d1 x d2
+array. One product with n observations and factors of r columns takes O(n r) operations.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.operators.observation import Observation
 
-_BLOCK = 8  # slots that one fused loop takes
+_BLOCK = 8  # slots of a chunk that one step of a loop handles
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Slots:
-    """Places (row, col) stored by rows: slot (k, c) is the k-th place of chunk c.
+    """Places (row, col) of a matrix, stored by rows: slot (k, c) is the k-th place of chunk c.
 
     Attributes:
-      index: (K, C) column of each place; 0 where the slot is empty.
-      filled: (K, C) whether the slot holds a place.
-      owner: (C,) row of each chunk, ascending; None if chunk c is row c.
-      num_rows: static.
+      index: (K, C) column of each place; 0 in empty slots.
+      filled: (K, C) True if the slot holds a place.
+      owner: (C,) row of each chunk, increasing. None if chunk c belongs to row c.
+      num_rows: static; number of rows of the matrix.
     """
 
     index: Int[Array, "K C"]
@@ -39,24 +40,27 @@ class Slots:
     num_rows: int = dataclasses.field(metadata={"static": True})
 
     def dot(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, "K C"]:
-        """``<L_row, R_col>`` in every slot, 0 in empty ones."""
+        """``<L_row, R_col>`` for every slot, and 0 for empty slots."""
         left = L if self.owner is None else L[self.owner]
 
         def block(_, index):
             columns = zip(left.T, R.T, strict=True)
             return None, sum(a * b.at[index].get(mode="promise_in_bounds") for a, b in columns)
 
-        # A loop also keeps XLA from computing each number anew wherever it is used.
+        # In a loop XLA computes each number once; otherwise it would repeat the computation for every use.
         _, sums = jax.lax.scan(block, None, self.index.reshape(-1, _BLOCK, self.index.shape[1]))
         return jnp.where(self.filled, sums.reshape(self.index.shape), 0)
 
     def line(self, L: Array, R: Array, P: Array, Q: Array) -> tuple[Array, Array, Array]:
-        """The coefficients of ``<(L + t P)_row, (R + t Q)_col>`` in t; loops apart are faster than one for all."""
+        """The coefficients of the polynomial ``<(L + t P)_row, (R + t Q)_col>`` in t.
+
+        Three separate loops are faster than one loop for all coefficients.
+        """
         mixed = self.dot(jnp.concatenate([L, P], axis=1), jnp.concatenate([Q, R], axis=1))
         return self.dot(L, R), mixed, self.dot(P, Q)
 
     def multiply(self, z: Float[Array, "K C"], R: Float[Array, "d2 k"]) -> Float[Array, "d1 k"]:
-        """The sparse matrix with entries ``z`` times ``R``; ``z`` must be 0 in empty slots."""
+        """The product of the sparse matrix with entries ``z`` and R. Empty slots of ``z`` must be 0."""
 
         def add(total, block):
             weights, index = block
@@ -71,7 +75,7 @@ class Slots:
 
 
 def _pack(rows: np.ndarray, cols: np.ndarray, num_rows: int) -> tuple[Slots, Any]:
-    """Slots of places in any order, and the flat slot of each place."""
+    """Return the slots for places in any order, and the flat index of each place's slot."""
     order = np.lexsort((cols, rows))
     counts = np.bincount(rows, minlength=num_rows)
     length = _chunk_length(counts)
@@ -91,7 +95,7 @@ def _pack(rows: np.ndarray, cols: np.ndarray, num_rows: int) -> tuple[Slots, Any
 
 
 def _pack_traced(rows: Array, cols: Array, num_rows: int, num_cols: int) -> tuple[Slots, Any]:
-    """The same with a slot for every place of the matrix, as shapes can't depend on traced places."""
+    """The same for traced places. Shapes cannot depend on them, so every place of the matrix gets a slot."""
     length = -(-num_cols // _BLOCK) * _BLOCK
     slot = cols * num_rows + rows
     filled = jnp.zeros(length * num_rows, bool).at[slot].set(True).reshape(length, num_rows)
@@ -100,7 +104,7 @@ def _pack_traced(rows: Array, cols: Array, num_rows: int, num_cols: int) -> tupl
 
 
 def _chunk_length(counts: np.ndarray) -> int:
-    """The chunk length, a multiple of the block, that needs the least memory (the longest of several)."""
+    """The chunk length K that needs the least memory, a multiple of the block. Of equal ones the longest."""
     longest = max(2, -(-int(counts.max(initial=1)) // _BLOCK))
     lengths = sorted({-(-longest // 1.2**j) * _BLOCK for j in range(2 + int(np.log(longest) / np.log(1.2)))})
 
@@ -113,13 +117,13 @@ def _chunk_length(counts: np.ndarray) -> int:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Entries(Observation):
-    """The entries of a matrix at n places, as an array (K, C) of slots.
+    """The entries of a matrix at n places. Values are stored as an array (K, C) of slots.
 
     Attributes:
       by_rows: slots of the places.
       by_columns: slots of the transposed places.
-      source: slot in ``by_rows`` of each slot in ``by_columns``.
-      slot: (n,) slot of each place in the caller's order.
+      source: for each slot of ``by_columns`` the flat index of the same place's slot in ``by_rows``.
+      slot: (n,) flat index of each place's slot in ``by_rows``, in the caller's order.
     """
 
     by_rows: Slots
@@ -145,33 +149,33 @@ class Entries(Observation):
         return self.by_rows.multiply(jnp.where(self.by_rows.filled, z, 0), R)
 
     def transposed_times(self, z: Float[Array, "K C"], L: Float[Array, "d1 k"]) -> Float[Array, "d2 k"]:
-        moved = jnp.where(self.by_columns.filled, z.reshape(-1)[self.source], 0)
-        return self.by_columns.multiply(moved, L)
+        transposed = jnp.where(self.by_columns.filled, z.reshape(-1)[self.source], 0)
+        return self.by_columns.multiply(transposed, L)
 
     def mean_square(self) -> Any:
         return jnp.sum(self.by_rows.filled) / (self.shape[0] * self.shape[1])
 
     def spread(self, values: Float[Array, n]) -> Float[Array, "K C"]:
-        """Numbers in the caller's order, put into their slots."""
+        """Put numbers, given in the caller's order, into their slots."""
         shape = self.by_rows.index.shape
         return jnp.zeros(shape[0] * shape[1], values.dtype).at[self.slot].set(values).reshape(shape)
 
     def only(self, kept: Bool[Array, n]) -> Entries:
-        """The same without the places where ``kept`` is False, whose slots become empty (``count`` stays)."""
+        """Drop the places where ``kept`` is False. Their slots become empty, and ``count`` stays the same."""
         filled = self.spread(kept)
-        moved = self.by_columns.filled & filled.reshape(-1)[self.source]
+        transposed = self.by_columns.filled & filled.reshape(-1)[self.source]
         return dataclasses.replace(
             self,
             by_rows=dataclasses.replace(self.by_rows, filled=filled),
-            by_columns=dataclasses.replace(self.by_columns, filled=moved),
+            by_columns=dataclasses.replace(self.by_columns, filled=transposed),
         )
 
     def collect(self, z: Float[Array, "K C"]) -> Float[Array, n]:
-        """Numbers in slots, in the caller's order."""
+        """The numbers in the slots, in the caller's order."""
         return z.reshape(-1)[self.slot]
 
     def places(self, slots: Int[Array, b] | None = None) -> tuple[Int[Array, b], Int[Array, b]]:
-        """Rows and columns of flat slots; by default of all places, in the caller's order."""
+        """Rows and columns of the places in some slots (flat indices). By default all places, in the caller's order."""
         slots = self.slot if slots is None else slots
         chunk, owner = slots % self.by_rows.index.shape[1], self.by_rows.owner
         return (chunk if owner is None else owner[chunk]), self.by_rows.index.reshape(-1)[slots]
@@ -189,9 +193,14 @@ _dot.defvjp(
 
 
 def observe_entries(rows: Any, cols: Any, shape: tuple[int, int]) -> Entries:
-    """The operator of the entries at distinct places ``(rows[i], cols[i])``.
+    """Build the map from a matrix to its entries at distinct places ``(rows[i], cols[i])``.
 
-    Traced places (inside jit or vmap) work as well; their slots take d1 x d2 numbers.
+    Traced places (inside jit or vmap) are possible too. Then the slots take O(d1 d2) memory.
+
+    Args:
+      rows: (n,) row of each place.
+      cols: (n,) column of each place.
+      shape: (d1, d2) of the matrix.
     """
     if is_traced(rows, cols):
         rows, cols = jnp.asarray(rows, jnp.int32), jnp.asarray(cols, jnp.int32)

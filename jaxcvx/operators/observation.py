@@ -1,7 +1,7 @@
 """Linear maps from matrices to numbers, applied to products of factors.
 
-An observation A takes a matrix X (d1, d2) to an array of numbers z. Low-rank problems need it on
-``X = L R^T`` only, and its adjoint only times a factor, so nothing of size d1 x d2 has to exist.
+An observation A maps a matrix X (d1, d2) to an array of numbers z. Low-rank problems apply it to ``X = L R^T`` only,
+and multiply its adjoint by a factor only. So no array of size d1 x d2 is needed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Observation(abc.ABC):
         """``A(L R^T)``."""
 
     def line(self, L: Array, R: Array, P: Array, Q: Array) -> tuple[Array, Array, Array]:
-        """The coefficients of ``A((L + t P) (R + t Q)^T) = z + t a + t^2 b``."""
+        """The coefficients (z, a, b) of the polynomial ``A((L + t P) (R + t Q)^T) = z + t a + t^2 b``."""
         return self.apply(L, R), self.apply(jnp.hstack([L, P]), jnp.hstack([Q, R])), self.apply(P, Q)
 
     @abc.abstractmethod
@@ -47,10 +47,10 @@ class Observation(abc.ABC):
 
     @abc.abstractmethod
     def mean_square(self) -> Float[Array, ""]:
-        """``||A||_F^2 / (d1 d2)``: what A multiplies squared norms with, on average over all matrices."""
+        """``||A||_F^2 / (d1 d2)``: the average of ``||A(X)||^2`` over all X with ``||X||_F = 1``."""
 
     def full(self, X: Float[Array, "d1 d2"]) -> Float[Array, ...]:
-        """``A(X)`` of a matrix that is not factored."""
+        """``A(X)`` for a matrix without factors."""
         return self.apply(X, jnp.eye(self.shape[1], dtype=X.dtype))
 
     def adjoint(self, z: Float[Array, ...]) -> Float[Array, "d1 d2"]:
@@ -59,7 +59,7 @@ class Observation(abc.ABC):
 
 
 class DenseAdjoint(Observation):
-    """Observations that are given by ``full`` and ``adjoint`` on dense matrices."""
+    """Base class for observations that are defined by ``full`` and ``adjoint`` on dense matrices."""
 
     def apply(self, L: Float[Array, "d1 k"], R: Float[Array, "d2 k"]) -> Float[Array, ...]:
         return self.full(L @ R.T)
@@ -74,10 +74,10 @@ class DenseAdjoint(Observation):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Matrices(DenseAdjoint):
-    """``A(X)_i = <A_i, X>`` with the matrices A_i stored.
+    """``A(X)_i = <A_i, X>`` for stored matrices A_i.
 
     Attributes:
-      stack: (m, d1, d2).
+      stack: (m, d1, d2) the matrices A_i.
     """
 
     stack: Float[Array, "m d1 d2"]
@@ -103,10 +103,12 @@ class Matrices(DenseAdjoint):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MatrixFree(DenseAdjoint):
-    """Observations given by a pair of functions: ``forward(X)`` and its adjoint ``backward(z)``.
+    """Observations that are defined by a pair of functions.
 
     Attributes:
-      forward, backward, sizes: static; sizes are (d1, d2, m).
+      forward: static; the map from X (d1, d2) to z (m,).
+      backward: static; its adjoint, from z to a matrix.
+      sizes: static; (d1, d2, m).
     """
 
     forward: Callable[[Array], Array] = dataclasses.field(metadata={"static": True})
@@ -135,7 +137,7 @@ class MatrixFree(DenseAdjoint):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Whole(DenseAdjoint):
-    """The matrix itself, every entry observed.
+    """The identity: every entry of the matrix is observed.
 
     Attributes:
       sizes: static; (d1, d2).

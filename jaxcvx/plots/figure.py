@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from jaxcvx.atomic_file import replacing
 from jaxcvx.errors import InvalidTypeError, require_extra
-from jaxcvx.serialisation import replacing
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"

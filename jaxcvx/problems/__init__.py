@@ -1,1 +1,1 @@
-"""Problems: data, targets, loss and regularisation as frozen pytrees."""
+"""Optimisation problems as frozen pytrees: they hold data, loss and regularisation."""

@@ -1,4 +1,4 @@
-"""LeastSquares: ``1/2 ||f(theta) - y||^2`` for a model of the caller's, and four models of the theory."""
+"""LeastSquares: ``1/2 ||f(theta) - y||^2`` for a model f that the caller provides, and four models from the theory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ from jaxcvx.problems.smooth import SmoothProblem
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LeastSquares(SmoothProblem):
-    """Nonlinear least squares, a sum over n samples.
+    """Nonlinear least squares ``1/2 sum_i ||f_i(theta) - y_i||^2`` over n samples.
 
     Attributes:
-      inputs: pytree of arrays with a leading axis of length n, one entry per sample.
-      targets: (n, ...) y.
-      start: params to start from.
-      model: static; (params, inputs) -> outputs like the targets, row by row.
+      inputs: pytree of arrays whose first axis has length n, one entry per sample.
+      targets: (n, ...) the targets y.
+      start: initial params.
+      model: static; a function of (params, inputs) that returns outputs like the targets. It treats samples separately.
+
+    >>> import jax.numpy as jnp, jaxcvx
+    >>> problem = jaxcvx.LeastSquares(
+    ...     inputs=jnp.array([1.0, 2.0]), targets=jnp.array([3.0, 5.0]), start=jnp.array(0.0), model=lambda a, x: a * x
+    ... )
+    >>> float(problem.objective(jnp.array(3.0)))
+    0.5
     """
 
     inputs: Any
@@ -43,7 +50,13 @@ class LeastSquares(SmoothProblem):
         return jnp.sum((self.outputs(params) - self.targets) ** 2) / 2
 
     def sampled_objective(self, params: Any, key: PRNGKeyArray, batch_size: int) -> Float[Array, ""]:
-        """``n / b`` times the terms of b samples drawn with replacement; the paper's SGD steps lack this factor."""
+        (
+            ""
+            """``n / b`` times the sum of the terms of b samples, drawn with replacement.
+
+        The SGD steps of the paper lack the factor ``n / b``.
+        """
+        )
         chosen = jax.random.randint(key, (batch_size,), 0, self.num_samples)
         inputs = jax.tree.map(lambda x: x[chosen], self.inputs)
         error = self.model(params, inputs) - self.targets[chosen]
@@ -62,7 +75,13 @@ def linear(theta: Float[Array, p], X: Float[Array, "n p"]) -> Float[Array, n]:
 
 
 def mixed(activation: Callable[[Array], Array], slope: float) -> Callable[[Array], Array]:
-    """``(1 - slope) * activation(z) + slope * z``: a derivative of at least ``slope`` for an increasing activation."""
+    (
+        ""
+        """The activation ``(1 - slope) * activation(z) + slope * z``.
+
+    If ``activation`` is increasing, the derivative is at least ``slope``.
+    """
+    )
     return lambda z: (1 - slope) * activation(z) + slope * z
 
 

@@ -1,8 +1,9 @@
-"""Low-rank matrix problems ``min loss(A(L R^T))`` over factors: what they have in common, and any given loss.
+"""Low-rank matrix problems ``min loss(A(L R^T))`` over factors: their base class, and the problem of any given loss.
 
-Params are the factors themselves: U (n, r) with X = U U^T where the problem is symmetric, else the pair
-(U, V) of (d1, r) and (d2, r) with X = U V^T. All that is measured of them (observations, imbalance of the
-factors) is a quadratic form: along a line of params it is ``z + t a + t^2 b``, which makes line searches exact.
+The params are the factors. A symmetric problem has one factor U (n, r), with X = U U^T. Otherwise params are the pair
+(U, V) of factors (d1, r) and (d2, r), with X = U V^T. The objective is a function of measurements: the observations,
+and the imbalance of the factors. All measurements are quadratic forms of params. So along a line of params they are ``z
++ t a + t^2 b``, and line searches are exact.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxcvx.errors import InvalidTypeError, invalid, shown, wrong_type
+from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.numerics.safe import divide, divisor
 from jaxcvx.numerics.trees import register_validated
 from jaxcvx.numerics.validation import check_number
@@ -26,19 +27,21 @@ from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.transforms.scaled_descent import conjugate_descent, constant_descent
 
 Factors = Any  # U, or (U, V)
-_OVERSAMPLING, _POWER_STEPS = 5, 5
+_OVERSAMPLING, _POWER_STEPS = 5, 5  # of the randomised subspace iteration
 
 
 @dataclasses.dataclass(frozen=True, init=False, eq=False)
 class LowRankProblem(SmoothProblem):
-    """``min loss(A(X)) + balance h/4 ||U^T U - V^T V||_F^2`` with X = U V^T, h the loss's mean curvature.
+    """``min loss(A(X)) + balance h/4 ||U^T U - V^T V||_F^2`` with X = U V^T.
+
+    Here h is the loss's mean curvature.
 
     Attributes:
       operator: the observation A.
       row_bounds: (2,) bounds on the norms of the rows of U and of V, or None.
       rank: static; number r of columns of the factors.
-      symmetric: static; one factor, X = U U^T.
-      balance: static; weight of the term that keeps the two factors equally large, 0 for none.
+      symmetric: static; True if there is one factor, with X = U U^T.
+      balance: static; weight of the second term, which keeps the two factors equally large. 0 for none.
     """
 
     operator: Observation
@@ -48,7 +51,7 @@ class LowRankProblem(SmoothProblem):
     balance: float = dataclasses.field(metadata={"static": True})
 
     def _set(self, **fields: Any) -> None:
-        """Fill in fields, from ``__init__``."""
+        """Check the arguments that all problems have, and set the fields. For use in ``__init__``."""
         rank, (d1, d2) = fields["rank"], fields["operator"].shape
         if isinstance(rank, bool) or not isinstance(rank, int):
             raise wrong_type("rank", rank, "an integer")
@@ -58,12 +61,12 @@ class LowRankProblem(SmoothProblem):
         self.__dict__.update(fields)
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed; nothing is validated again."""
+        """Return a copy with some fields changed. The changes are not validated."""
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__, **changes)
         return copy
 
-    shrinkage: ClassVar[float] = 0.0  # of the default optimiser
+    shrinkage: ClassVar[float] = 0.0  # argument of the default optimiser
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -78,16 +81,16 @@ class LowRankProblem(SmoothProblem):
 
     @abc.abstractmethod
     def loss(self, z: Float[Array, ...]) -> Float[Array, ""]:
-        """The loss of observations ``z = A(X)``."""
+        """The loss as a function of the observations ``z = A(X)``."""
 
     @property
     def loss_curvature(self) -> Any:
-        """Curvature of the loss at z = 0, per observation."""
+        """The curvature of the loss at z = 0, per observation."""
         return 1.0
 
     @property
     def curvature(self) -> Any:
-        """Mean curvature h of ``loss(A(X))`` at X = 0 over all directions of unit Frobenius norm."""
+        """The mean curvature h of ``loss(A(X))`` at X = 0 over all directions with Frobenius norm 1."""
         return self.loss_curvature * self.operator.mean_square()
 
     def factors(self, params: Factors) -> tuple[Float[Array, "d1 r"], Float[Array, "d2 r"]]:
@@ -95,12 +98,12 @@ class LowRankProblem(SmoothProblem):
         return (params, params) if self.symmetric else tuple(params)
 
     def matrix(self, params: Factors) -> Float[Array, "d1 d2"]:
-        """X, dense."""
+        """The matrix X as a dense array."""
         L, R = self.factors(params)
         return L @ R.T
 
     def measure(self, params: Factors) -> dict[str, Array]:
-        """Everything the objective is made of; each array is a quadratic form in ``params``."""
+        """The measurements from which the objective is computed. Each array is a quadratic form of ``params``."""
         L, R = self.factors(params)
         measured = {"z": self.operator.apply(L, R)}
         return measured | {"imbalance": L.T @ L - R.T @ R} if self.balance else measured
@@ -116,7 +119,7 @@ class LowRankProblem(SmoothProblem):
         return coefficients
 
     def energy(self, measured: dict[str, Array]) -> Float[Array, ""]:
-        """The objective, from what was measured."""
+        """The objective as a function of the measurements."""
         value = self.loss(measured["z"])
         return value + self._imbalance_energy(measured["imbalance"]) if self.balance else value
 
@@ -124,7 +127,7 @@ class LowRankProblem(SmoothProblem):
         return 0.25 * self.balance * self.curvature * jnp.sum(imbalance**2)
 
     def estimate(self, losses: Float[Array, b], params: Factors) -> Float[Array, ""]:
-        """The objective, from the losses of observations drawn at random."""
+        """An unbiased estimate of the objective from the losses of b observations that are drawn at random."""
         value = self.operator.count * jnp.mean(losses)
         if not self.balance:
             return value
@@ -132,21 +135,21 @@ class LowRankProblem(SmoothProblem):
         return value + self._imbalance_energy(L.T @ L - R.T @ R)
 
     def quartic(self, z: dict[str, Array], a: dict[str, Array], b: dict[str, Array]) -> list[Array] | None:
-        """Coefficients of ``energy(z + t a + t^2 b)`` as a polynomial in t, where it is one."""
+        """Coefficients of the polynomial ``energy(z + t a + t^2 b)`` in t. None if it is not a polynomial."""
         return None
 
     def objective(self, params: Factors) -> Float[Array, ""]:
         return self.energy(self.measure(params))
 
     def gradient_scale(self, params: Factors, largest: Float[Array, ""]) -> Float[Array, ""]:
-        """The gradient of the loss's linear part at X = 0, or the largest gradient seen."""
+        """The norm of the gradient of the loss's linear part at X = 0, or ``largest`` if that is larger."""
         L, R = self.factors(params)
         z = self.pull()
         linear = jnp.sum(self.operator.times(z, R) ** 2) + jnp.sum(self.operator.transposed_times(z, L) ** 2)
         return jnp.maximum(largest, jnp.sqrt(linear))
 
     def pull(self) -> Float[Array, ...]:
-        """Minus the gradient of the loss at z = 0."""
+        """The negative gradient of the loss at z = 0."""
         zero = jax.eval_shape(lambda: self.operator.full(jnp.zeros(self.shape, self.dtype)))
         return -jax.grad(self.loss)(jnp.zeros(zero.shape, self.dtype))
 
@@ -157,7 +160,7 @@ class LowRankProblem(SmoothProblem):
         return clipped[0] if self.symmetric else clipped
 
     def tangent(self, params: Factors, gradient: Factors) -> Factors:
-        """The gradient without its pull on rows that are as long as they may be, out of the bound."""
+        """The gradient without the components that would lengthen a row whose norm is at its bound."""
         if self.row_bounds is None:
             return gradient
         parts = zip(self.factors(params), self.factors(gradient), self.row_bounds, strict=True)
@@ -165,22 +168,23 @@ class LowRankProblem(SmoothProblem):
         return kept[0] if self.symmetric else kept
 
     def estimated_row_bounds(self, slack: float = 1.5) -> Float[Array, 2]:
-        """``row_bounds``, or ``slack`` times the longest rows of the spectral estimate's factors."""
+        """``row_bounds``. If they are None, ``slack`` times the longest rows of the spectral estimate's factors."""
         if self.row_bounds is not None:
             return self.row_bounds
         rows = [jnp.max(jnp.sum(F**2, axis=1)) for F in self.factors(self.spectral_params())]
         return slack * jnp.sqrt(jnp.stack(rows))
 
     def spectral_params(self) -> Factors:
-        """Factors of the best rank-r approximation of minus the gradient at 0, over the mean curvature.
+        """The spectral estimate: factors of the best rank-r approximation of the negative gradient at 0, divided by h.
 
-        For sensing that is ``A*(y) / h``, for completion the observed entries over their share. By randomised
-        subspace iteration from a fixed key, so it is deterministic, with balanced factors.
+        For matrix sensing it approximates ``A*(y) / h``. For completion it approximates the matrix of observed entries
+        divided by their share. The factors are balanced. They come from a randomised subspace iteration with a fixed
+        key, so the result is deterministic.
         """
         return _spectral_params(self)
 
     def random_params(self, key: PRNGKeyArray, scale: float = 0.3) -> Factors:
-        """Gaussian factors whose size is ``scale`` times that of the spectral estimate's largest column."""
+        """Gaussian factors, with columns about ``scale`` times as long as the spectral estimate's longest one."""
         spectral = self.factors(self.spectral_params())
         sizes = [jnp.sqrt(jnp.max(jnp.sum(F**2, axis=0))) for F in spectral]
         keys = jax.random.split(key)
@@ -191,15 +195,15 @@ class LowRankProblem(SmoothProblem):
         return L if self.symmetric else (L, R)
 
     def initial_params(self, key: PRNGKeyArray | None) -> Factors:
-        """The spectral estimate without a key, random factors with one; within the constraints."""
+        """The spectral estimate if the key is None, otherwise random factors. They satisfy the constraints."""
         return self.project(self.spectral_params() if key is None else self.random_params(key))
 
     def adopt(self, init: Any) -> Factors:
-        """A pair of factors may be given as any sequence of two arrays."""
+        """Turn a list of two factors into a pair."""
         return tuple(init) if isinstance(init, list) and not self.symmetric else init
 
     def default_optimizer(self, batch_size: int | None = None) -> Any:
-        """Conjugate scaled gradients with exact steps; constant steps for mini-batches and for constraints."""
+        """Conjugate descent with exact steps. With mini-batches or constraints, descent with a constant step."""
         if batch_size is None and self.row_bounds is None:
             return conjugate_descent(self, self.shrinkage)
         return constant_descent(self, batch_size)
@@ -230,14 +234,14 @@ def _spectral_params(problem: LowRankProblem) -> Factors:
 
 
 def clip_rows(F: Float[Array, "d r"], bound: Float[Array, ""]) -> Float[Array, "d r"]:
-    """Rows scaled down to norm ``bound`` where they are longer."""
+    """Scale the rows that are longer than ``bound`` to this norm."""
     square = jnp.sum(F**2, axis=1, keepdims=True)
     long = square > bound**2
     return F * jnp.where(long, bound / jnp.sqrt(jnp.where(long, square, 1.0)), 1.0)
 
 
 def _along_bound(F: Float[Array, "d r"], G: Float[Array, "d r"], bound: Float[Array, ""]) -> Float[Array, "d r"]:
-    """G without its component along those rows of F that have norm ``bound`` and would be made longer."""
+    """Remove G's component along a row of F if the row has norm ``bound`` and a step along -G would lengthen it."""
     outward = jnp.sum(F * G, axis=1, keepdims=True)
     square = jnp.sum(F**2, axis=1, keepdims=True)
     held = (square >= bound**2 * (1 - 64 * jnp.finfo(F.dtype).eps)) & (outward < 0)
@@ -251,10 +255,15 @@ def _orthonormal(A: Float[Array, "d k"]) -> Float[Array, "d k"]:
 @register_validated
 @dataclasses.dataclass(frozen=True, init=False, eq=False)
 class LowRankLoss(LowRankProblem):
-    """Any smooth loss f(X) of a matrix, over matrices of rank at most r: ``min f(U V^T)``.
+    """Minimisation of any smooth function f over the matrices of rank at most r: ``min f(U V^T)``.
 
     Attributes:
-      function: f as a ``jax.tree_util.Partial``, whose arguments may be arrays.
+      function: f as a ``jax.tree_util.Partial``. Arrays that it holds are leaves.
+
+    >>> import jax.numpy as jnp, jaxcvx
+    >>> problem = jaxcvx.LowRankLoss(lambda X: jnp.sum((X - 1.0) ** 2), shape=(2, 3), rank=1)
+    >>> float(problem.objective((jnp.ones((2, 1)), jnp.ones((3, 1)))))
+    0.0
     """
 
     function: jax.tree_util.Partial
@@ -269,15 +278,19 @@ class LowRankLoss(LowRankProblem):
         row_bound: Any = None,
         balance: float = 0.0,
     ):
-        """A loss on matrices.
+        """A function on matrices.
 
         Args:
-          f: function of X (d1, d2) that returns a scalar; a ``jax.tree_util.Partial`` if it holds arrays.
+          f: function of X (d1, d2) that returns a scalar. If it holds arrays, give a ``jax.tree_util.Partial``.
           shape: (d1, d2).
-          rank: r.
-          symmetric: X = U U^T.
+          rank: number r of columns of the factors.
+          symmetric: True for a single factor, with X = U U^T.
           row_bound: bound on the norms of the rows of both factors, or a pair of bounds.
           balance: weight of the balancing term.
+
+        Raises:
+          InvalidInputError: an argument has a bad value, or f does not return a scalar.
+          InvalidTypeError: an argument has a bad type.
         """
         if not callable(f):
             raise wrong_type("f", f, "a function of a matrix")
@@ -302,30 +315,30 @@ class LowRankLoss(LowRankProblem):
 
     @property
     def loss_curvature(self) -> Any:
-        """Estimated from a few random directions, as a positive number."""
+        """An estimate of the mean curvature at 0 from a few random directions. It is positive."""
         zero = jnp.zeros(self.shape, self.dtype)
-        probes = jax.random.rademacher(jax.random.key(0), (8, *self.shape), self.dtype)
+        directions = jax.random.rademacher(jax.random.key(0), (8, *self.shape), self.dtype)
 
         def curvature(D):
             return jnp.sum(D * jax.jvp(jax.grad(self.loss), (zero,), (D,))[1]) / D.size
 
-        mean = jnp.mean(jnp.abs(jax.vmap(curvature)(probes)))
+        mean = jnp.mean(jnp.abs(jax.vmap(curvature)(directions)))
         return divisor(mean)
 
 
 def as_shape(shape: Any) -> tuple[int, int]:
-    """A pair of positive integers."""
+    """Return a pair of positive integers, or raise."""
     try:
         d1, d2 = (as_index(d) for d in shape)
     except (TypeError, ValueError) as err:
-        raise InvalidTypeError(f"shape: got {shown(repr(shape))}, expected a pair of integers (d1, d2).") from err
+        raise wrong_type("shape", shape, "a pair of integers (d1, d2)") from err
     if d1 < 1 or d2 < 1:
         raise invalid("shape", (d1, d2), "two positive integers")
     return d1, d2
 
 
 def as_row_bounds(bound: Any, dtype: Any) -> Float[Array, 2] | None:
-    """One bound for both factors, or a pair of bounds, as (2,); None stays None."""
+    """Return one bound for both factors, or a pair of bounds, as an array (2,). None stays None."""
     if bound is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Matrix completion and one-bit matrix completion: a low-rank matrix from some of its entries, or their signs."""
+"""Matrix completion: a low-rank matrix is estimated from some of its entries, or from signs of noisy entries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jaxcvx.problems.matrix_sensing import SquaredProblem
 
 
 def _draw(problem: Any, params: Factors, key: PRNGKeyArray, batch_size: int) -> tuple[Float[Array, b], Float[Array, b]]:
-    """Entries of X at observed places drawn at random, and their targets."""
+    """Draw observed places at random, and return the entries of X there and their targets."""
     operator, (L, R) = problem.operator, problem.factors(params)
     slots = operator.slot[jax.random.randint(key, (batch_size,), 0, operator.count)]
     rows, cols = operator.places(slots)
@@ -31,8 +31,14 @@ def _draw(problem: Any, params: Factors, key: PRNGKeyArray, batch_size: int) -> 
 class MatrixCompletion(SquaredProblem):
     """``min 1/2 sum over observed (i, j) of (X_ij - value_ij)^2`` over matrices X = U V^T of rank at most r.
 
-    Params are the pair (U, V). An iteration takes O(n r) for n observations, and nothing takes more memory
-    than O(n + (d1 + d2) r).
+    The params are the pair (U, V). For n observations an iteration takes O(n r) operations and O(n + (d1 + d2) r)
+    memory.
+
+    >>> import jax.numpy as jnp, jaxcvx
+    >>> problem = jaxcvx.MatrixCompletion(rows=[0, 0, 1], cols=[0, 1, 0], values=[1.0, 2.0, 3.0], shape=(2, 2), rank=1)
+    >>> U, V = jnp.array([[1.0], [3.0]]), jnp.array([[1.0], [2.0]])
+    >>> float(problem.objective((U, V))), float(problem.matrix((U, V))[1, 1])
+    (0.0, 6.0)
     """
 
     shrinkage = 1.0
@@ -51,15 +57,17 @@ class MatrixCompletion(SquaredProblem):
         """Observed entries.
 
         Args:
-          rows, cols: (n,) places of the entries, no place twice. Traced places work too, with O(d1 d2) memory.
+          rows: (n,) row of each entry. Rows and columns may be traced, which takes O(d1 d2) memory.
+          cols: (n,) column of each entry. The places must be distinct.
           values: (n,) the entries.
           shape: (d1, d2) of the matrix.
-          rank: r.
+          rank: number r of columns of the factors.
           row_bound: bound on the norms of the rows of both factors (incoherence), or a pair of bounds.
           balance: weight of the balancing term.
 
         Raises:
-          InvalidInputError, InvalidTypeError: naming the argument.
+          InvalidInputError: an argument has a bad value or shape.
+          InvalidTypeError: an argument has a bad type.
         """
         observed = _observed(rows, cols, as_real_matrix("values", values, 1), shape, row_bound)
         self._set(**observed, rank=rank, symmetric=False, balance=balance)
@@ -79,13 +87,22 @@ class MatrixCompletion(SquaredProblem):
 class OneBitCompletion(LowRankProblem):
     """``min -sum over observed (i, j) of log F(sign_ij X_ij / scale)`` over X = U V^T with bounded rows.
 
-    F is the normal (probit) or the logistic distribution function: the sign at (i, j) is that of X_ij plus noise.
-    Without bounds on the rows of U and V the likelihood may have no maximum (Davenport et al. 2014).
+    The observations are the signs of X_ij plus noise. F is the distribution function of the noise: normal for the link
+    "probit", logistic for the link "logistic". Without bounds on the rows of U and V the likelihood may have no
+    maximum.
 
     Attributes:
-      targets: signs in the operator's slots, 0 in empty ones.
-      scale: of the noise.
+      targets: the signs in the operator's slots, 0 in empty slots.
+      scale: scale of the noise.
       link: static; "probit" or "logistic".
+
+    Source: M. Davenport, Y. Plan, E. van den Berg and M. Wootters, "1-bit matrix completion" (2014).
+
+    >>> import jax.numpy as jnp, jaxcvx
+    >>> problem = jaxcvx.OneBitCompletion(rows=[0, 1], cols=[0, 1], signs=[1, -1], shape=(2, 2), rank=1, row_bound=1.0)
+    >>> print(problem.probabilities(jnp.zeros((2, 2))))
+    [[0.5 0.5]
+     [0.5 0.5]]
     """
 
     targets: Float[Array, "K C"]
@@ -108,18 +125,20 @@ class OneBitCompletion(LowRankProblem):
         """Observed signs.
 
         Args:
-          rows, cols: (n,) places, no place twice.
-          signs: (n,) +-1 (or 0 and 1).
+          rows: (n,) row of each sign.
+          cols: (n,) column of each sign. The places must be distinct.
+          signs: (n,) numbers -1 and +1, or 0 and 1.
           shape: (d1, d2) of the matrix.
-          rank: r.
+          rank: number r of columns of the factors.
           link: "probit" or "logistic".
-          scale: of the noise, positive.
-          row_bound: bound on the norms of the rows of both factors, or a pair of bounds. None takes them from the
-            data: 1.5 times the longest rows of the spectral estimate.
+          scale: scale of the noise, positive.
+          row_bound: bound on the norms of the rows of both factors, or a pair of bounds. By default the bounds are 1.5
+            times the longest rows of the spectral estimate.
           balance: weight of the balancing term.
 
         Raises:
-          InvalidInputError, InvalidTypeError: naming the argument.
+          InvalidInputError: an argument has a bad value or shape.
+          InvalidTypeError: an argument has a bad type.
         """
         if link not in ("probit", "logistic"):
             raise invalid("link", repr(link), "'probit' or 'logistic'")
@@ -145,7 +164,7 @@ class OneBitCompletion(LowRankProblem):
 
     @property
     def loss_curvature(self) -> Any:
-        """Fisher information at 0, ``F'(0)^2 / (F(0) (1 - F(0)))``."""
+        """The Fisher information at 0, which is ``F'(0)^2 / (F(0) (1 - F(0)))``."""
         density = (2 * np.pi) ** -0.5 if self.link == "probit" else 0.25
         return 4 * density**2 / self.scale**2
 
@@ -153,7 +172,7 @@ class OneBitCompletion(LowRankProblem):
         return self.estimate(self._pointwise(*_draw(self, params, key, batch_size)), params)
 
     def probabilities(self, X: Float[Array, "d1 d2"]) -> Float[Array, "d1 d2"]:
-        """Probability of +1 at the entries of X."""
+        """The probability of the sign +1 for each entry of X."""
         cdf = jax.scipy.special.ndtr if self.link == "probit" else jax.nn.sigmoid
         return cdf(X / self.scale)
 
@@ -162,26 +181,27 @@ class OneBitCompletion(LowRankProblem):
 
 
 def _signs(signs: Any) -> Float[Array, n]:
+    """Return signs as -1 and +1, or raise. Traced signs are not checked."""
     y = as_real_matrix("signs", signs, 1)
     if is_traced(y):
         return y
-    found = set(np.unique(np.asarray(y)).tolist())
-    if found <= {0.0, 1.0} and 0.0 in found:
+    values = set(np.unique(np.asarray(y)).tolist())
+    if values <= {0.0, 1.0} and 0.0 in values:
         return 2 * y - 1
-    if not found <= {-1.0, 1.0}:
-        raise invalid("signs", f"values {sorted(found)[:5]}", "-1 and +1, or 0 and 1")
+    if not values <= {-1.0, 1.0}:
+        raise invalid("signs", f"values {sorted(values)[:5]}", "-1 and +1, or 0 and 1")
     return y
 
 
 def _observed(rows: Any, cols: Any, targets: Array, shape: Any, row_bound: Any) -> dict[str, Any]:
-    """The fields that hold what was observed."""
+    """The fields of a problem that depend on the observations, checked."""
     operator = _entries(rows, cols, targets.shape[0], as_shape(shape))
     bounds = as_row_bounds(row_bound, targets.dtype)
     return {"operator": operator, "targets": operator.spread(targets), "row_bounds": bounds}
 
 
 def _entries(rows: Any, cols: Any, count: int, shape: tuple[int, int]) -> Entries:
-    """The operator of the places, checked."""
+    """The operator of the observed entries, after a check of their places."""
     for name, value, limit in (("rows", rows, shape[0]), ("cols", cols, shape[1])):
         if not is_traced(value):
             host = np.asarray(value)

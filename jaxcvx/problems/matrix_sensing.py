@@ -1,4 +1,4 @@
-"""Matrix sensing: a low-rank matrix from linear measurements ``y = A(X)``; and what squared losses share."""
+"""Matrix sensing: a low-rank matrix is estimated from linear measurements ``y = A(X)`` by least squares."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from jaxcvx.problems.low_rank import Factors, LowRankProblem, as_row_bounds, as_
 
 @dataclasses.dataclass(frozen=True, init=False, eq=False)
 class SquaredProblem(LowRankProblem):
-    """``min 1/2 ||A(X) - y||^2``.
+    """Base class of low-rank problems with the squared loss, ``min 1/2 ||A(X) - y||^2``.
 
     Attributes:
-      targets: y, shaped like the operator's values.
+      targets: the measurements y, an array of the shape of ``operator``'s values.
     """
 
     targets: Float[Array, ...]
@@ -40,7 +40,7 @@ class SquaredProblem(LowRankProblem):
         for weight, e, p, q in terms:
             ee, ep, pp, eq, pq, qq = (jnp.vdot(x, y) for x, y in ((e, e), (e, p), (p, p), (e, q), (p, q), (q, q)))
             parts = (ee / 2, ep, pp / 2 + eq, pq, qq / 2)
-            total = [sum_ + weight * part for sum_, part in zip(total, parts, strict=True)]
+            total = [coefficient + weight * part for coefficient, part in zip(total, parts, strict=True)]
         return total
 
     def lower_bound(self) -> Float[Array, ""]:
@@ -52,9 +52,19 @@ class SquaredProblem(LowRankProblem):
 class MatrixSensing(SquaredProblem):
     """``min 1/2 ||A(X) - y||^2`` over matrices X of rank at most r.
 
-    Params are U (n, r) with X = U U^T if ``symmetric``, else the pair (U, V) with X = U V^T. If A is near to an
-    isometry on low-rank matrices every local minimum is global (Bhojanapalli, Neyshabur and Srebro 2016: restricted
-    isometry constant of rank 2r below 1/5; below 1/2 for rank one, Zhang, Sojoudi and Lavaei 2019).
+    If ``symmetric``, the params are U (n, r) with X = U U^T. Otherwise they are the pair (U, V) with X = U V^T. Every
+    local minimum is global if A is nearly an isometry on low-rank matrices. It suffices that its restricted isometry
+    constant of rank 2r is below 1/5; for rank one, below 1/2.
+
+    Sources: S. Bhojanapalli, B. Neyshabur and N. Srebro, "Global optimality of local search for low rank matrix
+    recovery" (2016); R. Zhang, S. Sojoudi and J. Lavaei, "Sharp restricted isometry bounds for the inexistence of
+    spurious local minima in nonconvex matrix recovery" (2019), for rank one.
+
+    >>> import jax.numpy as jnp, jaxcvx
+    >>> operators = jnp.eye(4).reshape(4, 2, 2)  # the four entries of a 2 x 2 matrix
+    >>> problem = jaxcvx.MatrixSensing(operators, measurements=[4.0, 2.0, 2.0, 1.0], rank=1)
+    >>> float(problem.objective(jnp.array([[2.0], [1.0]])))
+    0.0
     """
 
     def __init__(
@@ -71,17 +81,18 @@ class MatrixSensing(SquaredProblem):
         """Measurements of an unknown matrix.
 
         Args:
-          operators: (m, d1, d2) matrices A_i, with ``A(X)_i = <A_i, X>``; or a pair of functions, A on matrices
-            (d1, d2) and its adjoint on vectors (m,).
-          measurements: (m,) numbers y.
-          rank: r.
-          shape: (d1, d2); needed with functions only.
-          symmetric: X = U U^T.
+          operators: (m, d1, d2) the matrices A_i of the measurements ``A(X)_i = <A_i, X>``. Or a pair of functions: A
+            on matrices (d1, d2), and its adjoint on vectors (m,).
+          measurements: (m,) the numbers y.
+          rank: number r of columns of the factors.
+          shape: (d1, d2); required only if ``operators`` are functions.
+          symmetric: True for a single factor, with X = U U^T.
           row_bound: bound on the norms of the rows of the factors, or a pair of bounds.
           balance: weight of the balancing term of two factors.
 
         Raises:
-          InvalidInputError, InvalidTypeError: naming the argument.
+          InvalidInputError: an argument has a bad value or shape.
+          InvalidTypeError: an argument has a bad type, or the second function is not the adjoint of the first.
         """
         y = as_real_matrix("measurements", measurements, 1)
         operator = _observation(operators, y, shape)
@@ -126,7 +137,7 @@ def _observation(operators: Any, y: Array, shape: Any) -> Matrices | MatrixFree:
 
 
 def _check_adjoint(operator: MatrixFree, y: Array) -> None:
-    """``<A(X), z> = <X, A*(z)>`` on random X and z."""
+    """Raise unless ``<A(X), z> = <X, A*(z)>`` for a random X and z."""
     X = jax.random.normal(jax.random.key(0), operator.shape, y.dtype)
     z = jax.random.normal(jax.random.key(1), y.shape, y.dtype)
     forward, backward = (jax.eval_shape(f, x) for f, x in ((operator.forward, X), (operator.backward, z)))

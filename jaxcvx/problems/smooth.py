@@ -1,4 +1,4 @@
-"""Problems that are a smooth objective of some variables, without cells or a convex program behind them."""
+"""SmoothProblem: the base class of problems that consist of an objective of some variables."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from jaxcvx.numerics.trees import all_finite
 
 
 class SmoothProblem(abc.ABC):
-    """``min objective(params)``: the common form of everything that gradients alone can be asked to solve.
+    """A problem ``min objective(params)`` that gradients suffice to solve.
 
-    Subclasses are frozen dataclasses, registered as pytrees. ``solve`` takes them with the solvers that need
-    nothing but gradients: ``GradientDescent``, ``AnnealedNoise`` and, where there are constraints, ``PrimalDual``.
+    Subclasses are frozen dataclasses, registered as pytrees. ``solve`` accepts them together with solvers that need
+    only gradients: ``GradientDescent``, ``AnnealedNoise`` and, for problems with constraints, ``PrimalDual``. A
+    subclass must define ``objective`` and ``initial_params``. Most subclasses need few of the other methods.
     """
 
     @abc.abstractmethod
     def objective(self, params: Any) -> Float[Array, ""]:
-        """The value to minimise, in the caller's units."""
+        """The value to minimise."""
 
     @abc.abstractmethod
     def initial_params(self, key: PRNGKeyArray | None) -> Any:
-        """Params to start from; raises where they are random and there is no key."""
+        """The params to start from. If they are random and the key is None, this raises InvalidInputError."""
 
     @property
     def dtype(self) -> Any:
@@ -49,37 +50,42 @@ class SmoothProblem(abc.ABC):
         raise invalid("batch_size", batch_size, f"None: {type(self).__name__} has no samples to draw")
 
     def sphere(self, params: Any) -> Any:
-        """A tree of bools like ``params``: which of its arrays live on the unit sphere. None: none of them."""
+        """A pytree of bools like ``params``: True for arrays on the unit sphere. None if there are none."""
         return None
 
     def project(self, params: Any) -> Any:
-        """The nearest params that obey the hard constraints; applied after every step."""
+        """The nearest params that satisfy the hard constraints. Solvers apply it after every step."""
         return params
 
     def adopt(self, init: Any) -> Any:
-        """Params that a caller's ``init`` stands for, where that may be something shorter."""
+        """The params that the argument ``init`` of ``solve`` stands for, if it may have another form than params."""
         return init
 
     def default_optimizer(self, batch_size: int | None = None) -> Any:
-        """An optax optimiser that suits this problem's scale (for gradients of mini-batches, if so), or None."""
+        """An optax optimiser for this problem, or None. ``batch_size`` is None for full gradients."""
         return None
 
     def gradient_scale(self, params: Any, largest: Float[Array, ""]) -> Float[Array, ""]:
-        """What a gradient's norm is compared with; ``largest`` is the largest norm seen so far."""
+        """The scale of gradients, relative to which the stopping test measures their norms.
+
+        Args:
+          params: the current params.
+          largest: the largest norm of a gradient so far.
+        """
         return largest
 
     def lower_bound(self) -> Float[Array, ""]:
-        """A proved lower bound on the objective of all params; -inf where there is none."""
+        """A proved lower bound on the objective over all params, or -inf."""
         return jnp.full((), -jnp.inf, self.dtype)
 
     def network(self, params: Any) -> Any:
-        """The real network that ``params`` describe; None where they describe something else."""
+        """The network that ``params`` describe, or None if they describe something else."""
         return None
 
     def tangent(self, params: Any, gradient: Any) -> Any:
-        """The part of a gradient that is tangent to the spheres that ``params`` lie on."""
+        """Project a gradient onto the tangent space of the spheres at ``params``."""
         return spheres.tangent(self.sphere(params), params, gradient)
 
     def retract(self, params: Any) -> Any:
-        """Back to the spheres and the constraints."""
+        """Scale the arrays on spheres to length 1, then apply the constraints."""
         return self.project(spheres.retract(self.sphere(params), params))

@@ -1,9 +1,12 @@
-"""TeacherCNN: a two-layer convolutional network learnt from a teacher, in closed form, with its spurious minimum.
+"""TeacherCNN: a two-layer convolutional network that learns from a teacher, with closed forms for its loss.
 
-Inputs are k patches of p standard normal numbers, ``f(Z) = sum_j a_j relu(Z_j . w)``, and the same with the
-teacher's ``(w*, a*)``. The population loss ``1/2 E (f - f*)^2`` depends on w through its length and its angle to
-w*. Source: Du, Lee, Tian, Poczos and Singh (ICML 2018); Zhou et al. (ICML 2019). All formulas hold for w of any
-length.
+An input Z consists of k patches Z_j of p standard normal numbers. The student computes ``f(Z) = sum_j a_j relu(Z_j .
+w)``. The teacher f* has the same form with the weights ``(w*, a*)``. The population loss ``1/2 E (f - f*)^2`` depends
+on w only through its length and its angle to w*. It has one spurious minimum. All formulas hold for w of any length.
+
+Sources: S. Du, J. Lee, Y. Tian, B. Poczos and A. Singh, "Gradient descent learns one-hidden-layer CNN: don't be afraid
+of spurious local minima" (ICML 2018); M. Zhou et al., "Toward understanding the importance of noise in training neural
+networks" (ICML 2019).
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ _PI = jnp.pi
 
 
 class StudentWeights(NamedTuple):
-    """Weights of the student: a filter w (p,), on the unit sphere, and output weights a (k,)."""
+    """The student's weights: a filter w (p,) on the unit sphere, and output weights a (k,)."""
 
     w: Float[Array, p]
     a: Float[Array, k]
@@ -35,14 +38,19 @@ class StudentWeights(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TeacherCNN(SmoothProblem):
-    """Learn ``sum_j a*_j relu(Z_j . w*)`` over k Gaussian patches of size p, from the population or from batches.
+    """Learn a teacher ``sum_j a*_j relu(Z_j . w*)`` on k Gaussian patches of size p, by its population loss.
 
-    The minimum is 0, at ``(w*, a*)``. There is one other stationary point with w on the sphere, at ``-w*``; it attracts
-    gradient descent iff ``traps()``.
+    The minimum is 0, at ``(w*, a*)``. With w on the unit sphere there is one other stationary point, at ``w = -w*``. It
+    attracts gradient descent exactly if ``traps()``. Solvers can also use mini-batches of random inputs.
 
     Attributes:
-      w_star: (p,) the teacher's filter, of any length but 0.
-      a_star: (k,) its output weights.
+      w_star: (p,) the teacher's filter, not zero.
+      a_star: (k,) the teacher's output weights.
+
+    >>> import jax, jaxcvx
+    >>> problem = jaxcvx.TeacherCNN.random(jax.random.key(0), patches=4, size=6, ratio=0.5)
+    >>> abs(float(problem.objective(problem.optimum))) < 1e-6
+    True
     """
 
     w_star: Float[Array, p]
@@ -50,7 +58,7 @@ class TeacherCNN(SmoothProblem):
 
     @classmethod
     def random(cls, key: PRNGKeyArray, patches: int, size: int, ratio: float, dtype: Any = float) -> TeacherCNN:
-        """A random teacher with ``|w*| = |a*| = 1`` and ``(1'a*)^2 = ratio``.
+        """A random teacher with ``|w*| = |a*| = 1`` and ``(sum of a*)^2 = ratio``.
 
         Raises:
           InvalidInputError: ratio is not in [0, patches].
@@ -86,14 +94,14 @@ class TeacherCNN(SmoothProblem):
         return StudentWeights(True, False)  # type: ignore[arg-type]
 
     def objective(self, params: StudentWeights) -> Float[Array, ""]:
-        """Population loss ``1/2 E (f - f*)^2``, for w of any length."""
+        """The population loss ``1/2 E (f - f*)^2``, for w of any length."""
         target = self.optimum
         error = norm(params.w) * params.a - target.a
         aligned = jnp.vdot(params.a, target.a) * kernel_deficit(params.w, target.w)
         return (0.25 - 0.25 / _PI) * jnp.sum(error**2) + jnp.sum(error) ** 2 / (4 * _PI) + aligned
 
     def gradient(self, params: StudentWeights) -> StudentWeights:
-        """Gradient of the population loss, for w of any length but 0."""
+        """The gradient of the population loss, for w of any length except 0."""
         target = self.optimum
         (w, a), n, phi = params, norm(params.w), angle(params.w, target.w)
         g = (_PI - phi) * jnp.cos(phi) + jnp.sin(phi)
@@ -104,10 +112,10 @@ class TeacherCNN(SmoothProblem):
         return StudentWeights(grad_w, (student - n * (wanted + (g - 1) * target.a)) / (2 * _PI))
 
     def angle_gradient(self, params: StudentWeights) -> StudentWeights:
-        """The gradient with w's part reduced to the pull of w*: needs the teacher, and the tangent projection after it.
+        """The gradient with only the term along w* in the part of w. It needs a tangent projection afterwards.
 
-        At ``params`` itself it has the tangent part of :meth:`gradient`; at perturbed params projected at the
-        unperturbed ones it has not.
+        The omitted terms are along w. A projection at the same params removes them anyway, so then the result is that
+        of :meth:`gradient`. If the params are perturbed and the projection is at the unperturbed ones, the two differ.
         """
         target = self.optimum
         params = params._replace(w=unit(params.w))
@@ -115,7 +123,7 @@ class TeacherCNN(SmoothProblem):
         return StudentWeights(-pull * target.w, self.gradient(params).a)
 
     def sampled_objective(self, params: StudentWeights, key: PRNGKeyArray, batch_size: int) -> Float[Array, ""]:
-        """Mean of ``(f - f*)^2 / 2`` over ``batch_size`` fresh inputs."""
+        """The mean of ``(f - f*)^2 / 2`` over ``batch_size`` new random inputs."""
         Z = jax.random.normal(key, (self.w_star.size, batch_size, self.a_star.size), self.dtype)
 
         def outputs(w: Array, a: Array) -> Array:
@@ -125,41 +133,47 @@ class TeacherCNN(SmoothProblem):
         return jnp.mean(error**2) / 2
 
     def initial_params(self, key: PRNGKeyArray | None) -> StudentWeights:
-        """The start of Du et al.: w uniform on the sphere, a uniform in the ball of radius ``|1'a*| / sqrt(k)``."""
+        """The start of Du et al.: w uniform on the sphere, a uniform in a ball of radius ``|sum of a*| / sqrt(k)``."""
         if key is None:
             raise invalid("key", None, "a jax random key for the start (or init=)")
         k = self.a_star.size
         return self.random_params(key, jnp.abs(jnp.sum(self.optimum.a)) / k**0.5)
 
     def random_params(self, key: PRNGKeyArray, radius: Any = 1.0) -> StudentWeights:
-        """w uniform on the unit sphere, a uniform in the ball of this radius."""
+        """Random weights: w uniform on the unit sphere, a uniform in the ball of the given radius."""
         first, second = jax.random.split(key)
         w = draw_noise(first, self.w_star, 1.0, "sphere")
         return StudentWeights(w, draw_noise(second, self.a_star, radius, "ball"))
 
     def spurious_point(self) -> StudentWeights:
-        """The stationary point at ``-w*``: ``a = (11' + (pi - 1) I)^{-1} (11' - I) a*``."""
+        """The stationary point with ``w = -w*``, where ``a = (11' + (pi - 1) I)^{-1} (11' - I) a*``."""
         w, a = self.optimum
         wanted = jnp.sum(a)
         solved = (wanted - a - (a.size - 1) * wanted / (_PI - 1 + a.size)) / (_PI - 1)
         return StudentWeights(-w, solved)
 
     def spurious_value(self) -> Float[Array, ""]:
-        """Loss at the spurious point, in closed form."""
+        """The loss at the spurious point, in closed form."""
         a = self.optimum.a
         k, mean_square = a.size, jnp.sum(a) ** 2 / a.size
         along = mean_square * (2 * k + _PI - 2) / (k + _PI - 1)
         return (along + (jnp.sum(a**2) - mean_square) * (_PI - 2) / (_PI - 1)) / 4
 
     def traps(self) -> Bool[Array, ""]:
-        """Whether the spurious point attracts: ``pi (1'a*)^2 < (k + pi - 1) |a*|^2``, the sign of its ``a.a*``."""
+        """True if the spurious point attracts gradient descent, which means that ``a . a*`` is negative there.
+
+        The condition is ``pi (sum of a*)^2 < (k + pi - 1) |a*|^2``.
+        """
         a = self.a_star
         return _PI * jnp.sum(a) ** 2 < (a.size + _PI - 1) * jnp.sum(a**2)
 
     def alignment(self, params: StudentWeights) -> Float[Array, ""]:
-        """``a . a*``: the filter turns towards w* while it is positive, away from it while negative."""
+        """``a . a*``. If it is positive, gradient descent turns the filter towards w*; if negative, away from w*."""
         return jnp.vdot(params.a, self.optimum.a)
 
     def angle(self, params: StudentWeights) -> Float[Array, ""]:
-        """Angle between w and w*; phase one of the theorem ends at ``5 pi / 12`` with positive alignment."""
+        """The angle between w and w*.
+
+        Phase one of the theorem of Zhou et al. ends when it is ``5 pi / 12`` and the alignment is positive.
+        """
         return angle(params.w, self.w_star)

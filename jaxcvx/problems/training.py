@@ -3,8 +3,9 @@
     min over networks of any width   loss(F, Y) + (beta/2) sum_j (||u_j||^2 + ||v_j||^2)
     where F = lower(sum_j (Z u_j)_+ v_j^T)
 
-with Z = features.matrix(X), ``lower`` the readout (the identity for dense networks), sums over samples and no
-1/n. By rescaling neurons the penalty equals ``beta * sum_j ||u_j|| ||v_j||`` at the optimum.
+Here Z = features.matrix(X), and ``lower`` is the readout's linear map from rows to samples, the identity for dense
+networks. The loss is a sum over samples, without a factor 1/n. At an optimum ||u_j|| = ||v_j|| for every neuron, so the
+penalty equals ``beta * sum_j ||u_j|| ||v_j||`` there.
 """
 
 from __future__ import annotations
@@ -31,17 +32,24 @@ from jaxcvx.operators.cells import CellOperator
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Data, targets, loss and regularisation. Build it with :func:`jaxcvx.make_problem`, which validates.
+    """A training problem: data, targets, loss, weight decay and features.
+
+    Build it with :func:`jaxcvx.make_problem`, which validates the data.
 
     Attributes:
-      X: (n, d) inputs, or as the features want them: (n, H, W, channels), (n, L, channels), ...
-      Y: (n, c) targets: reals, +-1, or one-hot rows, as the loss wants them.
-      beta: scalar weight decay, absolute (the objective is a sum over samples).
-      arrangements: cells that the convex programs range over, or None.
-      loss: static.
-      features: static; architecture, bias and skip connection live here.
-      max_bytes: static; products over cells are formed in blocks of rows whose intermediate is no larger. None for
-        no limit, as where rows are spread over devices.
+      X: (n, d) inputs, or the shape that the features expect, such as (n, H, W, channels) or (n, L, channels).
+      Y: (n, c) targets in the form that the loss expects: real numbers, +-1, or one-hot rows.
+      beta: scalar weight decay. It is absolute, because the loss is a sum over samples.
+      arrangements: the cells of the convex programs, or None.
+      loss: static; the loss.
+      features: static; the first layer of the architecture, including bias and skip connection.
+      max_bytes: static; limit on the intermediate arrays of products over cells, which are formed in blocks of rows.
+        None for no limit, for example if the rows are distributed over devices.
+
+    >>> import jaxcvx
+    >>> problem = jaxcvx.make_problem([[1.0], [2.0]], [1.0, 2.0], beta=0.1)
+    >>> print(problem.X.shape, problem.Y.shape, problem.replace(beta=0.2).beta)
+    (2, 1) (2, 1) 0.2
     """
 
     X: Float[Array, "n ..."]
@@ -53,7 +61,7 @@ class Problem:
     max_bytes: int | None = dataclasses.field(default=2**30, metadata={"static": True})
 
     def replace(self, **changes: Any) -> Problem:
-        """A copy with some fields changed; ``beta`` may be a traced scalar. Nothing is validated again."""
+        """Return a copy with some fields changed. The changes are not validated; ``beta`` may be traced."""
         if "beta" in changes:
             changes["beta"] = jnp.asarray(changes["beta"], self.X.dtype)
         return dataclasses.replace(self, **changes)
@@ -61,10 +69,10 @@ class Problem:
     if TYPE_CHECKING:  # bound in jaxcvx/_methods.py, as the functions behind them lie in higher layers
 
         def beta_max(self, program: str | None = None) -> Float[Array, ""]:
-            """Smallest beta whose solution is zero; see :func:`jaxcvx.beta_max`."""
+            """The smallest beta for which the solution is zero; see :func:`jaxcvx.beta_max`."""
 
         def memory_estimate(self, solver: Any) -> int:
-            """Bytes that a solve takes at its peak; see :func:`jaxcvx.memory_estimate`."""
+            """The peak memory of a solve in bytes; see :func:`jaxcvx.memory_estimate`."""
 
     @property
     def dtype(self) -> Any:
@@ -72,7 +80,7 @@ class Problem:
         return self.X.dtype
 
     def is_valid(self) -> Bool[Array, ""]:
-        """True if data are finite and beta is not negative: what a traced problem could not be asked before."""
+        """True if the data are finite and beta >= 0. ``make_problem`` cannot check this for traced arrays."""
         return all_finite((self.X, self.Y, self.beta)) & (self.beta >= 0)
 
     @property
@@ -87,12 +95,15 @@ class Problem:
 
     @property
     def readout(self) -> Readout:
-        """How rows become samples."""
+        """The linear map from rows to samples."""
         return self.features.readout(*self.X.shape[1:])
 
     @property
     def num_columns(self) -> int:
-        """Output weights q of one neuron: c, or c per position. What is exact for one output is so for q = 1."""
+        """Number q of a neuron's output weights: c, or c per position.
+
+        Statements that hold for networks with one output hold if q = 1.
+        """
         return self.readout.columns(self.num_outputs)
 
     @property
@@ -102,7 +113,7 @@ class Problem:
 
     @property
     def rows(self) -> Float[Array, "N p"]:
-        """Feature rows Z (N, p) that hidden weights multiply."""
+        """The feature rows Z (N, p), which the hidden weights multiply."""
         return self.features.matrix(self.X)
 
     @property
@@ -128,27 +139,33 @@ def make_problem(
     """Build and validate a training problem.
 
     Args:
-      X: (n, d) inputs, real and finite, or the shape that ``features`` wants. float32 and float64 are kept;
-        other types become jax's default float.
-      Y: (n,) or (n, c) floats; integer labels (n,) for ``"softmax"``; +-1 or {0, 1} for ``"logistic"`` and
+      X: (n, d) inputs, real and finite, or the shape that ``features`` expects. float32 and float64 are kept. Other
+        types become jax's default float.
+      Y: (n,) or (n, c) real numbers; integer labels (n,) for ``"softmax"``; +-1 or {0, 1} for ``"logistic"`` and
         ``"hinge"``.
-      beta: weight decay >= 0, absolute: the objective is ``loss + beta/2 * (sum of squared weights)``, the
-        loss a sum over samples.
+      beta: weight decay >= 0. The objective is ``loss + beta/2 * (sum of squared weights)``, where the loss is a sum
+        over samples, not a mean.
       loss: ``"squared" | "logistic" | "softmax" | "huber" | "hinge" | "interpolation"`` or a Loss such as
         ``Huber(0.5)``.
       arrangements: cells for the convex programs, from ``enumerate_arrangements``,
         ``sample_arrangements`` or ``arrangements_of``.
       features: ``"dense"``, ``jaxcvx.Dense(bias=..., skip=...)``, ``jaxcvx.FreeBias()``, ``jaxcvx.ConvPool(...)``
         or ``jaxcvx.ConvFlatten(...)``.
-      max_bytes: the largest intermediate of a product over cells; larger ones are formed in blocks of rows. None for
-        no limit. ``problem.memory_estimate(solver)`` tells what a solve takes in all.
+      max_bytes: limit on the intermediate arrays of products over cells. Larger ones are formed in blocks of rows. None
+        for no limit. ``problem.memory_estimate(solver)`` is the memory of a whole solve.
 
     Returns:
-      A frozen pytree; ``problem.replace(beta=...)`` gives another.
+      The problem, a frozen pytree. ``problem.replace(beta=...)`` returns a copy with another beta.
 
     Raises:
-      InvalidInputError, InvalidTypeError: naming the argument, what was got and what was expected. Under
-        jit only shapes and types can be checked.
+      InvalidInputError: an argument has a bad value or shape. Under jit only shapes and types are checked.
+      InvalidTypeError: an argument has a bad type.
+
+    >>> import jaxcvx
+    >>> X, Y = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [1.0, -1.0, 0.0]
+    >>> problem = jaxcvx.make_problem(X, Y, beta=0.1, arrangements=jaxcvx.enumerate_arrangements(X))
+    >>> problem.num_samples, problem.num_outputs, problem.arrangements.num_cells
+    (3, 1, 6)
     """
     loss, features = resolve_loss(loss), resolve_features(features)
     if max_bytes is not None and not (isinstance(max_bytes, int) and max_bytes >= 1):

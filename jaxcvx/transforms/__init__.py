@@ -1,1 +1,1 @@
-"""Annealed noise and spheres as optax transformations; optax itself is imported where one is built."""
+"""optax transformations: annealed noise, unit spheres, and descent for low-rank factors."""

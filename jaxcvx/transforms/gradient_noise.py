@@ -1,4 +1,4 @@
-"""Noise added to updates: annealed gradient noise (the ablation), and Langevin dynamics."""
+"""Noise added to updates: annealed gradient noise and Langevin dynamics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxcvx.transforms.schedules import Radius, Schedule, check_radius, radius_t
 
 
 class NoiseState(NamedTuple):
-    """Steps taken, and the key of the next draw."""
+    """The number of steps so far, and the key of the next draw."""
 
     count: Array  # type: ignore[assignment]
     rng_key: PRNGKeyArray
@@ -25,18 +25,29 @@ def _start(key: PRNGKeyArray) -> NoiseState:
 
 
 def annealed_gradient_noise(radius_schedule: Radius, key: PRNGKeyArray, *, noise: str = "ball") -> Any:
-    """Add noise to the gradients: the ablation of :func:`jaxcvx.perturb_iterates`, which it does not replace.
+    """Add noise to the gradients. It is the control experiment for :func:`jaxcvx.perturb_iterates`.
 
-    Its mean is zero, so the expected update is the plain gradient and a spurious minimum stays one; it leaves it only
-    by diffusion. ``optax.add_noise`` is its Gaussian kin with variance ``eta / count**gamma``.
+    The noise has mean zero, so the expected update is the plain gradient. A spurious minimum therefore stays a minimum,
+    and the iterates leave it only by diffusion. ``optax.add_noise`` is similar: it adds Gaussian noise of variance
+    ``eta / count**gamma``.
 
     Args:
-      radius_schedule: a number, a schedule, or a dict from a leaf's outermost name to those.
+      radius_schedule: a number, a schedule, or a dict that maps the outermost names of leaves to those.
       key: jax random key.
       noise: "ball", "sphere" or "normal", as in ``perturb_iterates``.
 
     Returns:
-      An optax GradientTransformation, to be chained before the optimiser.
+      An optax GradientTransformation. Chain it before the optimiser.
+
+    Raises:
+      InvalidInputError: a radius is negative or not finite, the noise is unknown, or there is no key.
+      InvalidTypeError: the radius is not a number, a schedule or a dict.
+
+    >>> import jax, jax.numpy as jnp, jaxcvx, optax
+    >>> tx = optax.chain(jaxcvx.annealed_gradient_noise(0.1, jax.random.key(0)), optax.sgd(1.0))
+    >>> updates, state = tx.update(jnp.zeros(3), tx.init(jnp.zeros(3)))
+    >>> bool(0 < jnp.linalg.norm(updates) <= 0.1)
+    True
     """
     import optax
 
@@ -56,9 +67,9 @@ def annealed_gradient_noise(radius_schedule: Radius, key: PRNGKeyArray, *, noise
 def langevin(learning_rate: float | Schedule, temperature: float | Schedule = 1.0, *, key: PRNGKeyArray) -> Any:
     """Langevin dynamics: ``x <- x - eta g + sqrt(2 eta T) xi`` with ``xi ~ N(0, I)``.
 
-    With constant eta and T it samples ``exp(-loss / T)`` up to the bias of the step: on a quadratic loss of
-    curvature h the stationary variance is ``T / (h (1 - eta h / 2))``. With T annealed to zero it is simulated
-    annealing; with gradients of mini-batches it is SGLD (Welling and Teh, ICML 2011).
+    With constant eta and T it samples the density ``exp(-loss / T)`` up to a bias from the step size. For example, on a
+    quadratic loss of curvature h the stationary variance is ``T / (h (1 - eta h / 2))``. With T annealed to zero it is
+    simulated annealing. With gradients of mini-batches it is SGLD (Welling and Teh, ICML 2011).
 
     Args:
       learning_rate: eta, a number or a schedule.
@@ -66,7 +77,16 @@ def langevin(learning_rate: float | Schedule, temperature: float | Schedule = 1.
       key: jax random key.
 
     Returns:
-      An optax GradientTransformation, whole: learning rate and sign are in it.
+      An optax GradientTransformation. It includes the learning rate and the sign.
+
+    Raises:
+      InvalidInputError: a number is negative or not finite, or there is no key.
+      InvalidTypeError: an argument is neither a number nor a schedule.
+
+    >>> import jax, jax.numpy as jnp, jaxcvx
+    >>> tx = jaxcvx.langevin(0.1, temperature=0.0, key=jax.random.key(0))
+    >>> print(tx.update(jnp.ones(2), tx.init(jnp.ones(2)))[0])  # gradient descent at temperature zero
+    [-0.1 -0.1]
     """
     import optax
 
@@ -80,10 +100,10 @@ def langevin(learning_rate: float | Schedule, temperature: float | Schedule = 1.
 
     def update(updates: Any, state: NoiseState, params: Any = None) -> tuple[Any, NoiseState]:
         rng_key, use = jax.random.split(state.rng_key)
-        eta, spread = at(learning_rate, state.count), at(temperature, state.count)
-        scale = jnp.sqrt(2.0 * eta * spread)
-        kick = draw_noise(use, updates, jax.tree.map(lambda _: scale, updates), "normal")
-        moved = jax.tree.map(lambda g, xi: xi - jnp.asarray(eta, g.dtype) * g, updates, kick)
-        return moved, NoiseState(optax.safe_increment(state.count), rng_key)
+        eta, T = at(learning_rate, state.count), at(temperature, state.count)
+        scale = jnp.sqrt(2.0 * eta * T)
+        noise = draw_noise(use, updates, jax.tree.map(lambda _: scale, updates), "normal")
+        updates = jax.tree.map(lambda g, xi: xi - jnp.asarray(eta, g.dtype) * g, updates, noise)
+        return updates, NoiseState(optax.safe_increment(state.count), rng_key)
 
     return optax.GradientTransformation(lambda params: _start(key), update)

@@ -1,4 +1,4 @@
-"""noise_annealed_gd: perturbed gradient descent with noise annealing, assembled with the paper's constants."""
+"""noise_annealed_gd: perturbed gradient descent with noise annealing, with the constants of its paper."""
 
 from __future__ import annotations
 
@@ -27,28 +27,40 @@ def noise_annealed_gd(
     *,
     noise: str = "ball",
 ) -> Any:
-    """Algorithm 1 of Zhou et al. (ICML 2019): gradient steps with the gradient taken at a perturbed iterate.
+    """Gradient descent with gradients at perturbed iterates: Algorithm 1 of Zhou et al. (ICML 2019).
 
-    In epoch s, at every step, for leaves w on the unit sphere and free leaves a::
+    A step in epoch s changes leaves w on the unit sphere and free leaves a as follows::
 
-        (w', a') = (unit(w + xi), a + eps)        xi, eps uniform in balls whose radii shrink from epoch to epoch
+        (w', a') = (unit(w + xi), a + eps)        xi, eps uniform in balls whose radii shrink with s
         a <- a - eta_s grad_a L(w', a')
         w <- unit(w - eta_s (I - w w^T) grad_w L(w', a'))
 
-    The defaults are the paper's: learning rate ``0.1 * 0.8**s``, radius ``36 * 0.4**s`` on the sphere and
-    ``1 * 0.4**s`` elsewhere, epochs of 400 steps (20 of them). They suit the population loss of the paper's
-    network; losses with another curvature want another learning rate.
+    The defaults are those of the paper: learning rate ``0.1 * 0.8**s``, radius ``36 * 0.4**s`` on the sphere and
+    ``1 * 0.4**s`` elsewhere, and 20 epochs of 400 steps. They suit the population loss of the paper's network. A loss
+    of another curvature needs another learning rate.
 
     Args:
       lr_schedule: learning rate, a number or a schedule.
-      radius_schedules: a number, a schedule, or a dict from a leaf's outermost name to those.
-      key: jax random key (needed).
-      sphere_mask: pytree of bools like the params, or a function from params to one: leaves of length 1. None:
-        no leaf.
+      radius_schedules: a number, a schedule, or a dict that maps the outermost names of leaves to those.
+      key: jax random key (required).
+      sphere_mask: pytree of bools like the params, True for leaves on the unit sphere; or a function that returns it
+        for params. None if no leaf is on a sphere.
       noise: as in :func:`jaxcvx.perturb_iterates`.
 
     Returns:
-      A transformation to be used as that of :func:`jaxcvx.perturb_iterates`, with ``grad_fn`` or ``perturb``.
+      A transformation with the interface of :func:`jaxcvx.perturb_iterates`: it takes ``grad_fn`` or has ``perturb``.
+
+    Raises:
+      InvalidInputError: a number is negative or not finite, the noise is unknown, or there is no key.
+      InvalidTypeError: a rate or radius has a wrong type.
+
+    >>> import jax, jax.numpy as jnp, jaxcvx, optax
+    >>> params = {"w": jnp.array([1.0, 0.0])}
+    >>> tx = jaxcvx.noise_annealed_gd(key=jax.random.key(0), sphere_mask={"w": True})
+    >>> updates, state = tx.update(None, tx.init(params), params, grad_fn=jax.grad(lambda p: jnp.sum(p["w"])))
+    >>> w = optax.apply_updates(params, updates)["w"]
+    >>> bool(abs(jnp.linalg.norm(w) - 1) < 1e-6)  # the step stays on the sphere
+    True
     """
     import optax
 
@@ -75,7 +87,7 @@ def noise_annealed_gd(
 
 
 def sphere_labels(params: Any, mask: Any) -> Any:
-    """ "sphere" for leaves on the unit sphere, "free" for the others."""
+    """A pytree of labels: "sphere" for leaves on the unit sphere, "free" for the others."""
     if mask is None:
         return jax.tree.map(lambda _: "free", params)
     return jax.tree.map(lambda on: "sphere" if on else "free", mask)

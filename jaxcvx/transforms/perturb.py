@@ -1,4 +1,4 @@
-"""perturb_iterates: gradients evaluated at perturbed params, with a radius that is annealed."""
+"""perturb_iterates: gradients at perturbed params, with a perturbation that shrinks over time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxcvx.transforms.schedules import Radius, check_radius, radius_tree
 
 
 class PerturbState(NamedTuple):
-    """State of :func:`perturb_iterates`: the inner state, steps taken, the key of the next perturbation."""
+    """State of :func:`perturb_iterates`: inner state, number of steps so far, key of the next perturbation."""
 
     inner: Any
     count: Array  # type: ignore[assignment]
@@ -24,7 +24,7 @@ class PerturbState(NamedTuple):
 
 
 class PerturbedState(NamedTuple):
-    """The same state after ``perturb``: the next update is given the gradient at the perturbed params."""
+    """The state after ``perturb``: the next update receives the gradient at the perturbed params."""
 
     inner: Any
     count: Array  # type: ignore[assignment]
@@ -39,11 +39,11 @@ def perturb_iterates(
     noise: str = "ball",
     labels: Any = None,
 ) -> Any:
-    """Feed an optimiser with gradients taken at randomly perturbed params: randomised smoothing, annealed.
+    """Give an optimiser the gradients at randomly perturbed params: annealed randomised smoothing.
 
-    The params themselves carry no noise. This is not gradient noise: the expected update is the gradient of the
-    loss convolved with the noise, which has no spurious minimum if the radius is large enough (Zhou et al.,
-    "Toward understanding the importance of noise in training neural networks", ICML 2019).
+    The params themselves stay without noise. The method differs from gradient noise: the expected update is the
+    gradient of the loss convolved with the noise. This smoothed loss has no spurious minimum if the radius is large
+    enough.
 
     There are two ways to use it::
 
@@ -53,19 +53,30 @@ def perturb_iterates(
         updates, state = tx.update(jax.grad(loss)(noisy), state, params)
 
     Args:
-      inner: optax transformation that is given the gradients at the perturbed params.
-      radius: a number, a schedule (step count -> radius), or a dict from labels to those.
-      key: jax random key; split once a step.
-      noise: "ball" (uniform in the ball, of each leaf on its own), "sphere" (on its surface) or "normal" (the
-        radius is the standard deviation of every entry).
-      labels: pytree of strings like the params or a function from params to one, where ``radius`` is a dict; by
-        default a leaf's label is its outermost name, "w" in ``{"w": ..., "a": ...}``.
+      inner: optax transformation that receives the gradients at the perturbed params.
+      radius: a number, a schedule (a function of the step count), or a dict from labels to those.
+      key: jax random key. It is split once per step.
+      noise: distribution of each leaf's noise: "ball" (uniform in the ball), "sphere" (uniform on its surface) or
+        "normal" (the radius is the standard deviation of every entry).
+      labels: pytree of strings like the params, or a function that returns it for params; used if ``radius`` is a dict.
+        By default a leaf's label is its outermost name, such as "w" in ``{"w": ..., "a": ...}``.
 
     Returns:
-      An optax GradientTransformationExtraArgs with one more method, ``perturb(params, state)``.
+      An optax GradientTransformationExtraArgs with the additional method ``perturb(params, state)``.
 
     Raises:
-      InvalidInputError: bad arguments; an update with neither ``grad_fn`` nor a ``perturb`` before it.
+      InvalidInputError: an argument is invalid, or an update has no ``grad_fn`` and no ``perturb`` before it.
+      InvalidTypeError: the radius is not a number, a schedule or a dict.
+
+    Source: M. Zhou, T. Liu, Y. Li, D. Lin, E. Zhou and T. Zhao, "Toward understanding the importance of noise in
+    training neural networks" (ICML 2019).
+
+    >>> import jax, jax.numpy as jnp, jaxcvx, optax
+    >>> tx = jaxcvx.perturb_iterates(optax.sgd(0.5), radius=0.0, key=jax.random.key(0))
+    >>> params = jnp.array([2.0])
+    >>> updates, state = tx.update(None, tx.init(params), params, grad_fn=jax.grad(lambda x: jnp.sum(x**2) / 2))
+    >>> print(updates)
+    [-1.]
     """
     check_radius(radius)
     check_noise(noise)
@@ -75,7 +86,7 @@ def perturb_iterates(
 
 
 def perturbing(inner: Any, radius: Radius, key: Any, noise: str, labels: Any, constrain: Callable[[Any], Any]) -> Any:
-    """:func:`perturb_iterates`, with the perturbed params mapped back onto a constraint set by ``constrain``."""
+    """As :func:`perturb_iterates`. In addition, ``constrain`` maps the perturbed params back to a constraint set."""
     import optax
 
     inner = optax.with_extra_args_support(inner)
@@ -116,7 +127,10 @@ def perturbing(inner: Any, radius: Radius, key: Any, noise: str, labels: Any, co
 
 @functools.cache
 def _transformation() -> type:
-    """optax's type with ``perturb`` as an attribute (not a third field: optax unpacks pairs)."""
+    """optax's type of transformations with the attribute ``perturb``.
+
+    It cannot be a third field, because optax unpacks transformations as pairs.
+    """
     import optax
 
     class PerturbingTransformation(optax.GradientTransformationExtraArgs):

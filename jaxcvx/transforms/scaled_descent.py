@@ -1,9 +1,12 @@
 """Optimisers for the factors of low-rank problems, as optax transformations.
 
-``conjugate_descent`` needs no step size. Gradients are scaled by the inverse Gram matrix of the other factor (ScaledGD:
-Tong, Ma and Chi, JMLR 2021), so that the rate does not depend on the condition number of X; directions are made
-conjugate (Polak and Ribiere, with restarts); and since everything measured is quadratic along a line, the
-objective there is a function of one variable that costs three passes to set up, a quartic for squared losses.
+``conjugate_descent`` needs no step size. It scales each factor's gradient by the inverse Gram matrix of the other
+factor, so that the rate of convergence does not depend on the condition number of X. It makes the directions conjugate
+by the formula of Polak and Ribiere, with restarts. Its line search is exact: all measurements are quadratic along a
+line, so three products give the objective there as a function of one variable, which is a quartic for squared losses.
+
+Source: T. Tong, C. Ma and Y. Chi, "Accelerating ill-conditioned low-rank matrix estimation via scaled gradient descent"
+(JMLR 2021).
 """
 
 from __future__ import annotations
@@ -18,13 +21,14 @@ from jaxcvx.numerics.safe import divide, divisor
 
 Factors = Any  # U, or (U, V)
 
-_RIDGE = 1e-4  # relative, on Gram matrices
-_FADING = 0.85  # per step, of the shrinkage
-_NEWTON_STEPS, _SLOPE_LEFT = 20, 1e-4  # of the line search: evaluations, and what may remain of the slope
+_RIDGE = 1e-4  # added to Gram matrices, relative to their mean eigenvalue
+_FADING = 0.85  # factor of the shrinkage per step
+_NEWTON_STEPS = 20  # limit on the line search's evaluations
+_SLOPE_LEFT = 1e-4  # slope at which the line search ends, relative to the slope at its start
 
 
 class LineSearchable(Protocol):
-    """A problem over factors whose measurements are quadratic along a line; see ``jaxcvx.LowRankProblem``."""
+    """A problem over the factors of a matrix whose measurements are quadratic along a line, such as LowRankProblem."""
 
     @property
     def rank(self) -> int:
@@ -32,7 +36,7 @@ class LineSearchable(Protocol):
 
     @property
     def symmetric(self) -> bool:
-        """Whether params are one factor."""
+        """True if params are a single factor U, with X = U U^T."""
 
     @property
     def dtype(self) -> Any:
@@ -53,24 +57,24 @@ class LineSearchable(Protocol):
         """Factors of the spectral estimate of X."""
 
     def measure(self, params: Factors) -> dict[str, Array]:
-        """Everything the objective is made of."""
+        """The quadratic measurements from which the objective is computed."""
 
     def line(self, params: Factors, direction: Factors) -> tuple[dict[str, Array], ...]:
         """The coefficients z, a, b of ``measure(params + t direction) = z + t a + t^2 b``."""
 
     def energy(self, measured: dict[str, Array]) -> Float[Array, ""]:
-        """The objective, from what was measured."""
+        """The objective as a function of the measurements."""
 
     def quartic(self, z: dict[str, Array], a: dict[str, Array], b: dict[str, Array]) -> list[Array] | None:
-        """Coefficients of ``energy(z + t a + t^2 b)`` as a polynomial in t, where it is one."""
+        """Coefficients of the polynomial ``energy(z + t a + t^2 b)`` in t. None if it is not a polynomial."""
 
 
 class _Conjugate(NamedTuple):
     gradient: Factors
     scaled: Factors
     direction: Factors
-    unit: Array  # of the shrinkage: curvature times the largest singular value of X
-    share: Array  # of that unit that may still be used
+    unit: Array  # largest weight of the shrinkage
+    share: Array  # upper bound on the weight, relative to ``unit``; it fades with the steps
 
 
 def _dot(a: Any, b: Any) -> Float[Array, ""]:
@@ -96,10 +100,10 @@ def conjugate_descent(problem: LineSearchable, shrinkage: float = 0.0) -> Any:
     """Nonlinear conjugate gradients in the scaled metric with exact steps, as an optax transformation.
 
     Args:
-      problem: whose objective is to be minimised.
-      shrinkage: how strongly the factors' squared norms are penalised at first, relative to curvature times
-        the largest singular value. The penalty fades with the loss, and geometrically with the steps. From a random
-        start it keeps rows that few observations hold from running away.
+      problem: the problem whose objective is minimised.
+      shrinkage: initial weight of a penalty on the factors' squared norms, in units of the loss's curvature times the
+        largest singular value of X. The weight decreases geometrically with the steps, and also with the loss. After a
+        random start the penalty keeps rows with few observations from becoming large.
     """
     import optax
 
@@ -112,8 +116,8 @@ def conjugate_descent(problem: LineSearchable, shrinkage: float = 0.0) -> Any:
         weight = jnp.zeros((), problem.dtype)
         if shrinkage:
             measured = problem.measure(params)
-            nothing = problem.energy(jax.tree.map(jnp.zeros_like, measured))
-            weight = state.unit * jnp.minimum(state.share, problem.energy(measured) / nothing)
+            at_zero = problem.energy(jax.tree.map(jnp.zeros_like, measured))
+            weight = state.unit * jnp.minimum(state.share, problem.energy(measured) / at_zero)
             gradient = jax.tree.map(lambda g, p: g + weight * p, gradient, params)
         scaled = scale_gradient(problem, params, gradient)
         before = _dot(state.scaled, state.gradient)
@@ -130,7 +134,7 @@ def conjugate_descent(problem: LineSearchable, shrinkage: float = 0.0) -> Any:
 
 
 def largest_singular_value(problem: LineSearchable) -> Float[Array, ""]:
-    """Of the spectral estimate of X; 1 where that is zero."""
+    """The largest singular value of the spectral estimate of X; 1 if that estimate is zero."""
     columns = [jnp.max(jnp.sum(F**2, axis=0)) for F in problem.factors(problem.spectral_params())]
     size = jnp.sqrt(columns[0] * columns[1])
     return divisor(size)
@@ -139,7 +143,17 @@ def largest_singular_value(problem: LineSearchable) -> Float[Array, ""]:
 def exact_step(
     problem: LineSearchable, params: Factors, direction: Factors, weight: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """A local minimiser t > 0 of ``objective + weight/2 ||.||^2`` along ``params + t direction``."""
+    """The step of an exact line search.
+
+    Args:
+      problem: the problem.
+      params: start of the line.
+      direction: a direction of descent.
+      weight: weight of the penalty ``weight/2 ||params||^2``, which is added to the objective.
+
+    Returns:
+      A local minimiser t > 0 along ``params + t direction``, up to the tolerance of the line search.
+    """
     start, slope, bend = problem.line(params, direction)
     linear, square = weight * _dot(params, direction), weight * _dot(direction, direction)
     coefficients = problem.quartic(start, slope, bend)
@@ -164,7 +178,12 @@ def exact_step(
 
 
 def _first_root(derivatives: Any, dtype: Any) -> Float[Array, ""]:
-    """Where a function's derivative, negative at 0, comes up to zero: Newton's method within a bracket."""
+    """A root t > 0 of a function's derivative, which is negative at 0, by Newton's method within a bracket.
+
+    Args:
+      derivatives: function of t that returns the first and the second derivative.
+      dtype: floating type of t.
+    """
 
     class Bracket(NamedTuple):
         t: Array
@@ -194,10 +213,11 @@ def _first_root(derivatives: Any, dtype: Any) -> Float[Array, ""]:
 
 
 def constant_descent(problem: LineSearchable, batch_size: int | None) -> Any:
-    """Gradient steps of constant size: a quarter over curvature times largest singular value of X.
+    """Gradient descent with the constant step 1 / (4 h s), as an optax transformation.
 
-    With mini-batches of b observations that is multiplied by b / (b + degrees of freedom): a batch sees no
-    more than b directions, and far more strongly.
+    Here h is the mean curvature of the loss, and s is the largest singular value of X. For mini-batches of b
+    observations the step is multiplied by b / (b + degrees of freedom). The reason is that a batch measures at most b
+    directions, and has a far larger curvature in these.
     """
     import optax
 

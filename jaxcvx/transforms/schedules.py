@@ -1,4 +1,4 @@
-"""Schedules by epochs, and one radius for each group of leaves."""
+"""Schedules that change from epoch to epoch, and radii for groups of leaves."""
 
 from __future__ import annotations
 
@@ -9,14 +9,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.errors import invalid, wrong_type
 
 Schedule = Callable[[Any], Any]  # step count -> value
 Radius = float | Schedule | Mapping[str, float | Schedule]
 
 
 def epochwise_geometric(init: float, decay: float, epoch_len: int) -> Schedule:
-    """``init * decay**s`` in epoch ``s = count // epoch_len``: constant within an epoch of ``epoch_len`` steps."""
+    """The schedule ``init * decay**s``, where ``s = count // epoch_len`` is the number of the epoch.
+
+    Args:
+      init: value in the first epoch.
+      decay: factor from one epoch to the next.
+      epoch_len: number of steps of an epoch.
+
+    Raises:
+      InvalidInputError: a number is negative or not finite, or ``epoch_len`` is not a positive integer.
+
+    >>> import jaxcvx
+    >>> schedule = jaxcvx.epochwise_geometric(8.0, 0.5, epoch_len=10)
+    >>> [float(schedule(count)) for count in (0, 9, 10, 20)]
+    [8.0, 8.0, 4.0, 2.0]
+    """
     if not (isinstance(epoch_len, int) and epoch_len >= 1):
         raise invalid("epoch_len", epoch_len, "a positive integer")
     for name, value in (("init", init), ("decay", decay)):
@@ -26,7 +40,7 @@ def epochwise_geometric(init: float, decay: float, epoch_len: int) -> Schedule:
 
 
 def outermost_names(params: Any) -> Any:
-    """For every leaf the outermost name (or index, as a string) that leads to it: "w" for ``{"w": ...}``."""
+    """A pytree that holds for each leaf its outermost name (or index, as a string): "w" for ``{"w": ...}``."""
     return jax.tree_util.tree_map_with_path(lambda path, _: _name(path[0]) if path else "", params)
 
 
@@ -35,15 +49,17 @@ def _name(entry: Any) -> str:
 
 
 def radius_tree(radius: Radius, labels: Any, params: Any, count: Any) -> Any:
-    """The radius of every leaf at step ``count``, a pytree like ``params``.
+    """The radius of every leaf at step ``count``, as a pytree like ``params``.
 
     Args:
       radius: a number, a schedule, or a mapping from labels to those.
-      labels: a pytree of strings like ``params`` (or a prefix), a function from params to one, or None for
-        :func:`outermost_names`.
+      labels: a pytree of strings like ``params`` (or a prefix of it), or a function that returns it for params. None
+        for :func:`outermost_names`.
+      params: the pytree.
+      count: number of steps so far.
 
     Raises:
-      InvalidInputError: a label without a radius.
+      InvalidInputError: a label has no radius.
     """
 
     def at(value: Any) -> Any:
@@ -62,11 +78,16 @@ def radius_tree(radius: Radius, labels: Any, params: Any, count: Any) -> Any:
 
 
 def check_radius(radius: Any, name: str = "radius") -> None:
-    """Raise unless ``radius`` is what :func:`radius_tree` takes; numbers must be finite and >= 0."""
+    """Raise unless ``radius`` is a finite number >= 0, a schedule, or a mapping to those.
+
+    Raises:
+      InvalidInputError: a number is negative or not finite.
+      InvalidTypeError: the radius has another type.
+    """
     for value in radius.values() if isinstance(radius, Mapping) else (radius,):
         if callable(value) or isinstance(value, jax.core.Tracer):
             continue
         if not isinstance(value, numbers.Real) and getattr(value, "shape", None) != ():
-            raise InvalidTypeError(f"{name}: got {value!r}, expected a number, a schedule or a dict of those.")
+            raise wrong_type(name, value, "a number, a schedule or a dict of those")
         if not 0 <= float(value) < float("inf"):
             raise invalid(name, value, "a finite number >= 0")

@@ -1,4 +1,4 @@
-"""riemannian_sphere: any optax optimiser, on params of which some leaves have length 1."""
+"""riemannian_sphere: an optax optimiser for params some of whose leaves have length 1."""
 
 from __future__ import annotations
 
@@ -18,19 +18,29 @@ class SphereState(NamedTuple):
 
 
 def riemannian_sphere(inner: Any, mask: Any) -> Any:
-    """Keep some leaves on the unit sphere: the inner optimiser sees tangent gradients, its step is retracted.
+    """Keep some leaves on the unit sphere by Riemannian optimisation.
 
-    The update is ``retract(params + inner update) - params``, so ``optax.apply_updates`` leaves the masked leaves
-    at length 1 to rounding; the other leaves get the inner update as it is. Momentum inside ``inner`` isn't
-    transported.
+    The inner optimiser receives the tangent part of the gradient. After its step the leaves are scaled back to length
+    1. So the update is ``retract(params + inner update) - params`` for leaves on the sphere, and the inner update for
+    all others. Momentum inside ``inner`` is not transported to the new tangent space.
 
     Args:
-      inner: an optax transformation that gives whole updates (with the learning rate and the sign in them).
-      mask: pytree of bools like the params (or a function from params to one), True for leaves on the sphere;
-        a leaf counts as one vector. None: no leaf.
+      inner: an optax transformation whose updates include the learning rate and the sign.
+      mask: pytree of bools like the params, True for leaves on the sphere; or a function that returns it for params. A
+        leaf of any shape counts as one vector. None if no leaf is on the sphere.
 
     Returns:
-      An optax GradientTransformationExtraArgs; ``update`` needs ``params``.
+      An optax GradientTransformationExtraArgs; its ``update`` needs ``params``.
+
+    Raises:
+      InvalidInputError: an update is called without ``params``.
+
+    >>> import jax.numpy as jnp, jaxcvx, optax
+    >>> tx = jaxcvx.riemannian_sphere(optax.sgd(1.0), mask=True)
+    >>> w = jnp.array([1.0, 0.0])
+    >>> updates, state = tx.update(jnp.array([5.0, 1.0]), tx.init(w), w)  # only the tangent part, 1.0, counts
+    >>> print((w + updates).round(3))
+    [ 0.707 -0.707]
     """
     import optax
 
@@ -49,8 +59,8 @@ def riemannian_sphere(inner: Any, mask: Any) -> Any:
         updates, after = inner.update(tangent(on, params, updates), state.inner, params, **extra)
         if on is None:
             return updates, SphereState(after)
-        moved = retract(on, jax.tree.map(jnp.add, params, updates))
-        updates = jax.tree.map(lambda m, u, q, p: q - p if m else u, on, updates, moved, params)
+        retracted = retract(on, jax.tree.map(jnp.add, params, updates))
+        updates = jax.tree.map(lambda m, u, q, p: q - p if m else u, on, updates, retracted, params)
         return updates, SphereState(after)
 
     return optax.GradientTransformationExtraArgs(init, update)

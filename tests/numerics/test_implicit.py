@@ -196,7 +196,7 @@ def derivatives(problem, W):
 def test_conjugate_gradients_give_the_same(monkeypatch):
     problem, W = solved_exactly(1)
     iterative = derivatives(problem, W)
-    monkeypatch.setattr(implicit, "_FEW", 10_000)
+    monkeypatch.setattr(implicit, "_MAX_DENSE_PRECONDITIONED", 10_000)
     dense = derivatives(problem, W)
     assert dense[0] == pytest.approx(dense[1], rel=1e-9)
     assert iterative == pytest.approx(dense, rel=1e-8)
