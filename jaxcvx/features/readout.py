@@ -11,8 +11,8 @@ samples. Let the (n K, q) matrix A be the sum over neurons of activation times o
 
 ``lower`` is this linear map from rows to samples, and ``lift`` is its adjoint from samples to rows. ``apply`` and
 ``price`` are the products of the two with hidden activations; they need no (n K, q) array. The price of a neuron u at a
-dual residual R (n, c) is ``||lift(R)^T (Z u)_+||``, the same formula for all architectures. It is what a unit of the
-neuron's penalty would gain in the loss, to first order.
+dual residual R (n, c) is ``||lift(R)^T (Z u)_+||``, the same formula for all architectures. To
+first order it is the decrease of the loss per unit of the neuron's penalty.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Implicit differentiation: derivatives of a convex program's solution with respect to its data.
 
-Suppose that strict complementarity holds at a solution. Then small changes of the data keep the zero groups at zero and
-the active constraints active. So the solution x minimises a smooth function f over a linear space, which we call its
-face. Let P be the orthogonal projector onto the face. The solution is the root of
+A group is a block of weights that is penalised by its norm. Suppose that strict complementarity holds at a solution.
+Then small changes of the data keep the zero groups at zero and the active constraints active. So the solution x
+minimises a smooth function f over a linear space, which we call its face. Let P be the orthogonal projector onto the
+face. The solution is the root of
 
     G(x) = x - P x + P grad f(P x),        dG/dx = (I - P) + P (Hessian of f) P.
 
@@ -117,9 +118,9 @@ def differentiable_objective(
 ) -> Float[Array, ""]:
     """Attach derivatives with respect to the problem's arrays to the optimal value.
 
-    By the envelope theorem the derivative is that of the objective at fixed params, or at params that move only because
-    the face moves. So it needs no linear solve. Second derivatives are right if ``params`` come from
-    :func:`differentiable_params`.
+    By the envelope theorem the derivative is that of the objective at ``face(problem, active, params)``. There the
+    params change only because the face depends on the problem. So no linear solve is needed. Second derivatives are
+    right if ``params`` come from :func:`differentiable_params`.
 
     Args:
       optimality: the program's optimality conditions.

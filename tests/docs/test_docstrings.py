@@ -15,8 +15,8 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 def count_examples(path: Path) -> int:
-    """Number of lines of a file that begin with ``>>>``."""
-    return sum(line.lstrip().startswith(">>>") for line in path.read_text().splitlines())
+    """Number of lines of a file that begin with ``>>>``, without examples that are marked to be skipped."""
+    return sum(line.lstrip().startswith(">>>") and "+SKIP" not in line for line in path.read_text().splitlines())
 
 
 def module_name(path: Path) -> str:
