@@ -1,4 +1,4 @@
-"""What can be done with a saved model and a CSV file: predict, certify."""
+"""Commands for a saved model and a CSV file: predict and certify."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxcvx.cli.tabular import read_features, read_target, write_csv_column
 
 
 def predict_file(model: str, path: str) -> list[Any]:
-    """Predictions in the original labels or units, a row each."""
+    """Predictions for each row of the file, in the original labels or units."""
     network, prep, _ = load_model(model)
     decided = prep.decide(outputs(network, prep, read_features(path, prep.schema)))
     if prep.classes is None:
@@ -22,7 +22,7 @@ def predict_file(model: str, path: str) -> list[Any]:
 
 
 def write_predictions(values: list[Any], output: str | None) -> None:
-    """CSV with one column, `prediction`, to a file or to standard output."""
+    """Write a CSV with one column, `prediction`, to a file, or to standard output if ``output`` is None."""
     if output is None:
         write_csv_column(sys.stdout, "prediction", values)
         return
@@ -32,7 +32,7 @@ def write_predictions(values: list[Any], output: str | None) -> None:
 
 
 def certify_file(model: str, path: str, method: str) -> dict[str, Any]:
-    """Certificate of a model as a candidate optimum for the training problem on this file's rows."""
+    """Certificate of a saved model for the training problem on the rows of this file, as plain numbers."""
     network, prep, _ = load_model(model)
     X = read_features(path, prep.schema)
     y = read_target(path, prep.schema, prep.classes)

@@ -17,10 +17,10 @@ from jaxcvx.plots.regions import plot_regions
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a text file, whole or not at all.
+    """Write a text file completely, or leave the old one.
 
     Raises:
-      FileFormatError: it cannot be written.
+      FileFormatError: the file cannot be written.
     """
     with replacing(path) as stream:
         stream.write(text.encode())

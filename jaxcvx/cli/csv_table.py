@@ -1,4 +1,4 @@
-"""The cells of a CSV file, checked for shape and able to say where each of them stands."""
+"""Read a CSV file into a table of cells. The table has rows of equal length and can name the position of a cell."""
 
 from __future__ import annotations
 
@@ -26,9 +26,14 @@ _REPR.maxstring = 60
 
 
 class Table(NamedTuple):
-    """A file's cells, stripped of surrounding blanks.
+    """The cells of a file, without surrounding blanks.
 
-    ``lines[i]`` is the line where data row i begins, ``positions`` the place of each column in the header.
+    Attributes:
+      name: name of the file, for messages.
+      header: the column names.
+      rows: the cells of each data row.
+      lines: the line of the file where each data row begins.
+      positions: index of each column in the header.
     """
 
     name: str
@@ -38,14 +43,14 @@ class Table(NamedTuple):
     positions: dict[str, int]
 
     def place(self, row: int, column: str) -> str:
-        """Where a cell stands, for messages."""
+        """The position of a cell, for messages."""
         return f"{self.name}, data row {row + 1} (line {self.lines[row]}), column {quote(column)}"
 
     def column(self, name: str) -> list[str]:
-        """The cells of a column that is there.
+        """The cells of an existing column.
 
         Raises:
-          InvalidInputError: if one of them is missing or infinite.
+          InvalidInputError: a value is missing or infinite.
         """
         position = self.positions[name]
         cells = [row[position] for row in self.rows]
@@ -60,10 +65,10 @@ class Table(NamedTuple):
         return cells
 
     def numbers(self, name: str) -> Float[np.ndarray, " n"]:
-        """The cells of a column that is there, as numbers.
+        """The cells of an existing column, as numbers.
 
         Raises:
-          InvalidInputError: as ``column``, and if one of them is not a number.
+          InvalidInputError: as for ``column``; a cell is not a number.
         """
         cells = self.column(name)
         values = np.empty(len(cells))
@@ -75,11 +80,11 @@ class Table(NamedTuple):
         return values
 
     def is_numeric(self, name: str) -> bool:
-        """Whether a column is numeric.
+        """True if all cells of a column are numbers.
 
         Raises:
-          InvalidInputError: as ``column``, and if most of the cells are numbers but not all: that is taken
-            for a typing error.
+          InvalidInputError: as for ``column``; most of the cells are numbers but not all, which is probably a typing
+            error.
         """
         cells = self.column(name)
         texts = [row for row, cell in enumerate(cells) if parse_number(cell) is None]
@@ -91,13 +96,14 @@ class Table(NamedTuple):
 
 
 def read_table(path: str | os.PathLike[str]) -> Table:
-    """All cells of a file (UTF-8, commas, a header line), checked for shape only.
+    """Read all cells of a file (UTF-8, commas, a header line). It checks the shape of the table, not the values.
 
-    Blank lines at the end are ignored, others are rows that are too short. Reading ends at the first fault.
+    Blank lines at the end are ignored; any other blank line counts as a row that is too short. Reading ends at the
+    first fault.
 
     Raises:
-      FileFormatError: no such file, a directory, empty, too large, no data rows, not UTF-8, NUL bytes, unbalanced
-        quotes or an over-long field, too many columns, column names given twice, rows of unequal length.
+      FileFormatError: the file does not exist, is a directory, empty, too large, not UTF-8, or has NUL bytes, no data
+        rows, unbalanced quotes, an over-long field, too many columns, repeated column names, or rows of unequal length.
     """
     name = Path(path).name or os.fspath(path)
     records = _records(_text(path, name), name)
@@ -124,7 +130,7 @@ def read_table(path: str | os.PathLike[str]) -> Table:
 
 
 def _text(path: str | os.PathLike[str], name: str) -> TextIO:
-    """The contents of a file, if they are text: decoded again line by line, as that takes far less memory."""
+    """The file as a stream of text. The stream decodes line by line, which takes far less memory than a string."""
     try:
         with open(path, "rb") as stream:
             data = stream.read(MAX_BYTES + 1)
@@ -149,7 +155,7 @@ def _text(path: str | os.PathLike[str], name: str) -> TextIO:
 
 
 def _records(text: TextIO, name: str) -> Iterator[tuple[int, list[str]]]:
-    """The line where each record begins, and its cells, stripped."""
+    """The line where each record begins, and its cells without surrounding blanks."""
     reader, start = csv.reader(text, strict=True), 1
     try:
         for record in reader:
@@ -179,7 +185,7 @@ def _is_blank(record: list[str]) -> bool:
 
 
 def parse_number(text: str) -> float | None:
-    """The value of a decimal number, or None; Python's digit separators are not numbers here."""
+    """The value of a decimal number, or None for other text. Python's digit separators are not accepted."""
     if "_" in text:
         return None
     try:
@@ -189,12 +195,12 @@ def parse_number(text: str) -> float | None:
 
 
 def quote(text: str) -> str:
-    """``text`` in quotes, its middle left out if it is long."""
+    """The text in quotes; the middle of a long text is left out."""
     return _REPR.repr(text)
 
 
 def listing(names: Sequence[str], noun: str = "columns") -> str:
-    """The first ten names, and how many more there are."""
+    """The first ten names, and the number of the others."""
     shown = ", ".join(quote(name) for name in names[:10])
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return f"{noun}: {shown}{more}"

@@ -1,7 +1,7 @@
 """The `jaxcvx` command: train, predict, certify, bench, experiment.
 
-Exit codes: 0 done; 1 done, but a solve failed numerically; 2 bad usage or bad data (a line or two on stderr);
-130 interrupted by Ctrl-C (one line).
+Exit codes: 0 success; 1 a solve failed numerically, but the results were written; 2 bad usage or bad data (a line or
+two on stderr); 130 interrupted by Ctrl-C (one line).
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _load(args: argparse.Namespace) -> Any:
 
 @contextlib.contextmanager
 def _progress(show: bool) -> Iterator[Callable[[str, float], None]]:
-    """A progress bar on stderr, or nothing; yields the function that stages report to."""
+    """Show a progress bar on stderr, if asked; yields the function to which stages report their progress."""
     if not show:
         yield lambda stage, done: None
         return
@@ -115,7 +115,7 @@ def _progress(show: bool) -> Iterator[Callable[[str, float], None]]:
 
 
 def _checkpoint(folder: str) -> str:
-    """Where ``train`` keeps what it needs to go on after an interruption; removed once it is done."""
+    """Path of the file from which ``train`` resumes after an interruption. It is removed when training is done."""
     return os.path.join(folder, "checkpoint.npz")
 
 
@@ -186,13 +186,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         kept = args.command == "train" and os.path.exists(_checkpoint(args.out))
-        rest = f"; the same command goes on from {_checkpoint(args.out)}" if kept else ""
+        rest = f"; run the same command again to resume from {_checkpoint(args.out)}" if kept else ""
         print(f"jaxcvx {args.command}: interrupted{rest}", file=sys.stderr)
         return 130
 
 
 def run() -> None:
-    """Console script."""
+    """Entry point of the console script: exits with the code of :func:`main`."""
     sys.exit(main())
 
 

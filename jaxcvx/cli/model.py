@@ -1,4 +1,4 @@
-"""What `train` saves and `predict` loads: a network with the preprocessing that it was trained behind."""
+"""The model file that `train` saves and `predict` loads: a network and the preprocessing of its data."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Preprocessing:
     """Standardisation of inputs and targets, fitted on the training rows.
 
     Attributes:
-      mean, scale: per input column; constant columns have scale 1.
-      target_mean, target_scale: 0 and 1 for classification.
+      mean, scale: mean and scale of each input column; constant columns have scale 1.
+      target_mean, target_scale: mean and scale of the target; 0 and 1 for classification.
       task: "classification" or "regression".
-      classes: labels in code order, or None.
+      classes: labels in the order of their codes; None for regression.
       loss: name of the loss.
-      beta: absolute weight decay used.
+      beta: absolute weight decay of the training.
       schema: columns of the data file.
     """
 
@@ -49,7 +49,7 @@ class Preprocessing:
         return (np.asarray(X, np.float64) - np.array(self.mean)) / np.array(self.scale)
 
     def targets(self, y: np.ndarray) -> np.ndarray:
-        """Targets as the loss wants them: (n, c) +-1 or one-hot, labels for softmax, or scaled reals."""
+        """Targets in the form of the loss: (n, c) +-1 or one-hot, labels for softmax, or standardised reals."""
         if self.task == "regression":
             return ((np.asarray(y, np.float64) - self.target_mean) / self.target_scale)[:, None]
         assert self.classes is not None
@@ -70,10 +70,10 @@ class Preprocessing:
 
     def metrics(self, F: np.ndarray, y: np.ndarray) -> dict[str, float]:
         """Accuracy, or root mean squared error and R^2 in the target's own units."""
-        got = self.decide(F)
+        predicted = self.decide(F)
         if self.task == "classification":
-            return {"accuracy": float(np.mean(got == y))}
-        error = float(np.mean((got - y) ** 2))
+            return {"accuracy": float(np.mean(predicted == y))}
+        error = float(np.mean((predicted - y) ** 2))
         spread = float(np.var(y))
         return {"rmse": error**0.5, "r2": 1 - error / spread if spread > 0 else float("nan")}
 
@@ -88,7 +88,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Network, Preprocessing, di
     """Read a model file, or the model.npz in a directory.
 
     Raises:
-      FileFormatError: missing, corrupt, or not written by `jaxcvx train`.
+      FileFormatError: the file is missing, corrupt, or not written by `jaxcvx train`.
     """
     path = os.path.join(path, "model.npz") if os.path.isdir(path) else path
     network, metadata = serialisation.load_with_metadata(path)
@@ -109,21 +109,21 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Network, Preprocessing, di
 
 
 def _check(network: Network, prep: Preprocessing) -> None:
-    """Whether network and preprocessing fit together, as they do unless a file was tampered with.
+    """Check that network and preprocessing fit together. They always do, unless someone changed the file.
 
     Raises:
-      ValueError, TypeError, AttributeError: they do not.
+      ValueError, TypeError, AttributeError: they do not fit.
     """
     columns, classes = len(prep.schema.feature_names), prep.classes or ()
     mean, scale = np.array(prep.mean, np.float64), np.array(prep.scale, np.float64)
     if mean.shape != (columns,) or scale.shape != (columns,) or not (np.isfinite(mean) & (scale > 0)).all():
-        raise ValueError("means or scales of other columns, or none")
+        raise ValueError("mean and scale must have a finite entry for each column, with scale > 0")
     if not all(math.isfinite(value) for value in (prep.target_mean, prep.target_scale, prep.beta)):
-        raise ValueError("numbers that are not finite")
+        raise ValueError("target_mean, target_scale and beta must be finite")
     if prep.task not in ("classification", "regression") or (prep.task == "regression") != (prep.classes is None):
-        raise ValueError("classes that do not fit the task")
+        raise ValueError("classification needs classes, regression must have none")
     if not all(isinstance(text, str) for text in (prep.loss, *classes)):
-        raise TypeError("labels that are no texts")
+        raise TypeError("loss and labels must be strings")
     outputs = jax.eval_shape(network, mean[None]).shape
     if outputs not in ([(1, len(classes))] if len(classes) > 2 else [(1, 1), (1, max(1, len(classes)))]):
         raise ValueError(f"outputs of shape {outputs}")

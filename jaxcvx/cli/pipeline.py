@@ -34,15 +34,15 @@ from jaxcvx.solvers.gradient.descent import GradientDescent
 from jaxcvx.solvers.polish import polish_problem
 
 FEATURES = Dense(bias=True)
-COMPLETE_LIMIT = 5000  # cells, and COMPLETE_WORK numbers in all their constraints
-COMPLETE_WORK = 3e6
-CHECKPOINT_STEPS = 200  # of the convex program, between two writes of where it stands
+COMPLETE_LIMIT = 5000  # all cells are used if there are no more than this many
+COMPLETE_WORK = 3e6  # and if all their constraints together have no more entries than this
+CHECKPOINT_STEPS = 200  # steps of the convex program between two checkpoints
 PATH = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the command line asked for."""
+    """Options of the command line."""
 
     beta: float | str = "auto"
     cells: int = 256
@@ -67,7 +67,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The Adam-trained network that ours is compared with."""
+    """The network trained by Adam for comparison."""
 
     network: Network
     objective: float
@@ -79,7 +79,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Everything that the report, the table and the pictures need."""
+    """The results that the report, the table and the pictures use."""
 
     split: Split
     problem: Problem
@@ -95,17 +95,17 @@ class Result:
 
 
 Report = Callable[[str, float], None]
-"""Called with a stage's name and the fraction of it that is done."""
+"""A function of the name of a stage and of the fraction of it that is done."""
 
 
 def split_data(data: Dataset, settings: Settings, schema: Schema) -> Split:
-    """Random split (stratified for classes), standardised by the training rows' statistics."""
+    """Random split (stratified for classes), standardised by the statistics of the training rows."""
     n = len(data.y)
     if not 0 < settings.test_fraction < 1:
         raise invalid("--test-fraction", settings.test_fraction, "a number between 0 and 1")
     rng = np.random.default_rng(settings.seed)
     order = rng.permutation(n)
-    if data.classes is not None:  # interleave the classes, so that every slice has its share of each
+    if data.classes is not None:  # interleave the classes, so that every slice contains each in proportion
         rank = np.empty(n)
         for code in range(len(data.classes)):
             mine = order[data.y[order] == code]
@@ -143,16 +143,19 @@ def _check_loss(prep: Preprocessing) -> None:
 
 
 def _adam(problem: Problem, width: int, steps: int, keys: Any) -> Network:
-    """Networks of short Adam runs from several keys, in one vmap."""
+    """Networks of short Adam runs from several keys, batched by vmap."""
     solver = GradientDescent(width=width, max_steps=steps, schedule="cosine", check_every=max(50, steps // 10))
     problem = problem.replace(arrangements=None)
     return jax.vmap(lambda key: solve(problem, solver, key=key).network)(keys)
 
 
 def choose_beta(split: Split, settings: Settings, key: Any, report: Report) -> tuple[float, list[tuple[float, float]]]:
-    """Fraction of beta_max by validation: short Adam runs for all betas at once, a quarter of the rows held out.
+    """Choose beta, as a fraction of beta_max, by validation.
 
-    Returns the fraction and the path as pairs (fraction, validation error).
+    Short Adam runs for all betas at once are compared on a quarter of the rows, which the runs do not see.
+
+    Returns:
+      The fraction, and for each beta of the path the pair (fraction, validation error).
     """
     report("choosing beta", 0.0)
     prep, n = split.prep, len(split.y)
@@ -170,14 +173,14 @@ def choose_beta(split: Split, settings: Settings, key: Any, report: Report) -> t
         errors.append(1 - metrics["accuracy"] if "accuracy" in metrics else metrics["rmse"])
     best = min(errors)
     close = best + (0.5 / held.sum() if prep.task == "classification" else 0.005 * best)
-    index = next(i for i, error in enumerate(errors) if error <= close)  # the largest beta that is as good
+    index = next(i for i, error in enumerate(errors) if error <= close)  # the largest beta of nearly least error
     return PATH[index], list(zip(PATH, map(float, errors), strict=True))
 
 
 def choose_cells(
     problem: Problem, nets: Network | None, settings: Settings, key: Any
 ) -> tuple[Arrangements, dict[str, int]]:
-    """All cells where they are few; else those of short Adam runs joined with sampled ones."""
+    """All cells if they are few, else the cells of short Adam runs together with sampled ones."""
     count, _ = count_cells(problem.rows)
     if count <= COMPLETE_LIMIT and count * problem.rows.size <= COMPLETE_WORK:
         cells = enumerate_arrangements(problem.X, features=problem.features, max_cells=COMPLETE_LIMIT)
@@ -213,7 +216,7 @@ def _pick_solver(settings: Settings, problem: Problem) -> Any:
 
 
 def compare(problem: Problem, width: int, seconds: float, key: Any, report: Report) -> Comparison:
-    """Adam on the training problem: same width, same wall time, cosine decay; its speed is measured first."""
+    """Train by Adam with the same width and wall time, and cosine decay. A short run measures its speed beforehand."""
     problem = problem.replace(arrangements=None)
     stamps: list[tuple[float, int]] = []
 
@@ -222,7 +225,7 @@ def compare(problem: Problem, width: int, seconds: float, key: Any, report: Repo
         return stamps[-1][0] - stamps[0][0] > 1.5
 
     solve(problem, GradientDescent(width=width, max_steps=100_000, check_every=500), key=key, callback=stamp)
-    (first, start), (last, end) = stamps[0], stamps[-1]  # the first block, left out, compiles
+    (first, start), (last, end) = stamps[0], stamps[-1]  # leaves out the block before the first stamp, which compiles
     steps = int(np.clip(seconds * (end - start) / max(last - first, 1e-9), 400, 10_000_000))
     solver = GradientDescent(width=width, max_steps=steps, schedule="cosine", check_every=max(50, steps // 200))
     curve: list[tuple[float, float]] = []
@@ -241,9 +244,10 @@ def compare(problem: Problem, width: int, seconds: float, key: Any, report: Repo
 
 
 def train(data: Dataset, schema: Schema, settings: Settings, report: Report, checkpoint: str | None = None) -> Result:
-    """Run the pipeline. Everything random comes from ``settings.seed``.
+    """Run the pipeline. All random numbers come from ``settings.seed``.
 
-    The convex program's state goes to the file ``checkpoint``, if one is named, and goes on from there if it exists.
+    If ``checkpoint`` names a file, the state of the convex program is saved there. If the file exists, the convex
+    program resumes from it.
     """
     began = time.perf_counter()
     split = split_data(data, settings, schema)
@@ -284,7 +288,8 @@ def train(data: Dataset, schema: Schema, settings: Settings, report: Report, che
     report("polishing", 0.0)
     source, network = "the convex program", solution.network
     if not isinstance(solver, ConeADMM):
-        # Another class of models, whose rounding is wide: train the best short run on, and polish that.
+        # Gated programs are another class of models, and rounding them gives wide networks. So the best short run is
+        # trained further and polished as well.
         longer = GradientDescent(width=settings.width, max_steps=3000, schedule="cosine", check_every=100)
         trained = solve(problem.replace(arrangements=None), longer, init=best).network
         polished = polish_problem(problem, trained)
@@ -326,7 +331,7 @@ def _bounds(problem: Problem, network: Network, residuals: Any) -> tuple[Any, An
 
 
 def _certify(problem: Problem, network: Network, solution: Solution) -> Certificate:
-    """The better of two bounds over the cells: from the network's own residual, and from the convex solution's."""
+    """Certificate over the cells, with the better bound of two: from the network's residual and the solution's."""
     cells = problem.arrangements
     assert cells is not None
     if not cells.complete:

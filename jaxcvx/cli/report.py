@@ -1,4 +1,4 @@
-"""The numbers of a training run as JSON, and as a table for people."""
+"""The numbers of a training run, as JSON and as a printed table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCOPES = {
 
 
 def finite(value: Any) -> Any:
-    """A copy fit for JSON: plain numbers, None for inf and NaN."""
+    """A copy for JSON: plain numbers, and None instead of inf and NaN."""
     if isinstance(value, dict):
         return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -38,7 +38,7 @@ def finite(value: Any) -> Any:
 
 
 def build_report(data: Dataset, settings: Settings, result: Result) -> dict[str, Any]:
-    """Everything worth keeping of a run; bounds and objectives are those of the returned network."""
+    """The report of a run. Its bounds and its training objective are those of the returned network."""
     split, solution, certificate, other = result.split, result.solution, result.certificate, result.comparison
     prep = split.prep
     raw_test = split.X_test * np.array(prep.scale) + np.array(prep.mean)
@@ -98,7 +98,7 @@ def build_report(data: Dataset, settings: Settings, result: Result) -> dict[str,
 
 
 def type_name(result: Result) -> str:
-    """Name of the convex solver that ran."""
+    """Name of the convex solver of the run."""
     return "ConeADMM" if isinstance(result.solution.params, tuple) else "ProximalGradient"
 
 
@@ -107,7 +107,7 @@ def _gap(value: float | None) -> str:
 
 
 def print_report(report: dict[str, Any], files: list[str]) -> None:
-    """The table."""
+    """Print the report as a table, with a short summary below."""
     table_module: Any = require_extra("rich.table", "cli")
     consoles: Any = require_extra("rich.console", "cli")
     console = consoles.Console()

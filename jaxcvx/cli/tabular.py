@@ -1,8 +1,8 @@
-"""CSV files in and out: a training table, the same columns again for prediction, a column of results.
+"""Read CSV files as training data or as data for prediction, and write a column of results.
 
-Reading is strict: whatever would make a wrong number of a cell without saying so (a missing value, a row
-that is too short, a column that is not there, a category never seen in training) is an error that names
-the place. Data rows are counted from 1, below the header; lines are those of the file.
+Reading is strict. A missing value, a row that is too short, a missing column, or a category that the training data did
+not have could silently become a wrong number. Each of them is an error that names the position. Data rows are counted
+from 1, below the header; line numbers are those of the file.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Column:
     """A feature column of the training file.
 
     Attributes:
-      name: its name in the header.
-      categories: the sorted values that it may take, one-hot coded in this order; None if it is numeric.
+      name: name in the header.
+      categories: the allowed values, sorted, one-hot coded in this order; None if the column is numeric.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """How the rows of a file become rows of X: decided by the training file, re-applied to all others.
+    """The rule that turns rows of a file into rows of X. The training file decides it; all other files follow it.
 
     Attributes:
       columns: the feature columns, in the order of X.
-      target: name of the target column; None where there is none.
+      target: name of the target column, or None.
     """
 
     columns: tuple[Column, ...]
@@ -54,7 +54,7 @@ class Schema:
 
     @classmethod
     def numeric(cls, names: Iterable[str], target: str | None = None) -> Schema:
-        """The schema of numeric columns with these names, such as those of a bundled data set."""
+        """The schema of numeric columns with these names, for example those of a bundled data set."""
         return cls(tuple(Column(name) for name in names), target)
 
     @property
@@ -69,7 +69,7 @@ class Schema:
         return tuple(names)
 
     def to_json(self) -> dict[str, Any]:
-        """A dict that ``json.dumps`` takes and ``from_json`` turns back into this schema."""
+        """A dict for ``json.dumps``, from which ``from_json`` makes an equal schema."""
         columns = []
         for column in self.columns:
             categories = None if column.categories is None else list(column.categories)
@@ -78,10 +78,10 @@ class Schema:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Schema:
-        """The schema that ``to_json`` made ``data`` from.
+        """The schema from which ``to_json`` made ``data``.
 
         Raises:
-          FileFormatError: if ``data`` is not of that form.
+          FileFormatError: ``data`` does not have the form that ``to_json`` writes.
         """
         try:
             columns = []
@@ -112,9 +112,9 @@ def read_training_csv(
 ) -> tuple[Dataset, Schema]:
     """Read a CSV file (UTF-8, commas, a header line) as a data set and the schema of its columns.
 
-    A feature column whose cells are all numbers is numeric, any other is one-hot coded with sorted
-    categories. With ``task="auto"`` a target that is not numeric means classification, and so does one of
-    whole numbers with at most 20 distinct values and more than twice as many rows; all else is regression.
+    A feature column is numeric if all its cells are numbers; otherwise it is one-hot coded with sorted categories.
+    ``task="auto"`` means classification for a target that is not numeric, and for a target of whole numbers with at
+    most 20 distinct values and more than twice as many rows. Any other target means regression.
 
     Args:
       path: the file.
@@ -125,10 +125,9 @@ def read_training_csv(
       The data set, X of shape (n, d), and its schema.
 
     Raises:
-      FileFormatError: no such file, a directory, empty, no data rows, not UTF-8, NUL bytes, unbalanced
-        quotes or an over-long field, column names missing or given twice, rows of unequal length.
-      InvalidInputError: no such target, no feature column, missing or infinite values, a mistyped number,
-        more than ``MAX_CATEGORIES`` categories, fewer than four rows, a target that takes only one value.
+      FileFormatError: as for ``read_table``; a column without a name.
+      InvalidInputError: unknown target, no feature column, missing or infinite values, a mistyped number, more than
+        ``MAX_CATEGORIES`` categories, fewer than four rows, a target with only one value.
     """
     if task not in ("auto", "classification", "regression"):
         raise invalid("task", repr(task), "'auto', 'classification' or 'regression'")
@@ -156,21 +155,20 @@ def read_training_csv(
 
 
 def read_features(path: str | os.PathLike[str], schema: Schema) -> Float[np.ndarray, "n d"]:
-    """Read the features of a file through the schema of the training data.
+    """Read the features of a file by the schema of the training data.
 
-    The columns may come in any order, with or without the target; columns that the schema does not name
-    are ignored.
+    The columns may have any order, with or without the target. Columns that the schema does not name are ignored.
 
     Args:
-      path: the file; one data row is enough.
-      schema: of the training data.
+      path: the file, with at least one data row.
+      schema: the schema of the training data.
 
     Returns:
       X of shape (n, d), float64, in the order of the file's rows.
 
     Raises:
-      FileFormatError: as in ``read_training_csv``.
-      InvalidInputError: columns that are not there (named), missing or infinite values, text in a numeric
+      FileFormatError: as for ``read_table``.
+      InvalidInputError: missing columns (the message names them), missing or infinite values, text in a numeric
         column, a category that the training data did not have.
     """
     return _features(read_table(path), schema)
@@ -179,20 +177,20 @@ def read_features(path: str | os.PathLike[str], schema: Schema) -> Float[np.ndar
 def read_target(
     path: str | os.PathLike[str], schema: Schema, classes: Sequence[str] | None
 ) -> Shaped[np.ndarray, " n"]:
-    """Read the target column of a file through the schema and the classes of the training data.
+    """Read the target column of a file by the schema and the classes of the training data.
 
     Args:
       path: the file.
-      schema: of the training data; its ``target`` names the column.
+      schema: the schema of the training data, whose ``target`` names the column.
       classes: labels of the training data; None for regression.
 
     Returns:
-      (n,) int64 codes into ``classes``, or (n,) float64 values for regression. A label that is a number
-      matches the class of the same value however it is written: "1.0" is "1".
+      (n,) int64 indices into ``classes``, or (n,) float64 values for regression. Labels that are numbers are compared
+      by value: "1.0" matches the class "1".
 
     Raises:
-      FileFormatError: as in ``read_training_csv``.
-      InvalidInputError: no target column, missing or infinite values, an unknown label or text for a number.
+      FileFormatError: as for ``read_table``.
+      InvalidInputError: no target column, missing or infinite values, an unknown label, text instead of a number.
     """
     table = read_table(path)
     if schema.target is None or schema.target not in table.positions:
@@ -207,7 +205,7 @@ def read_target(
         value = parse_number(label)
         if value is not None:
             codes.setdefault(value, code)
-    found = np.empty(len(cells), np.int64)
+    indices = np.empty(len(cells), np.int64)
     for row, cell in enumerate(cells):
         value = parse_number(cell)
         known = codes.get(cell, -1 if value is None else codes.get(value, -1))
@@ -216,17 +214,17 @@ def read_target(
                 f"{table.place(row, schema.target)}: unknown label {quote(cell)};"
                 f" the model knows {listing(classes, 'the classes')}."
             )
-        found[row] = known
-    return found
+        indices[row] = known
+    return indices
 
 
 def write_csv_column(stream: TextIO, name: str, values: Iterable[object]) -> None:
-    """Write a header ``name`` and one line for each value, quoted where CSV needs it.
+    """Write a header ``name`` and one line for each value, with quotes if CSV needs them.
 
     Args:
       stream: a text stream.
-      name: the column's name.
-      values: written by ``str``; floats so that reading gives the same number back.
+      name: name of the column.
+      values: the values. They are written by ``str``, so floats are read back exactly.
     """
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([name])
@@ -235,7 +233,7 @@ def write_csv_column(stream: TextIO, name: str, values: Iterable[object]) -> Non
 
 
 def _describe(table: Table, name: str) -> Column:
-    """Decide how a feature column is coded."""
+    """The coding of a feature column: numeric, or one-hot with categories."""
     if table.is_numeric(name):
         return Column(name)
     categories = sorted(set(table.column(name)))
@@ -274,7 +272,7 @@ def _features(table: Table, schema: Schema) -> Float[np.ndarray, "n d"]:
 def _targets(table: Table, name: str, task: Task) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """Codes and labels, or values and None."""
     cells = table.column(name)
-    subject, first = f"{table.name}: the target {quote(name)}", quote(cells[0])
+    subject, only_value = f"{table.name}: the target {quote(name)}", quote(cells[0])
     values: np.ndarray | None = None
     if task == "regression" or (task == "auto" and table.is_numeric(name)):
         values = table.numbers(name)
@@ -285,16 +283,16 @@ def _targets(table: Table, name: str, task: Task) -> tuple[np.ndarray, tuple[str
         few = distinct.size <= MAX_INTEGER_CLASSES and len(cells) > 2 * distinct.size
         if task == "regression" or not (few and np.all(distinct == np.round(distinct))):
             if distinct.size < 2:
-                raise InvalidInputError(f"{subject} is {first} in every row.")
+                raise InvalidInputError(f"{subject} is {only_value} in every row.")
             return values, None
-    # Labels that are numbers are one class if they are equal as numbers, and keep their first spelling.
+    # Numeric labels of equal value form one class, which keeps the first spelling.
     spelling: dict[Any, str] = {}
     keys: list[Any] = cells if values is None else values.tolist()
     for key, cell in zip(keys, cells, strict=True):
         spelling.setdefault(key, cell)
     order = sorted(spelling)
     if len(order) < 2:
-        raise InvalidInputError(f"{subject} has only one class, {first}.")
+        raise InvalidInputError(f"{subject} has only one class, {only_value}.")
     if len(order) == len(cells):
         raise InvalidInputError(f"{subject} has a different label in every row.")
     codes = {key: code for code, key in enumerate(order)}

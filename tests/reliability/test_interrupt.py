@@ -316,7 +316,7 @@ def test_ctrl_c_during_train(tmp_path: Path) -> None:
             assert sorted(os.listdir(out)) == ["convergence.png", "model.npz", "report.json"]
             shutil.rmtree(out)
         assert process.returncode == 130 and output == "", (wanted, output, errors)
-        rest = f"; the same command goes on from {saved}" if wanted == saved else ""
+        rest = f"; run the same command again to resume from {saved}" if wanted == saved else ""
         assert errors.splitlines() == [f"jaxcvx train: interrupted{rest}"]
     assert steps_in(saved) > 0 and os.listdir(out) == ["checkpoint.npz"]
     with worker(*args, module="jaxcvx.cli.main") as process:
