@@ -315,7 +315,7 @@ def _add_network(
 
 
 def _network_pass(stream: _Stream, network: Network, beta: float, R: Array) -> tuple[float, Array, Array]:
-    """Return a network's training objective, the dual norm of R over its neurons, and the rounding error in it."""
+    """Return a network's objective, the dual norm of R over its neurons, and a bound on rounding in dual norms."""
     loss, correlation = jnp.zeros(()), jnp.zeros_like(network.output)
     terms = jnp.zeros((stream.X.shape[1], R.shape[1]))
     for k, (X, Y) in enumerate(stream.blocks()):
