@@ -44,6 +44,10 @@ from jaxcvx.losses.entrywise import Hinge, Huber, Interpolation, Logistic, Squar
 from jaxcvx.losses.softmax import SoftmaxCrossEntropy
 from jaxcvx.networks.network import Network, balance, merge_parallel, prune, training_objective
 from jaxcvx.networks.recovery import gated_to_relu
+from jaxcvx.penalties.base import Penalty
+from jaxcvx.penalties.cones import ConeGroups
+from jaxcvx.penalties.groups import ColumnGroups, FrobeniusGroups
+from jaxcvx.penalties.nuclear import NuclearNorm
 from jaxcvx.problems.least_squares import LeastSquares
 from jaxcvx.problems.low_rank import LowRankLoss, LowRankProblem
 from jaxcvx.problems.matrix_completion import MatrixCompletion, OneBitCompletion
@@ -59,6 +63,7 @@ from jaxcvx.solvers.core.driver import solve
 from jaxcvx.solvers.core.memory_estimate import memory_estimate
 from jaxcvx.solvers.core.protocol import HostSolver, Solver
 from jaxcvx.solvers.core.solution import Outcome, Parts, Solution, Status, StepInfo
+from jaxcvx.solvers.gated.accelerated import GatedGradient
 from jaxcvx.solvers.gated.nuclear import NuclearProximalGradient
 from jaxcvx.solvers.gated.proximal_gradient import ProximalGradient
 from jaxcvx.solvers.gated.unrolled import unrolled_params
@@ -83,7 +88,9 @@ __all__ = [
     "Certificate",
     "Checkpoint",
     "ColumnGeneration",
+    "ColumnGroups",
     "ConeADMM",
+    "ConeGroups",
     "ConvFlatten",
     "ConvPool",
     "CopositiveADMM",
@@ -92,6 +99,8 @@ __all__ = [
     "Features",
     "FrankWolfe",
     "FreeBias",
+    "FrobeniusGroups",
+    "GatedGradient",
     "GradientDescent",
     "Hinge",
     "HostSolver",
@@ -110,12 +119,14 @@ __all__ = [
     "MatrixSensing",
     "Network",
     "NotEnoughMemory",
+    "NuclearNorm",
     "NuclearProximalGradient",
     "OneBitCompletion",
     "Outcome",
     "Parts",
     "PatchFeatures",
     "PathReport",
+    "Penalty",
     "PrimalDual",
     "Problem",
     "Progress",

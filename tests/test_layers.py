@@ -15,7 +15,7 @@ LAYERS = """
 errors
 numerics atomic_file < serialisation datasets
 proximal features
-losses < methods
+losses penalties < methods
 arrangements operators transforms
 problems
 networks

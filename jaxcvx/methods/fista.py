@@ -1,9 +1,9 @@
 """One step of accelerated proximal gradient with restarts and a local step size, for any linear map and prox.
 
-FISTA (Beck and Teboulle 2009), restarted where the momentum points uphill (O'Donoghue and Candes 2015).
-The step adapts to the curvature met on the way: the sufficient condition ``curvature ||F+ - F||^2 <= L ||W+ - W||^2``
-needs no difference of objective values, so it is reliable in float32. Predictions are carried along,
-so a step costs one product each way.
+The method is FISTA (Beck and Teboulle 2009), restarted where the momentum points uphill (O'Donoghue and Candes 2015).
+The step size adapts to the local curvature. Its sufficient condition ``curvature ||F+ - F||^2 <= L ||W+ - W||^2``
+needs no difference of objective values, so it is reliable in float32. The state holds the predictions,
+so a step costs one product with the linear map and one with its adjoint.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.losses.base import Loss
+from jaxcvx.numerics.safe import divide
+from jaxcvx.penalties.base import Penalty
 
 
 class Acceleration(NamedTuple):
-    """State of the method. ``carry`` belongs to the prox (warm starts of projections, say)."""
+    """State of the method. ``carry`` belongs to the prox, which may keep warm starts in it."""
 
     params: Array
     point: Array  # extrapolated params
@@ -40,6 +42,11 @@ class LinearMap(NamedTuple):
 Prox = Callable[[Array, Array, Any], tuple[Array, Any]]
 
 
+def prox_of(penalty: Penalty, beta: Array) -> Prox:
+    """The prox of ``beta h`` for a penalty h, in the form that :func:`accelerated_step` takes."""
+    return lambda A, step, memory: penalty.prox_with_memory(A, beta * step, memory)
+
+
 def start(linear: LinearMap, params: Array, lipschitz: Array, carry: Any = ()) -> Acceleration:
     """State at ``params``; ``lipschitz`` is a first guess of the gradient's Lipschitz constant."""
     F = linear.forward(params)
@@ -51,10 +58,16 @@ def start(linear: LinearMap, params: Array, lipschitz: Array, carry: Any = ()) -
 def accelerated_step(
     loss: Loss, Y: Array, linear: LinearMap, prox: Prox, state: Acceleration, greedy: bool | Array = False
 ) -> Acceleration:
-    """One iteration; ``prox(A, step, carry)`` returns the proximal point of A and the new carry.
+    """One iteration of the method.
 
-    ``greedy`` keeps the momentum at 1 between restarts (Liang, Luo and Schönlieb 2022): a third fewer steps where it
-    was measured, without FISTA's bound on their number.
+    Args:
+      loss: smooth.
+      Y: targets.
+      linear: the map from params to predictions.
+      prox: ``prox(A, step, carry)`` returns the proximal point of A and the new carry.
+      state: from :func:`start` or an earlier step.
+      greedy: True keeps the momentum at 1 between restarts (Liang, Luo and Schönlieb 2022). That took a third fewer
+        steps where it was measured, but FISTA's bound on their number is lost.
     """
     gradient = linear.adjoint(loss.grad(state.F_point, Y))
     curvature = loss.curvature
@@ -66,11 +79,10 @@ def accelerated_step(
         lipschitz = jnp.maximum(1.1 * trial[0], needed)
         W, carry = prox(state.point - gradient / lipschitz, 1 / lipschitz, trial[4])
         F = linear.forward(W)
-        moved, size = jnp.sum((F - state.F_point) ** 2), jnp.sum((W - state.point) ** 2)
-        ratio = curvature * moved / jnp.where(size > 0, size, 1.0)
-        return lipschitz, W, F, jnp.where(size > 0, ratio, 0.0), carry
+        change, size = jnp.sum((F - state.F_point) ** 2), jnp.sum((W - state.point) ** 2)
+        return lipschitz, W, F, divide(curvature * change, size), carry
 
-    # Begins with a trial that has failed, so that the body is compiled once.
+    # The loop starts from a trial that has failed, so its body is compiled once.
     failed = (state.lipschitz / 1.1, state.params, state.F, jnp.inf * state.lipschitz, state.carry)
     lipschitz, W, F, _, carry = jax.lax.while_loop(lambda trial: trial[3] > trial[0] * slack, attempt, failed)
     restart = jnp.sum((state.point - W) * (W - state.params)) > 0
@@ -88,5 +100,5 @@ def accelerated_step(
 
 
 def refresh(linear: LinearMap, state: Acceleration) -> Acceleration:
-    """Recompute the carried predictions, which collect rounding, and let the step grow again."""
+    """Compute the predictions anew, which removes accumulated rounding, and let the step size grow again."""
     return state._replace(F=linear.forward(state.params), lipschitz=0.8 * state.lipschitz)

@@ -2,9 +2,10 @@
 
     min_W  1/2 ||B W - Y||^2 + beta h(W)
 
-On the dual ``max_R <R, Y> - 1/2 ||R||^2`` subject to ``h°(B^T R) <= beta``, with W as multiplier. The inner problem at
-penalty sigma has gradient ``R - Y + B prox(W + sigma B^T R)`` and generalised Hessian ``I + sigma B J B^T``, J a
-derivative of the prox of ``sigma beta h``. Programs differ in B, in the prox, and in how that system is solved.
+The method works on the dual ``max_R <R, Y> - 1/2 ||R||^2`` subject to ``h°(B^T R) <= beta``, with W as multiplier. The
+inner problem at augmentation sigma has gradient ``R - Y + B prox(W + sigma B^T R)`` and generalised Hessian
+``I + sigma B J B^T``, where J is a derivative of the prox of ``sigma beta h``. Programs differ in B, in the prox, and
+in the way of solving that linear system.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-_WARM = 30.0  # first penalty, in units of (mean norm of the active blocks) / beta; measured
+from jaxcvx.numerics.safe import divisor
+
+_WARM = 30.0  # first sigma, in units of (mean norm of the active blocks) / beta; measured
 
 
 class LassoProgram(NamedTuple):
-    """What the method asks of a program.
+    """What the method needs of a program.
 
     Attributes:
       forward, adjoint: the linear map B and its adjoint.
@@ -53,9 +56,19 @@ def lasso_start(
     curvature: Array,
     largest: Array,
 ) -> LassoState:
-    """State at ``params``, whose blocks have the given norms; ``curvature`` estimates ``||B||^2``."""
+    """The first state.
+
+    Args:
+      program: the maps B and B^T, the prox, and the solver of the Newton system.
+      Y: targets.
+      beta: weight of the norm.
+      params: start.
+      norms: size of each block of ``params``.
+      curvature: estimate of ``||B||^2``.
+      largest: limit on sigma.
+    """
     mean = jnp.sum(norms) / jnp.maximum(jnp.sum(norms > 0), 1)
-    warm = _WARM * mean / jnp.where(beta > 0, beta, 1.0)
+    warm = _WARM * mean / divisor(beta)
     cold = 100 / jnp.maximum(curvature, jnp.finfo(Y.dtype).tiny)
     sigma = jnp.minimum(jnp.where((mean > 0) & (beta > 0), warm, cold), largest)
     return LassoState(params, params, Y - program.forward(params), sigma, 1e-3 * jnp.linalg.norm(Y))
@@ -64,16 +77,16 @@ def lasso_start(
 def lasso_step(
     program: LassoProgram, Y: Array, beta: Array, state: LassoState, growth: float, largest: Array
 ) -> LassoState:
-    """One Newton step with a line search; updates the multiplier and the penalty when the inner problem is solved."""
+    """One Newton step with a line search. It updates the multiplier and sigma once the inner problem is solved."""
     sigma, threshold = state.sigma, state.sigma * beta
     V = state.multiplier + sigma * program.adjoint(state.R)
     g = state.R - Y + program.forward(program.prox(V, threshold))
     direction = -program.solve(V, sigma, g)
-    moved = sigma * program.adjoint(direction)
+    shift = sigma * program.adjoint(direction)
 
     def potential(t):
         R = state.R + t * direction
-        shrunk = program.prox(V + t * moved, threshold)
+        shrunk = program.prox(V + t * shift, threshold)
         return 0.5 * jnp.sum(R**2) - jnp.sum(R * Y) + jnp.sum(shrunk**2) / (2 * sigma)
 
     lengths = 0.5 ** jnp.arange(14, dtype=Y.dtype)
@@ -83,8 +96,8 @@ def lasso_step(
     enough = jax.vmap(potential)(lengths) <= here + 1e-4 * lengths * slope + slack
     length = lengths[jnp.argmax(enough)] * jnp.any(enough)
     R = state.R + length * direction
-    params = program.prox(V + length * moved, threshold)
-    # The second test: what is left to gain is below the rounding of the potential.
+    params = program.prox(V + length * shift, threshold)
+    # By the second test, the remaining decrease is below the rounding of the potential.
     solved = (jnp.linalg.norm(R - Y + program.forward(params)) <= state.target) | (-slope <= slack)
     stuck = jnp.where(length == 0, 0.1 * sigma, sigma)
     return LassoState(

@@ -1,4 +1,4 @@
-"""Proximal operators of group norms, with derivatives that stay finite at zero."""
+"""Group norms, nuclear norms and their proximal operators, with derivatives that stay finite at zero."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcvx.proximal.polyhedral_cone import project_cells
+from jaxcvx.numerics.safe import divide, norm
 
 
 def group_norms(W: Float[Array, "P p c"]) -> Float[Array, P]:
-    """Frobenius norm of each block; its derivative at a zero block is 0, not NaN."""
-    square = jnp.sum(W**2, axis=(1, 2))
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    """Frobenius norm of each block. The derivative at a zero block is 0, not NaN."""
+    return norm(W, axis=(1, 2))
 
 
-def shrink_groups(W: Float[Array, "P p c"], threshold: Float[Array, ""]) -> Float[Array, "P p c"]:
-    """``argmin_V threshold * sum_i ||V_i||_F + 1/2 ||V - W||^2``: block soft-thresholding."""
-    norms = group_norms(W)
-    factor = jnp.where(norms > threshold, 1 - threshold / jnp.where(norms > threshold, norms, 1.0), 0.0)
-    return W * factor[:, None, None]
+def shrink_groups(
+    W: Float[Array, "P p c"], threshold: Float[Array, ""], axis: int | tuple[int, ...] = (1, 2)
+) -> Float[Array, "P p c"]:
+    """Group soft-thresholding: ``argmin_V threshold * sum_g ||V_g|| + 1/2 ||V - W||^2``.
+
+    Args:
+      W: blocks.
+      threshold: at least 0.
+      axis: the axes of one group. The default makes each block a group; 1 makes each column of a block a group.
+    """
+    norms = norm(W, axis=axis, keepdims=True)
+    return W * jnp.where(norms > threshold, 1 - divide(threshold, norms), 0.0)
 
 
 def nuclear_norms(W: Float[Array, "P p q"]) -> Float[Array, P]:
@@ -29,10 +35,11 @@ def nuclear_norms(W: Float[Array, "P p q"]) -> Float[Array, P]:
 
 @jax.custom_jvp
 def shrink_singular_values(W: Float[Array, "P p q"], threshold: Float[Array, ""]) -> Float[Array, "P p q"]:
-    """``argmin_V threshold * sum_i ||V_i||_* + 1/2 ||V - W||^2``: singular values soft-thresholded block by block.
+    """``argmin_V threshold * sum_i ||V_i||_* + 1/2 ||V - W||^2``: soft-thresholds each block's singular values.
 
-    Its derivative is made of divided differences (Ding, Sun, Sun and Toh 2018), finite at repeated singular
-    values; where one equals the threshold it is taken from below, an element of the generalised Jacobian.
+    The derivative consists of divided differences (Ding, Sun, Sun and Toh 2018), which are finite at repeated
+    singular values. At a singular value equal to the threshold it is the derivative from below, an element of the
+    generalised Jacobian.
     """
     left, size, right = jnp.linalg.svd(W, full_matrices=False)
     return (left * jnp.maximum(size - threshold, 0.0)[..., None, :]) @ right
@@ -46,14 +53,11 @@ def _shrink_singular_values_jvp(primals, tangents):
     shrunk = jnp.where(kept, size - threshold, 0.0)
     value = (left * shrunk[..., None, :]) @ right
 
-    def quotient(above, below, limit):
-        return jnp.where(below > 0, above / jnp.where(below > 0, below, 1.0), limit)
-
-    one_sided = quotient(shrunk, size, 0.0)
-    sums = quotient(shrunk[..., :, None] + shrunk[..., None, :], size[..., :, None] + size[..., None, :], 0.0)
+    one_sided = divide(shrunk, size)
+    sums = divide(shrunk[..., :, None] + shrunk[..., None, :], size[..., :, None] + size[..., None, :])
     gaps = size[..., :, None] - size[..., None, :]
     both = kept[..., :, None] & kept[..., None, :]
-    slope = quotient(jnp.abs(shrunk[..., :, None] - shrunk[..., None, :]), jnp.abs(gaps), 0.0)
+    slope = divide(jnp.abs(shrunk[..., :, None] - shrunk[..., None, :]), jnp.abs(gaps))
     slope = jnp.where(both, 1.0, slope)
 
     left_t, right_t = jnp.swapaxes(left, -1, -2), jnp.swapaxes(right, -1, -2)
@@ -66,17 +70,3 @@ def _shrink_singular_values_jvp(primals, tangents):
     outside_right = left_t @ E - core @ right
     tangent = left @ (inner @ right + one_sided[..., :, None] * outside_right)
     return value, tangent + (outside_left * one_sided[..., None, :]) @ right
-
-
-def shrink_in_cones(
-    rows: Float[Array, "n p"],
-    signs: Float[Array, "P n"],
-    W: Float[Array, "P p c"],
-    threshold: Float[Array, ""],
-) -> Float[Array, "P p c"]:
-    """Prox of ``threshold * sum_i ||V_i||_F`` restricted to columns in cell i's cone.
-
-    For a closed convex cone and a positively homogeneous norm of the same geometry it is block
-    soft-thresholding after projection (Moreau).
-    """
-    return shrink_groups(project_cells(rows, signs, W), threshold)

@@ -1,12 +1,12 @@
 """Projection on polyhedral cones {u : s_k a_k^T u >= 0}, and the least-norm point of shifted ones.
 
-A dual active-set method (Lawson and Hanson's non-negative least squares, 1974, chapter 23, with at most
-dim(u) active rows kept in slots) written with fixed shapes, so that it runs under jit and vmap over cells.
-Whatever the iteration does, the multipliers returned are non-negative, and for any such lambda
+The method is the dual active-set method of Lawson and Hanson (non-negative least squares, 1974, chapter 23). At most
+dim(u) rows are active; they are kept in slots of fixed shape, so the method runs under jit and under vmap over cells.
+The returned multipliers lambda are always non-negative, and for any such lambda
 
     max {g^T u : u in cone, ||u|| <= 1} <= ||g + A^T lambda||,
 
-so bounds built on the result are proved even where the iteration was cut short.
+so bounds built on the result hold even where the iteration stopped early.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcvx.numerics.safe import divide, divisor
+
 
 class ActiveRows(NamedTuple):
-    """The constraints that hold a projection in place: up to p rows and their multipliers."""
+    """The active constraints of a projection: up to p rows and their multipliers."""
 
     index: Array  # type: ignore[assignment]  # (p,) row in each slot
     value: Array  # (p,) multiplier in each slot, >= 0, for rows of unit norm
@@ -31,13 +33,13 @@ class _Iteration(NamedTuple):
     value: Array
     used: Array
     point: Array  # (p,) target + A^T lambda
-    fresh: Array  # bool: the multipliers solve the active equations, so a row may be added
+    fresh: Array  # bool: the multipliers solve the equations of the active rows, so a row may be added
     done: Array
     step: Array
 
 
 def no_active_rows(p: int, dtype: Any, batch: tuple[int, ...] = ()) -> ActiveRows:
-    """Start of the iteration without any guess, for a batch of projections."""
+    """The cold start of a batch of projections: no row is active."""
     shape = (*batch, p)
     return ActiveRows(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, dtype), jnp.zeros(shape, bool))
 
@@ -54,21 +56,21 @@ def project_cone(
 ) -> tuple[Float[Array, p], ActiveRows]:
     """Projection of ``target`` on the cone of all u with ``signs[k] * (rows[k] @ u) >= 0``.
 
-    With ``shift`` b the constraints are ``signs[k] (rows[k] @ u[:-1]) - b[k] u[-1] >= 0``: one more
-    dimension, used for least-norm points of polyhedra.
+    With ``shift`` b the target has one more dimension and the constraints are
+    ``signs[k] (rows[k] @ u[:-1]) - b[k] u[-1] >= 0``. :func:`least_norm_shift` uses them.
 
     Args:
-      rows: (n, p) constraint normals, shared by all cells; zero rows are vacuous.
-      signs: (n,) +-1, or 0 for a row that does not count.
+      rows: (n, p) constraint normals, shared by all cells; zero rows constrain nothing.
+      signs: (n,) +-1, or 0 to leave a row out.
       target: (p,) point to project (p+1 with ``shift``).
       shift: optional (n,) coefficients of the extra dimension.
-      warm: active rows of a similar projection, a start that saves most of the work.
-      max_steps: cap on iterations; default 20 p + 100.
-      enough: stop where the point is no longer than this, which bounds the projection's length.
+      warm: active rows of a similar projection; starting from them saves most of the work.
+      max_steps: limit on iterations; default 20 p + 100.
+      enough: the iteration stops once the point is no longer than this.
 
     Returns:
-      The projection, equal to ``target + A^T lambda`` with lambda >= 0 to rounding, and its active rows; such a point
-      that is longer than the projection where the iteration was cut short.
+      The projection, equal to ``target + A^T lambda`` with lambda >= 0 to rounding, and its active rows. If the
+      iteration stopped early, the point has the same form and is longer than the projection.
     """
     rows, signs, target = jnp.asarray(rows), jnp.asarray(signs), jnp.asarray(target)
     shift = None if shift is None else jnp.asarray(shift)
@@ -77,16 +79,17 @@ def project_cone(
     max_steps = 20 * p + 100 if max_steps is None else max_steps
     square = jnp.sum(rows**2, axis=1) + (0.0 if shift is None else shift**2)
     counts = (square > 0) & ((signs != 0) if shift is None else True)
-    inverse = jnp.where(counts, 1 / jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    inverse = jnp.where(counts, 1 / jnp.sqrt(divisor(square)), 0.0)
 
     def slack(u):
         value = signs * (rows @ u[: rows.shape[1]])
         return inverse * (value if shift is None else value - shift * u[-1])
 
     def gather(index):
-        main = signs[index, None] * rows[index]
-        full = main if shift is None else jnp.concatenate([main, -shift[index, None]], axis=1)
-        return inverse[index, None] * full
+        normals = signs[index, None] * rows[index]
+        if shift is not None:
+            normals = jnp.concatenate([normals, -shift[index, None]], axis=1)
+        return inverse[index, None] * normals
 
     scale = jnp.linalg.norm(target)
     tolerance = 8 * eps * scale
@@ -106,17 +109,16 @@ def project_cone(
         gram = gram + 4 * eps * jnp.eye(p, dtype=dtype)
         factor = jax.scipy.linalg.cho_factor(gram)
         solved = jax.scipy.linalg.cho_solve(factor, -(active @ target))
-        for _ in range(1):
-            residual = -(active @ (target + active.T @ solved))
-            solved = solved + jax.scipy.linalg.cho_solve(factor, residual)
+        residual = -(active @ (target + active.T @ solved))
+        solved = solved + jax.scipy.linalg.cho_solve(factor, residual)
         solved = jnp.where(used & jnp.isfinite(solved), solved, 0.0)
 
         negative = used & (solved <= 0)
-        ratio = jnp.where(negative, state.value / jnp.where(negative, state.value - solved, 1.0), jnp.inf)
+        ratio = jnp.where(negative, divide(state.value, state.value - solved), jnp.inf)
         length = jnp.minimum(1.0, jnp.min(ratio))
-        moved = state.value + length * (solved - state.value)
+        interpolated = state.value + length * (solved - state.value)
         blocked = jnp.any(negative)
-        value = jnp.where(blocked, jnp.maximum(moved, 0.0), solved)
+        value = jnp.where(blocked, jnp.maximum(interpolated, 0.0), solved)
         leaving = negative & (ratio <= length) & blocked
         value = jnp.where(leaving, 0.0, value)
         return _Iteration(
@@ -152,41 +154,37 @@ def project_cone(
 def lifted_by(
     rows: Float[Array, "n p"], signs: Float[Array, n], targets: Float[Array, "p k"], active: ActiveRows
 ) -> Float[Array, "p k"]:
-    """``target + A^T lambda`` for each column of ``targets`` and its own multipliers, a batch of k active rows."""
+    """``target + A^T lambda`` for every column of ``targets``, with the column's own multipliers from ``active``.
+
+    The name comes from the effect: adding ``A^T lambda`` lifts a target towards its cone. The norm of the result
+    bounds the norm of the projection.
+    """
     values = jnp.where(active.used, active.value, 0.0)
     return targets + jnp.einsum("ks,ksp->pk", values, _unit_rows(rows, signs, active))
 
 
-def project_cells(
-    rows: Float[Array, "n p"], signs: Float[Array, "P n"], targets: Float[Array, "P p k"]
-) -> Float[Array, "P p k"]:
-    """Project every column of ``targets[i]`` on the cone of cell i."""
-    one_cell = jax.vmap(lambda s, t: project_cone(rows, s, t)[0], in_axes=(None, 1), out_axes=1)
-    return jax.vmap(one_cell)(signs, targets)
-
-
 def least_norm_shift(rows: Float[Array, "n p"], signs: Float[Array, n], bound: Float[Array, n]) -> Float[Array, p]:
-    """Shortest w with ``signs[k] rows[k] @ w >= bound[k]`` (least distance programming, as in the source above).
+    """Shortest w with ``signs[k] rows[k] @ w >= bound[k]`` (least distance programming, Lawson and Hanson 1974).
 
-    The polyhedron must not be empty; for cones of full-dimensional cells it never is.
+    The polyhedron must not be empty. For cones of full-dimensional cells it never is.
     """
     lifted = jnp.zeros(rows.shape[1] + 1, rows.dtype).at[-1].set(1.0)
     point, _ = project_cone(rows, signs, lifted, bound)
-    return point[:-1] / jnp.where(point[-1] > 0, point[-1], jnp.inf)
+    return divide(point[:-1], point[-1])
 
 
 def _unit_rows(rows: Float[Array, "n p"], signs: Float[Array, n], active: ActiveRows) -> Float[Array, "*k p p"]:
-    """The constraints' normals in the slots, of unit norm; zero where there is none."""
+    """The normals of the active constraints, scaled to norm 1; zero in empty slots."""
     chosen = signs[active.index, None] * rows[active.index]
     square = jnp.sum(chosen**2, axis=-1, keepdims=True)
     keep = active.used[..., None] & (square > 0)
-    return jnp.where(keep, chosen / jnp.sqrt(jnp.where(keep, square, 1.0)), 0.0)
+    return jnp.where(keep, chosen / jnp.sqrt(divisor(square)), 0.0)
 
 
 def face_projector(rows: Float[Array, "n p"], signs: Float[Array, n], active: ActiveRows) -> Float[Array, "p p"]:
-    """Orthogonal projector on the span of the face that the active rows hold: a derivative of the projection.
+    """Orthogonal projector on the span of the face where the active rows vanish: a derivative of the projection.
 
-    Has derivatives with respect to the rows.
+    The result has derivatives with respect to the rows.
     """
     unit, p = _unit_rows(rows, signs, active), rows.shape[1]
     empty = jnp.all(unit == 0, axis=1)
@@ -195,9 +193,9 @@ def face_projector(rows: Float[Array, "n p"], signs: Float[Array, n], active: Ac
 
 
 def face_basis(rows: Float[Array, "n p"], signs: Float[Array, n], active: ActiveRows) -> Float[Array, "p p"]:
-    """Orthonormal rows that span the face that the active rows hold: as many as it has dimensions, the others zero."""
+    """Orthonormal rows that span the face where the active rows vanish; the remaining rows are zero."""
     unit = _unit_rows(rows, signs, active)
     empty = jnp.all(unit == 0, axis=1)
-    # Of the full QR of the active rows, followed by zeros, the last columns of Q are orthogonal to all rows.
+    # The active rows come first, zeros follow: the last columns of Q are orthogonal to all active rows.
     Q = jnp.linalg.qr(unit[jnp.argsort(empty, stable=True)].T)[0]
     return jnp.where(jnp.arange(len(empty))[:, None] >= jnp.sum(~empty), Q.T, 0.0)

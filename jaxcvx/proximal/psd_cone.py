@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcvx.numerics.safe import divide
+
 
 def symmetric(A: Float[Array, "*b d d"]) -> Float[Array, "*b d d"]:
     """Symmetric part."""
@@ -36,6 +38,6 @@ def _project_psd_jvp(primals, tangents):
     positive, size = jnp.maximum(values, 0.0), jnp.abs(values)
     below = size[..., :, None] + size[..., None, :]
     above = positive[..., :, None] + positive[..., None, :]
-    quotient = jnp.where(below > 0, above / jnp.where(below > 0, below, 1.0), 0.0)
+    quotient = divide(above, below)
     transposed = jnp.swapaxes(vectors, -1, -2)
     return projected, vectors @ (quotient * (transposed @ symmetric(E) @ vectors)) @ transposed

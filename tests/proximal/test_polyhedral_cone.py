@@ -20,7 +20,6 @@ from jaxcvx.proximal.polyhedral_cone import (
     least_norm_shift,
     lifted_by,
     no_active_rows,
-    project_cells,
     project_cone,
 )
 
@@ -154,16 +153,6 @@ def test_sign_zero_drops_a_row():
     dropped = signs * (np.arange(N) < 6)
     point, _ = project(rows, dropped, target)
     np.testing.assert_allclose(point, reference(rows[:6], signs[:6], target), atol=1e-12)
-
-
-def test_projecting_all_columns_of_all_cells():
-    rng = np.random.default_rng(0)
-    rows, targets = rng.standard_normal((N, P)), rng.standard_normal((5, P, 2))
-    signs = np.where(rng.standard_normal((5, P)) @ rows.T >= 0, 1.0, -1.0)
-    points = jax.jit(project_cells)(rows, signs, targets)
-    for i in range(5):
-        for k in range(2):
-            np.testing.assert_allclose(points[i, :, k], reference(rows, signs[i], targets[i, :, k]), atol=1e-12)
 
 
 @pytest.mark.routine(2)

@@ -29,10 +29,11 @@ from jaxcvx import (
 )
 from jaxcvx.features.readout import Readout
 from jaxcvx.operators.cells import CellOperator
+from jaxcvx.penalties.cones import ConeGroups
 from jaxcvx.pricing.faces import face_table, price_exact
 from jaxcvx.pricing.multistart import price_multistart
 from jaxcvx.pricing.semidefinite import semidefinite_dual_norm
-from jaxcvx.proximal.polyhedral_cone import project_cells, project_cone
+from jaxcvx.proximal.polyhedral_cone import project_cone
 from jaxcvx.solvers.copositive.program import CellFacets
 from jaxcvx.solvers.neurons.group_lasso import fit_atoms
 from jaxcvx.solvers.semi_infinite.pool import Pool, move, reweight
@@ -150,7 +151,12 @@ def _project_cells() -> Case:
     Z, _ = _data(N, D, 1)
     signs = _array(2.0 * np.asarray(_cells(Z, P).masks) - 1)
     targets = _array(np.random.default_rng(3).standard_normal((P, D, 2)))
-    return Case(project_cells, (_array(Z), signs, targets), ("nd", "Pn", "Pdc"))
+
+    def project(Z, signs, targets):
+        cones = ConeGroups(Z, signs)
+        return cones.project(targets, cones.start_memory(targets))[0]
+
+    return Case(project, (_array(Z), signs, targets), ("nd", "Pn", "Pdc"))
 
 
 def _price_exact() -> Case:

@@ -12,6 +12,7 @@ from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network
 from jaxcvx.numerics.implicit import Optimality
+from jaxcvx.numerics.safe import divide, divisor
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.polyhedral_cone import ActiveRows
 from jaxcvx.solvers.cone.program import (
@@ -31,12 +32,12 @@ from jaxcvx.solvers.core.protocol import Solver
 from jaxcvx.solvers.core.solution import Outcome, Parts, relative_gap
 
 _NEWTON_MAX_ROWS = 4096  # size n c of the Newton system
-_FIRST_STEPS = 100  # of ADMM before Newton is tried at any gap; measured from 100 to 1000
+_FIRST_STEPS = 100  # of ADMM, before Newton is tried at any gap; measured from 100 to 1000
 _NEWTON_MAX_WORK = 3e8  # entries of all cells' constraint matrices together
 
 
 class _Cache(NamedTuple):
-    """What is factorised once: nothing in it depends on a penalty parameter."""
+    """Factorisations that are made once, because they do not depend on the penalty parameters rho."""
 
     cone_rows: Float[Array, "N p"]  # scaled rows of the constraints
     inverse: Float[Array, "p p"]  # (I + cone_rows^T cone_rows)^{-1}, the same for all cells
@@ -54,7 +55,7 @@ class _State(NamedTuple):
     dual_fit: Float[Array, "n c"]
     rho: Array
     rho_fit: Array
-    primal: Array  # relative residuals of the last step, for the penalty's adaptation
+    primal: Array  # relative residuals of the last step, from which rho adapts
     dual: Array
     primal_fit: Array
     dual_fit_change: Array
@@ -69,35 +70,38 @@ class _State(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ConeADMM(Solver):
-    """Solves the cone-constrained program whose optimum over all cells is the global optimum of training.
+    """Solves the cone-constrained program and chooses its method: ADMM then Newton, or proximal gradient.
 
-    ADMM (Boyd et al. 2011) with three kinds of copies: groups, constraint slacks, and predictions. Since
-    (2 D_i - I)^2 = I, the quadratic of every cell is the same p x p matrix, and the coupling through the
-    predictions is one n x n matrix of rank at most P p that is diagonalised once, so penalties adapt for free.
-    Over-relaxed, batched over cells. With ``phases="auto"``, the squared loss and moderate sizes (n c <= 4096), a
-    semismooth Newton method takes over at ``switch_gap``, or after 100 steps, and delivers the last digits. Other
-    smooth losses, and larger problems, are solved by an accelerated proximal gradient method with exact projections
-    on the cones (:mod:`jaxcvx.solvers.cone.proximal_gradient`) instead of ADMM: its bounds close in a tenth of the
-    steps.
+    The optimum of the program over all cells is the global optimum of training.
 
-    ``solution.params`` is a pair (V, W) of (P, p, c) arrays, feasible to rounding (projected on the cones);
-    with a skip connection their last blocks are free and stand for V - W. For c = 1 (and
-    one output weight per neuron), or ``grouping="per-output"``, the program's value is the network's
-    objective. For c > 1, or one output weight per position (ConvFlatten), with shared
-    Frobenius groups the program's value is below its network's and **no bound on the training problem**;
-    ``solution.lower_bound`` is then a relaxation's, computed apart.
+    With ``phases="auto"``, the squared loss and moderate sizes (n c <= 4096), ADMM runs until ``switch_gap``, for at
+    most 100 steps, and a semismooth Newton method finds the last digits (:mod:`jaxcvx.solvers.cone.ssnal`). Other
+    smooth losses and larger problems are solved by accelerated proximal gradient with exact projections on the cones
+    instead (:mod:`jaxcvx.solvers.cone.proximal_gradient`), whose bounds close in a tenth of ADMM's steps. The hinge
+    loss is solved by ADMM alone.
 
-    Works under jit and vmap, in float32 (gaps to about 1e-5) and float64; losses: all, hinge included.
+    ADMM (Boyd et al. 2011) has three kinds of copies here: groups, constraint slacks, and predictions. Since
+    (2 D_i - I)^2 = I, the quadratic of every cell is the same p x p matrix. The cells are coupled through the
+    predictions by one n x n matrix of rank at most P p, which is diagonalised once, so the penalty parameters adapt at
+    no cost. The iteration is over-relaxed and batched over cells.
+
+    ``solution.params`` is a pair (V, W) of (P, p, c) arrays, projected on the cones and so feasible to rounding. With a
+    skip connection their last blocks are free, and V - W is the connection. For c = 1 (and one output weight per
+    neuron), or ``grouping="per-output"``, the program's value is the network's objective. For c > 1, or one output
+    weight per position (ConvFlatten), with shared Frobenius groups the program's value is below its network's and **no
+    bound on the training problem**; ``solution.lower_bound`` then comes from a separate relaxation.
+
+    It works under jit and vmap, in float32 (gaps to about 1e-5) and float64, for every loss, hinge included.
     Under grad, with a smooth loss, ``params`` and ``objective`` carry derivatives. Neighbouring cells can share a
-    neuron on their common facet, and then (V, W) is not unique: only what does not depend on how it is
-    shared has a derivative (predictions, the objective), for which the least change of (V, W) is taken.
+    neuron on their common facet, and then (V, W) is not unique. Only predictions and the objective have derivatives
+    then, because they do not depend on the sharing; they are computed from the least change of (V, W).
 
     Attributes:
       tol: relative program gap to reach.
       max_steps: limit per phase.
       check_every: iterations between evaluations of the gap at a feasible point.
       grouping: "shared" (one Frobenius norm per block) or "per-output" (one norm per block and column).
-      phases: "auto", or "admm" for ADMM alone (the hinge has nothing else).
+      phases: "auto", or "admm" for ADMM alone.
       switch_gap: relative gap at which the Newton phase takes over.
       relaxation: over-relaxation factor in (0, 2).
       cone_weight: weight of the constraint copies relative to the group copies.
@@ -116,10 +120,13 @@ class ConeADMM(Solver):
     differentiable: ClassVar[bool] = True
 
     def run_phases(self, problem: Problem) -> tuple[Solver, ...]:
-        n, c = problem.Y.shape
+        return (self,) if self.phases == "admm" else self._choose_phases(problem)
+
+    def _choose_phases(self, problem: Problem) -> tuple[Solver, ...]:
+        """ADMM for the hinge; ADMM, then Newton for small problems with squared loss; else proximal gradient."""
         work = 2.0 * problem.operator.num_blocks * problem.num_columns * problem.rows.size
-        small = n * c <= _NEWTON_MAX_ROWS and work <= _NEWTON_MAX_WORK
-        if self.phases == "admm" or not problem.loss.is_smooth:
+        small = problem.Y.size <= _NEWTON_MAX_ROWS and work <= _NEWTON_MAX_WORK
+        if not problem.loss.is_smooth:
             return (self,)
         if not small or not problem.loss.is_quadratic:
             return (ConeProximal(self.tol, self.max_steps, self.check_every, self.grouping),)
@@ -171,7 +178,7 @@ class ConeADMM(Solver):
             dual=one,
             primal_fit=one,
             dual_fit_change=one,
-            rows=program.no_rows(Q),
+            rows=program.penalty.start_memory(Q),
             cache=cache,
             R=-gradient,
             step=jnp.asarray(0, jnp.int32),
@@ -197,7 +204,7 @@ class ConeADMM(Solver):
         over = self.relaxation
         cone = _cone(program, cache, Q)
         relaxed, relaxed_cone = over * Q + (1 - over) * state.group, over * cone + (1 - over) * state.slack
-        group = program.shrink(relaxed + state.dual_group, problem.beta / state.rho)
+        group = program.penalty.groups.prox(relaxed + state.dual_group, problem.beta / state.rho)
         slack = _non_negative(program, relaxed_cone + state.dual_slack)
         dual_group = state.dual_group + relaxed - group
         dual_slack = state.dual_slack + relaxed_cone - slack
@@ -229,15 +236,17 @@ class ConeADMM(Solver):
 
     def check(self, problem: Problem, state: _State) -> _State:
         program, loss, Y = cone_program(problem, self.grouping), problem.loss, problem.Y
-        Q, rows = program.project_above(state.group, state.rows, jnp.zeros((), Y.dtype))
+        Q, rows = program.penalty.project_above(state.group, state.rows, jnp.zeros((), Y.dtype))
         objective = program.objective(problem, Q)
-        # Any non-negative multipliers bound the dual norm: those of the slack copies are free.
-        multipliers = jnp.where(program.signs[:, :, None] == 0, 0.0, jnp.maximum(-state.rho * state.dual_slack, 0.0))
+        # Any non-negative multipliers bound the dual norm; those of the slack copies cost nothing.
+        constrained = program.penalty.signs[:, :, None] != 0
+        multipliers = jnp.where(constrained, jnp.maximum(-state.rho * state.dual_slack, 0.0), 0.0)
         lift = _cone_adjoint(program, state.cache, multipliers)
         residuals = [-loss.grad(program.forward(Q), Y)]
         if not loss.is_quadratic:
             residuals.append(loss.project_dual(-state.rho_fit * state.dual_fit, Y))
-        bounds = [scaled_bound(problem, R, jnp.max(program.norms(program.adjoint(R) + lift))) for R in residuals]
+        dual_norm = program.penalty.groups.dual_norm
+        bounds = [scaled_bound(problem, R, dual_norm(program.adjoint(R) + lift)) for R in residuals]
         best = jnp.argmax(jnp.stack(bounds))
         state = _adapt(state)
         bound = bounds[0] if len(bounds) == 1 else jnp.stack(bounds)[best]
@@ -271,9 +280,9 @@ def _factorise(program: ConeProgram, cone_weight: float) -> _Cache:
     operator = program.operator
     Z = operator.Z
     norms = jnp.linalg.norm(Z, axis=1, keepdims=True)
-    # Zero rows, such as those that fill up devices, constrain nothing and do not count.
+    # Zero rows constrain nothing and do not count. Sharding pads the data with such rows.
     weight = cone_weight * Z.shape[1] / jnp.maximum(jnp.sum(norms > 0), 1).astype(Z.dtype)
-    rows = jnp.sqrt(weight) * jnp.where(norms > 0, Z / jnp.where(norms > 0, norms, 1.0), 0.0)
+    rows = jnp.sqrt(weight) * divide(Z, norms)
     identity = jnp.eye(Z.shape[1], dtype=Z.dtype)
     inverse = jnp.linalg.inv(identity + rows.T @ rows)
     n, width = Z.shape[0] // operator.readout.positions, operator.num_blocks * Z.shape[1]
@@ -284,9 +293,9 @@ def _factorise(program: ConeProgram, cone_weight: float) -> _Cache:
     A = 2**0.5 * operator.each_block(jnp.broadcast_to(root, (operator.num_blocks, *root.shape))).reshape(n, width)
     values, right = jnp.linalg.eigh(A.T @ A)
     values = jnp.maximum(values, 0.0)
-    # Vectors of small values are inaccurate, and count as little as their values.
-    seen = values > width * jnp.finfo(Z.dtype).eps * values[-1]
-    vectors = (A @ right) * jnp.where(seen, 1 / jnp.sqrt(jnp.where(seen, values, 1.0)), 0.0)
+    # Vectors of small eigenvalues are inaccurate, and are left out because they contribute next to nothing.
+    large = values > width * jnp.finfo(Z.dtype).eps * values[-1]
+    vectors = (A @ right) * jnp.where(large, 1 / jnp.sqrt(divisor(values)), 0.0)
     return _Cache(rows, inverse, vectors, values)
 
 
@@ -300,16 +309,19 @@ def _cone_adjoint(program: ConeProgram, cache: _Cache, S: Float[Array, "q N c"])
 
 
 def _copy_signs(program: ConeProgram) -> Float[Array, "q N 1"]:
-    """Signs of the slack copies; a skip connection gets copies too, unconstrained, so that all blocks are alike."""
-    return jnp.where(program.signs == 0, 1.0, program.signs)[:, :, None]
+    """Signs of the slack copies. A skip connection has copies too, unconstrained, so all blocks have one shape."""
+    return jnp.where(program.penalty.signs == 0, 1.0, program.penalty.signs)[:, :, None]
 
 
 def _non_negative(program: ConeProgram, S: Float[Array, "q N c"]) -> Float[Array, "q N c"]:
-    return jnp.where((program.signs == 0)[:, :, None], S, jnp.maximum(S, 0.0))
+    return jnp.where((program.penalty.signs == 0)[:, :, None], S, jnp.maximum(S, 0.0))
 
 
 def _adapt(state: _State) -> _State:
-    """Balance primal against dual residuals; scaled duals are rescaled with the penalty. Stops after a while."""
+    """Balance primal against dual residuals by changing the penalty parameters, in the first 4000 steps only.
+
+    The scaled dual variables are rescaled with them.
+    """
     early = state.step <= 4000
 
     def factor(primal, dual):

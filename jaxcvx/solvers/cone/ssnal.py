@@ -1,12 +1,10 @@
 """Semismooth Newton augmented Lagrangian for the cone program with squared loss.
 
-The same scheme as for the gated program (Li, Sun and Toh 2018): dual variable R, multiplier Q = (V, W), and
-
-    prox(A) = group soft-thresholding of the projection on the cones,
-
-whose generalised derivative on an active group is ``(1 - t/||q||) F + (t/||q||^3) q q^T`` with q the projection
-and F the orthogonal projector on the span of the cone's face that holds it. Every primal iterate is a
-projection, so it is feasible to rounding; the multipliers of the projections bound the dual norm.
+The scheme is that of the gated program (Li, Sun and Toh 2018) with dual variable R and multiplier Q = (V, W). The prox
+of :class:`jaxcvx.penalties.cones.ConeGroups` has the generalised derivative ``(1 - t/||q||) F + (t/||q||^3) q q^T`` on
+an active group, where q is the projection on the cone and F the orthogonal projector on the span of the cone's face
+that contains q. Every primal iterate is a projection, so it is feasible to rounding. The multipliers of the
+projections bound the dual norm.
 """
 
 from __future__ import annotations
@@ -21,23 +19,16 @@ from jaxtyping import Array, Float
 from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.numerics.conjugate_gradient import conjugate_gradients, float32_inverse
 from jaxcvx.numerics.fold import fold_marked
+from jaxcvx.numerics.safe import divisor
 from jaxcvx.operators.cells import largest_penalty
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.polyhedral_cone import ActiveRows, face_basis
-from jaxcvx.solvers.cone.program import (
-    ConeProgram,
-    Stack,
-    cone_program,
-    evaluate_cone,
-    stack,
-    unstack,
-    zero_pair,
-)
+from jaxcvx.solvers.cone.program import ConeProgram, Stack, cone_program, evaluate_cone, stack, unstack, zero_pair
 from jaxcvx.solvers.core.protocol import Solver
 from jaxcvx.solvers.core.solution import Outcome, Parts, relative_gap
 
-_BLOCKS = 16  # active groups at a time
-_ROWS = 128  # rows of their faces at a time
+_BLOCKS = 16  # active blocks per chunk
+_ROWS = 128  # rows of their faces per chunk
 
 
 class _State(NamedTuple):
@@ -48,7 +39,7 @@ class _State(NamedTuple):
     dual_norm: Array  # bound on the program's dual norm at R
     sigma: Array
     target: Array
-    met: Array  # checks so far that met the tolerance
+    met: Array  # number of checks that met the tolerance
     step: Array
     residual: Array
     objective: Array
@@ -56,36 +47,35 @@ class _State(NamedTuple):
 
 
 def _derivative(program: ConeProgram, q: Stack, rows: ActiveRows, threshold: Array) -> tuple[Array, Stack]:
-    """The generalised derivative J of the prox at projections q, of active groups only: faces (q c p p) and lines.
+    """The generalised derivative J of the prox at projections q: faces (q c p p) and lines, zero off active groups.
 
-    In a column, J is ``faces^T faces`` with rows that span the face, times the root of 1 - t/||q||; a group adds
-    ``line line^T``.
+    On a column J is ``faces^T faces``, plus ``line line^T`` on its group. The rows of a face are an orthonormal basis
+    of its span times the square root of 1 - t/||q||.
     """
-    norms, (blocks, p, c) = program.norms(q), q.shape
-    on = norms > threshold
-    safe = jnp.where(on, norms, 1.0)
-    first = jnp.broadcast_to(jnp.where(on, 1 - threshold / safe, 0.0), (blocks, 1, c))[:, 0]
-    lines = q * jnp.where(on, jnp.sqrt(threshold / safe) / safe, 0.0)
+    penalty, (blocks, p, c) = program.penalty, q.shape
+    slope = penalty.groups.derivative(q, threshold)
     basis = jax.vmap(jax.vmap(face_basis, in_axes=(None, None, 0)), in_axes=(None, 0, 0))
 
-    def some(faces, index):
-        found = basis(program.operator.Z, program.signs[index], jax.tree.map(lambda a: a[index], rows))
-        return faces.at[index].set(found, mode="drop")
+    def set_faces(faces, index):
+        chosen = basis(penalty.rows, penalty.signs[index], jax.tree.map(lambda a: a[index], rows))
+        return faces.at[index].set(chosen, mode="drop")
 
-    faces = fold_marked(jnp.any(on, axis=(1, 2)), _BLOCKS, some, jnp.zeros((blocks, c, p, p), q.dtype))
-    return jnp.sqrt(first)[:, :, None, None] * faces, lines
+    active = jnp.any(penalty.group_norms(q) > threshold, axis=(1, 2))
+    faces = fold_marked(active, _BLOCKS, set_faces, jnp.zeros((blocks, c, p, p), q.dtype))
+    scale = jnp.broadcast_to(slope.scale, (blocks, 1, c))[:, 0]
+    return jnp.sqrt(scale)[:, :, None, None] * faces, slope.line
 
 
 def _sum_up(program: ConeProgram, faces: Float[Array, "q c p p"], lines: Stack, samples: int) -> Float[Array, "m m"]:
     """``B J B^T`` in float32, m = samples x outputs.
 
-    Faces of thin cones have few dimensions, so of all rows of ``faces`` few are not zero: these are collected.
+    Faces of thin cones have few dimensions, so few rows of ``faces`` are nonzero. Only these are summed.
     """
     operator, (blocks, c, p, _) = program.operator, faces.shape
     readout, outputs = operator.readout, operator.readout.outputs(c)
     Z, masks = operator.Z.astype(jnp.float32), operator.masks
-    # A line lies in one column where there is one, or where columns are groups; it is one more row then.
-    joint = program.shared and c > 1
+    # A line within one column counts as one more row of the column. Lines of groups of several columns are joint.
+    joint = program.penalty.groups.axis != 1 and c > 1
     rows = faces if joint else jnp.concatenate([faces, jnp.moveaxis(lines, 2, 1)[:, :, None]], axis=2)
     per_column = rows.shape[2]
     rows = rows.reshape(blocks, -1, outputs, per_column, p)  # columns are (position, output)
@@ -126,9 +116,9 @@ def _direction(
     g: Float[Array, "n c"],
     **accuracy: Any,
 ) -> Float[Array, "n c"]:
-    """``-H^{-1} g`` for the generalised Hessian ``H = I + sigma B J B^T`` at projections q, roughly or as options say.
+    """``-H^{-1} g`` for the generalised Hessian ``H = I + sigma B J B^T`` at projections q, by conjugate gradients.
 
-    H is summed up in float32 and preconditions conjugate gradients on H.
+    A factorisation of H in float32 preconditions them. Keywords are options of :func:`conjugate_gradients`.
     """
     faces, lines = _derivative(program, q, rows, threshold)
     H = _sum_up(program, faces, lines, g.shape[0])
@@ -136,7 +126,7 @@ def _direction(
     def hessian(x):
         T = program.adjoint(x)
         inside = jnp.einsum("qcrp,qpc->qcr", faces, T)
-        J = jnp.einsum("qcrp,qcr->qpc", faces, inside) + lines * program.inner(lines, T)
+        J = jnp.einsum("qcrp,qcr->qpc", faces, inside) + lines * program.penalty.groups.inner(lines, T)
         return x + sigma * program.forward(J)
 
     return -conjugate_gradients(hessian, float32_inverse(sigma.astype(jnp.float32) * H), g, **accuracy)
@@ -149,8 +139,8 @@ class ConeNewton(Solver):
     Attributes:
       grouping: as in ConeADMM.
       growth: factor on the penalty sigma after each multiplier update.
-      confirm: how many checks must meet ``tol``. The steps in between converge superlinearly and make the
-        weights as good as the bound, which a certificate from the weights alone needs.
+      confirm: number of checks that must meet ``tol``. The steps in between converge superlinearly and make the
+        weights as accurate as the bound. A certificate from the weights alone needs that accuracy.
     """
 
     tol: float = 1e-8
@@ -167,39 +157,40 @@ class ConeNewton(Solver):
         program = cone_program(problem, self.grouping)
         Q = stack(params)
         one = jnp.ones((), problem.X.dtype)
-        norms = program.norms(Q)
+        norms = program.penalty.group_norms(Q)
         mean = jnp.sum(norms) / jnp.maximum(jnp.sum(norms > 0), 1)
         curvature = jnp.maximum(2 * program.operator.max_curvature(10), jnp.finfo(one.dtype).tiny)
-        warm = 3 * mean / jnp.where(problem.beta > 0, problem.beta, 1.0)
+        warm = 3 * mean / divisor(problem.beta)
         sigma = jnp.where((mean > 0) & (problem.beta > 0), warm, 100 / curvature)
         sigma = jnp.minimum(sigma, largest_penalty(program.operator))
         R = problem.Y - program.forward(Q)
         target = 1e-3 * jnp.linalg.norm(problem.Y)
         return _State(
-            params, Q, R, program.no_rows(Q), jnp.inf * one, sigma, target,
+            params, Q, R, program.penalty.start_memory(Q), jnp.inf * one, sigma, target,
             jnp.asarray(0, jnp.int32), jnp.asarray(0, jnp.int32), jnp.inf * one, one, one,
         )  # fmt: skip
 
     def step(self, problem: Problem, state: _State) -> _State:
         program, Y, sigma = cone_program(problem, self.grouping), problem.Y, state.sigma
+        penalty, groups = program.penalty, program.penalty.groups
         threshold = sigma * problem.beta
         eps = jnp.finfo(Y.dtype).eps
         V = state.multiplier + sigma * program.adjoint(state.R)
-        q, rows = program.project_above(V, state.rows, threshold)
-        g = state.R - Y + program.forward(program.shrink(q, threshold))
+        q, rows = penalty.project_above(V, state.rows, threshold)
+        g = state.R - Y + program.forward(groups.prox(q, threshold))
         direction = _direction(program, q, rows, threshold, sigma, g)
-        moved = sigma * program.adjoint(direction)
+        shift = sigma * program.adjoint(direction)
         slope = jnp.sum(g * direction)
 
         def potential(R, q):
-            shrunk = jnp.maximum(program.norms(q) - threshold, 0.0)
+            shrunk = jnp.maximum(groups.group_norms(q) - threshold, 0.0)
             return 0.5 * jnp.sum(R**2) - jnp.sum(R * Y) + jnp.sum(shrunk**2) / (2 * sigma)
 
         here = potential(state.R, q)
 
         def attempt(length, rows):
             R = state.R + length * direction
-            q, rows = program.project_above(V + length * moved, rows, threshold)
+            q, rows = penalty.project_above(V + length * shift, rows, threshold)
             enough = potential(R, q) <= here + 1e-4 * length * slope + 16 * eps * jnp.abs(here)
             return length, R, q, rows, enough
 
@@ -209,11 +200,11 @@ class ConeNewton(Solver):
             (2 * jnp.ones((), Y.dtype), state.R, q, rows, jnp.zeros((), bool)),
         )
         R = jnp.where(enough, R, state.R)
-        Q = program.shrink(q, threshold)
+        Q = groups.prox(q, threshold)
         gradient = jnp.linalg.norm(R - Y + program.forward(Q))
-        dual_norm = jnp.max(program.norms(q - state.multiplier)) / sigma
+        dual_norm = groups.dual_norm(q - state.multiplier) / sigma
 
-        # At the end of rounding the potential does not tell steps apart and the gradient falls no more.
+        # The iteration has ended if the potential changes by rounding only and the gradient no longer falls.
         ended = enough & (-slope <= 16 * eps * jnp.abs(here)) & (gradient >= 0.5 * jnp.linalg.norm(g))
         solved = (gradient <= state.target) | ended
         largest = largest_penalty(program.operator)

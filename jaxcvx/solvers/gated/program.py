@@ -17,10 +17,11 @@ import numpy as np
 from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float
 
-from jaxcvx.certificates.dual import bound_from_residuals, dual_residuals, gated_dual_norm, scaled_bound
+from jaxcvx.certificates.dual import bound_from_residuals, dual_residuals, relaxed_dual_norm, scaled_bound
 from jaxcvx.networks.network import Network
 from jaxcvx.numerics.implicit import Optimality
-from jaxcvx.operators.cells import CellOperator
+from jaxcvx.penalties.base import Penalty
+from jaxcvx.penalties.groups import FrobeniusGroups
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.norms import group_norms
 from jaxcvx.solvers.core.solution import Outcome, Parts
@@ -28,41 +29,44 @@ from jaxcvx.solvers.neurons.rounding import round_gated
 
 Blocks = Float[Array, "P p c"]
 
+FROBENIUS = FrobeniusGroups()
 
-def gated_objective(problem: Problem, W: Blocks, F: Float[Array, "n c"]) -> Float[Array, ""]:
+
+def gated_objective(
+    problem: Problem, W: Blocks, F: Float[Array, "n c"], penalty: Penalty = FROBENIUS
+) -> Float[Array, ""]:
     """Value of the gated program at W, whose predictions are F."""
-    return problem.loss.value(F, problem.Y) + problem.beta * jnp.sum(group_norms(W))
+    return problem.loss.value(F, problem.Y) + problem.beta * penalty.value(W)
 
 
-def gated_bound(problem: Problem, R: Float[Array, "n c"]) -> Float[Array, ""]:
+def gated_bound(problem: Problem, R: Float[Array, "n c"], penalty: Penalty = FROBENIUS) -> Float[Array, ""]:
     """Dual value of the gated program at the best multiple of R."""
-    return scaled_bound(problem, R, gated_dual_norm(problem.operator, R))
+    return scaled_bound(problem, R, penalty.dual_norm(problem.operator.adjoint(R)))
 
 
 def evaluate_gated(
-    problem: Problem,
-    outcome: Outcome,
-    objective: Callable[[Problem, Array, Array], Array] = gated_objective,
-    dual_norm: Callable[[CellOperator, Array], Array] = gated_dual_norm,
-    room: int | None = None,
+    problem: Problem, outcome: Outcome, penalty: Penalty = FROBENIUS, *, room: int | None = None
 ) -> Parts:
-    """Objective and bounds at the returned weights; R comes from the weights or from the solver's dual.
+    """Objective, bounds and network at the returned weights.
+
+    Dual residuals are the one of the weights and, if there is one, the solver's own; the better bound counts.
 
     Args:
       problem: the problem.
       outcome: weights (P, p, q) and a dual residual or None.
-      objective: value of the program at (problem, weights, predictions).
-      dual_norm: dual norm of the program's penalty, at least ``max_u ||R^T (Z u)_+||`` over unit u in the cells.
-      room: number of blocks to round to a network, no fewer than are not zero; None for all.
+      penalty: the program's penalty.
+      room: number of blocks to round to a network, at least the number of nonzero blocks; None for all.
     """
     operator = problem.operator
     F = operator.forward(outcome.params)
     network = round_gated(problem, outcome.params, room)
     residuals = dual_residuals(problem, F, outcome.dual)
-    norms = [dual_norm(operator.carefully(), R) for R in residuals]
+    careful = operator.carefully()
+    norms = [penalty.dual_norm(careful.adjoint(R)) for R in residuals]
     bounds = [scaled_bound(problem, R, norm) for R, norm in zip(residuals, norms, strict=True)]
-    lower = bound_from_residuals(problem, network, residuals, norms)
-    return Parts(network, objective(problem, outcome.params, F), jnp.max(jnp.stack(bounds)), lower)
+    neurons = norms if penalty.bounds_neurons else [relaxed_dual_norm(careful, R) for R in residuals]
+    lower = bound_from_residuals(problem, network, residuals, neurons)
+    return Parts(network, gated_objective(problem, outcome.params, F, penalty), jnp.max(jnp.stack(bounds)), lower)
 
 
 def live_room(problem: Problem, W: Blocks) -> int | None:

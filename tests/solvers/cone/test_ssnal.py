@@ -46,11 +46,11 @@ def test_direction_is_newtons_of_the_dual_gradient(c, grouping, features):
 
     @jax.jit
     def at(R):
-        q, rows = program.project(Q + sigma * program.adjoint(R), program.no_rows(Q))
-        return R - problem.Y + program.forward(program.shrink(q, threshold)), q, rows
+        q, rows = program.penalty.project(Q + sigma * program.adjoint(R), program.penalty.start_memory(Q))
+        return R - problem.Y + program.forward(program.penalty.groups.prox(q, threshold)), q, rows
 
     g, q, rows = at(R)
-    assert float(jnp.max(program.norms(q))) > float(threshold)
+    assert float(jnp.max(program.penalty.group_norms(q))) > float(threshold)
     h = 1e-6
 
     def slope(step):
@@ -72,13 +72,15 @@ def test_the_preconditioners_matrix_is_the_hessians(c, grouping, features, monke
     program = cone_program(problem, grouping)
     rng = np.random.default_rng(2)
     shape = (2 * problem.operator.num_blocks, problem.rows.shape[1], problem.num_columns)
-    q, rows = program.project(jnp.asarray(rng.standard_normal(shape)), program.no_rows(jnp.zeros(shape)))
-    threshold = jnp.median(program.norms(q))
+    q, rows = program.penalty.project(
+        jnp.asarray(rng.standard_normal(shape)), program.penalty.start_memory(jnp.zeros(shape))
+    )
+    threshold = jnp.median(program.penalty.group_norms(q))
     faces, lines = cone_newton._derivative(program, q, rows, threshold)
 
     def hessian(x):
         T = program.adjoint(x.reshape(12, c))
-        J = jnp.einsum("qcrp,qcrs,qsc->qpc", faces, faces, T) + lines * program.inner(lines, T)
+        J = jnp.einsum("qcrp,qcrs,qsc->qpc", faces, faces, T) + lines * program.penalty.groups.inner(lines, T)
         return program.forward(J).reshape(-1)
 
     expected = jax.vmap(hessian)(jnp.eye(12 * c))
@@ -93,14 +95,14 @@ def test_projections_that_do_not_matter_are_bounded(c):
     program = cone_program(problem, "shared")
     rng = np.random.default_rng(1)
     Q = jnp.asarray(rng.standard_normal((12, 2, c)))
-    exact, rows = program.project(Q, program.no_rows(Q))
-    norms = program.norms(exact)
+    exact, rows = program.penalty.project(Q, program.penalty.start_memory(Q))
+    norms = program.penalty.group_norms(exact)
     for threshold in (0.0, float(jnp.median(norms)), 10.0):
-        for warm in (program.no_rows(Q), rows):
-            points, _ = program.project_above(Q, warm, jnp.asarray(threshold))
-            shrunk = program.shrink(points, jnp.asarray(threshold))
-            np.testing.assert_allclose(shrunk, program.shrink(exact, jnp.asarray(threshold)), atol=1e-12)
-            assert bool(jnp.all(program.norms(points) >= norms - 1e-12))
+        for warm in (program.penalty.start_memory(Q), rows):
+            points, _ = program.penalty.project_above(Q, warm, jnp.asarray(threshold))
+            shrunk = program.penalty.groups.prox(points, jnp.asarray(threshold))
+            np.testing.assert_allclose(shrunk, program.penalty.groups.prox(exact, jnp.asarray(threshold)), atol=1e-12)
+            assert bool(jnp.all(program.penalty.group_norms(points) >= norms - 1e-12))
 
 
 def test_subproblems_end_at_rounding():

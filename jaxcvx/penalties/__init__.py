@@ -1,0 +1,1 @@
+"""Penalties on blocks of weights: value, dual norm and proximal operator of each."""
