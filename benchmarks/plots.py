@@ -73,11 +73,54 @@ def draw_scaling(record: dict[str, Any], axes: Any) -> None:
         panel.legend(frameon=False, fontsize=8)
 
 
+def draw_path(record: dict[str, Any], axes: Any) -> None:
+    """Excess of the path's objectives over the best of Adam's, and times over one Adam run, for each table."""
+    excess, times = axes
+    rows = record["tables"]
+    places = np.arange(len(rows))
+    for k, colour in enumerate((SKY, GREEN, ORANGE, VERMILLION)):
+        betas = [row["betas"][k] for row in rows]
+        height = places + 0.18 * (k - 1.5)
+        last = [100 * beta["excess"].get("after", beta["excess"]["before"]) for beta in betas]
+        before = [100 * beta["excess"]["before"] for beta in betas]
+        excess.hlines(height, before, last, color=colour, lw=1, alpha=0.6)
+        excess.plot(before, height, "o", mfc="none", mec=colour, ms=5)
+        excess.plot(last, height, "o", color=colour, ms=5, label=f"{betas[0]['fraction']:g}" if betas else None)
+    excess.set_xscale("symlog", linthresh=1e-3)
+    excess.axvline(0, color=OURS, lw=1)
+    excess.set(xlabel="objective over the best of five Adam runs, % (hollow: before the finish)")
+    excess.set_title("Objectives, by beta / beta_max", loc="left", pad=22)
+    for k, (name, colour) in enumerate(zip(("one beta", "path", "cv"), (SKY, OURS, PURPLE), strict=True)):
+        label = {"one beta": "one beta", "path": "20 betas", "cv": "cross-validation"}[name]
+        times.barh(places + 0.27 * (k - 1), [row["ratios"][name] for row in rows], 0.26, color=colour, label=label)
+    times.axvline(1, color=VERMILLION, lw=1)
+    times.set(xscale="log", xlabel="seconds over those of one Adam run (red line)")
+    times.set_xlim(left=0.3)
+    times.set_title("Times, warm", loc="left", pad=22)
+    for panel in axes:
+        panel.set_yticks(places, [row["table"] for row in rows], fontsize=8)
+        panel.invert_yaxis()
+        panel.legend(frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+
+
 FIGURES: dict[str, tuple[Callable[[dict[str, Any], Any], None], int, tuple[float, float]]] = {
+    "path": (draw_path, 2, (12, 6.5)),
     "peers": (draw_peers, 1, (11, 4)),
     "training": (draw_training, 1, (8, 5.5)),
     "scaling": (draw_scaling, 2, (11, 4)),
 }
+
+
+def draw_record(name: str, record: dict[str, Any], target: Path) -> None:
+    """Write the picture of one record as a PNG."""
+    draw, panels, size = FIGURES[name]
+    figure = new_figure(*size)
+    axes = figure.subplots(1, panels)
+    for panel in np.atleast_1d(axes):
+        style(panel)
+    draw(record, axes)
+    save_png(figure, target)
+    print(f"wrote {target}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -86,18 +129,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args(arguments)
-    for name, (draw, panels, size) in FIGURES.items():
+    for name in FIGURES:
         path = options.results / f"{name}.json"
-        if not path.exists():
-            continue
-        figure = new_figure(*size)
-        axes = figure.subplots(1, panels)
-        for panel in np.atleast_1d(axes):
-            style(panel)
-        draw(json.loads(path.read_text()), axes)
-        target = options.out / f"benchmark-{name}.png"
-        save_png(figure, target)
-        print(f"wrote {target}")
+        if path.exists():
+            draw_record(name, json.loads(path.read_text()), options.out / f"benchmark-{name}.png")
 
 
 if __name__ == "__main__":
