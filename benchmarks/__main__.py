@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ...] [--out DIR] [--quick] [--tables NAMES] [--cache DIR]``."""
+"""``python -m benchmarks [NAME ...] [--out DIR] [--quick] [--tables NAMES] [--parts NAMES] [--cache DIR]``."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ DRAWN = ("path",)  # a picture is written beside these records
 
 
 def extra_arguments(module: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """The options ``--tables`` and ``--cache`` where they are given and the benchmark knows them."""
+    """The options ``--tables``, ``--parts`` and ``--cache`` where they are given and the benchmark knows them."""
     known = inspect.signature(module.run).parameters
-    given = {"tables": options.tables, "cache": options.cache}
+    given = {"tables": options.tables, "parts": options.parts, "cache": options.cache}
     return {name: value for name, value in given.items() if value is not None and name in known}
 
 
@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the JSON")
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
     parser.add_argument("--tables", type=lambda text: text.split(","), help="data sets, with commas between them")
+    parser.add_argument("--parts", type=lambda text: text.split(","), help="of a benchmark, with commas between them")
     parser.add_argument("--cache", type=Path, help="folder of answers that never change, as Adam's")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
@@ -58,13 +59,15 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.names or NAMES:
         module = importlib.import_module(f"benchmarks.{name}")
         try:
-            result = module.run(quick=options.quick, **extra_arguments(module, options))
+            extra = extra_arguments(module, options)
+            result = module.run(quick=options.quick, **extra)
         except ImportError as err:
             print(f"{name}: skipped, {err} (pip install -e '.[bench]')", file=sys.stderr)
             missing = True
             continue
-        path = write_json(options.out, name, result)
-        if name in DRAWN:
+        parts = extra.get("parts", ())
+        path = write_json(options.out, "-".join([name, *parts]), result)
+        if name in DRAWN and not parts:
             from benchmarks.plots import draw_record
 
             draw_record(name, result, options.out / f"{name}.png")

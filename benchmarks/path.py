@@ -35,6 +35,8 @@ MOST_NEURONS = 1.5  # times those of the best known solution
 COMPILE_SECONDS, MEMORY = 10.0, 2 * 2**30
 COMPILED = ("diabetes", "breast_cancer", "wine")
 GROWTH = (1_000, 10_000, 100_000)
+PARTS = ("objectives", "times", "compile", "growth")
+WHEN = ("before", "after")  # the finish
 FOLDS = 5
 WORKER = Path(__file__).parent / "workers" / "path_cost.py"
 
@@ -106,6 +108,7 @@ def run(
     *,
     tables: list[str] | None = None,
     cache: Path | None = None,
+    parts: list[str] | tuple[str, ...] = PARTS,
     method: str = DEFAULT,
     width: int = WIDTH,
     steps: int = STEPS,
@@ -113,12 +116,13 @@ def run(
     compiled: tuple[str, ...] = COMPILED,
     growth: tuple[int, ...] = GROWTH,
 ) -> dict[str, Any]:
-    """Measure all of it.
+    """Measure all of it, or some parts.
 
     Args:
       quick: two tables, one repeat, one compilation, growth up to 10000 rows.
       tables: their names; all that are installed by default.
       cache: folder of Adam's runs; the user's cache folder by default.
+      parts: of "objectives", "times", "compile" and "growth".
       method: of ``benchmarks.path_methods.METHODS``.
       width, steps, keys: Adam's neurons, steps and number of starts.
       compiled: tables for the seconds of compilation.
@@ -126,14 +130,20 @@ def run(
     """
     if quick:
         tables, compiled, growth = tables or ["diabetes", "wine"], compiled[:1], growth[:2]
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise SystemExit(f"no part {unknown[0]!r}; there are: {', '.join(PARTS)}")
     chosen, rows = METHODS[method], []
+    compiled = tuple(available(compiled)) if "compile" in parts else ()
+    growth = growth if "growth" in parts else ()
     load_average = os.getloadavg()[0]
-    for name in available(tables):
+    for name in available(tables) if {"objectives", "times"} & set(parts) else ():
         table = load(name)
         baseline = Baseline(table, cache, width, steps)
         row = {"table": name, "size": table.size, "loss": table.loss, "beta_max": baseline.beta_max}
-        row["betas"] = objectives(table, chosen, baseline, keys)
-        rows.append(row | times(table, chosen, baseline, 1 if quick else 3))
+        row["betas"] = objectives(table, chosen, baseline, keys) if "objectives" in parts else []
+        row |= times(table, chosen, baseline, 1 if quick else 3) if "times" in parts else {"seconds": {}, "ratios": {}}
+        rows.append(row)
         print(summary(rows[-1]), file=sys.stderr, flush=True)
     return {
         "benchmark": "path",
@@ -144,7 +154,7 @@ def run(
         "adam": {"width": width, "steps": steps, "keys": keys, "dtype": "float32"},
         "fractions": [float(fraction) for fraction in grid()],
         "tables": rows,
-        "compile": [in_process(task="compile", table=name, method=method) for name in available(compiled)],
+        "compile": [in_process(task="compile", table=name, method=method) for name in compiled],
         "growth": [in_process(task="growth", n=n, method=method) for n in growth],
     }
 
@@ -153,7 +163,8 @@ def summary(row: dict[str, Any]) -> str:
     """One line on a table."""
     excess = ", ".join(f"{each['excess'].get('after', each['excess']['before']):+.1e}" for each in row["betas"])
     ratios = ", ".join(f"{name} {ratio:.1f}" for name, ratio in row["ratios"].items())
-    return f"{row['table']}: excess {excess}; Adam {row['seconds']['adam']['median']:.2f} s; ratios {ratios}"
+    adam = f"{row['seconds']['adam']['median']:.2f} s" if row["seconds"] else "not timed"
+    return f"{row['table']}: excess {excess}; Adam {adam}; ratios {ratios}"
 
 
 def verdicts(result: dict[str, Any]) -> list[tuple[str, int, int]]:
@@ -170,7 +181,7 @@ def verdicts(result: dict[str, Any]) -> list[tuple[str, int, int]]:
     few = [list(b["neurons"].values())[-1] <= MOST_NEURONS * b["neurons of the best known"] for b in betas]
     aims.append((f"neurons at most {MOST_NEURONS:g} times those of the best known", sum(few), len(few)))
     for name, limit in LIMITS.items():
-        ratios = [row["ratios"][name] for row in result["tables"]]
+        ratios = [row["ratios"][name] for row in result["tables"] if row["ratios"]]
         aims.append((f"{name}: at most {limit:g} Adam runs", sum(r <= limit for r in ratios), len(ratios)))
     compiled, growth = result["compile"], result["growth"]
     soon = [case["compile_seconds"] <= COMPILE_SECONDS for case in compiled]
@@ -180,7 +191,7 @@ def verdicts(result: dict[str, Any]) -> list[tuple[str, int, int]]:
         aims.append((f"other data, {which}: nothing compiled", sum(again), len(again)))
     if growth:
         aims.append(("peak memory at the largest n under 2 GiB", int(growth[-1]["peak_bytes"] < MEMORY), 1))
-    return aims
+    return [aim for aim in aims if aim[2]]
 
 
 def show(result: dict[str, Any]) -> None:
@@ -197,7 +208,7 @@ def show(result: dict[str, Any]) -> None:
     header = ("table (n, p, c)", "beta", "best Adam", "path", "finished", "neurons", "Adam's", "price - 1")
     print_table(f"Objectives over the best of {result['adam']['keys']} Adam runs ({result['method']})", header, rows)
     rows = []
-    for row in result["tables"]:
+    for row in (row for row in result["tables"] if row["seconds"]):
         seconds = [row["seconds"][name]["median"] for name in ("adam", *LIMITS)]
         pairs = zip(seconds[1:], row["ratios"].values(), strict=True)
         ratios = (f"{second:.2f} ({ratio:.1f})" for second, ratio in pairs)
@@ -214,9 +225,6 @@ def show(result: dict[str, Any]) -> None:
     print_table("Growth, d = 20", ("n", "path, s", "peak memory of the process, MiB"), rows)
     aims = [(text, f"{reached} of {number}") for text, reached, number in verdicts(result)]
     print_table("Aims", ("", "reached"), aims)
-
-
-WHEN = ("before", "after")
 
 
 if __name__ == "__main__":

@@ -104,8 +104,10 @@ def test_the_grid_holds_the_marked_betas() -> None:
 def test_the_record(
     tiny: tables.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(quick: bool, tables: Any = None, cache: Any = None) -> dict[str, Any]:
-        return original(quick, tables=tables, cache=cache, width=5, steps=20, keys=1, compiled=(), growth=())
+    def run(quick: bool, tables: Any = None, cache: Any = None, parts: Any = path.PARTS) -> dict[str, Any]:
+        return original(
+            quick, tables=tables, cache=cache, parts=parts, width=5, steps=20, keys=1, compiled=(), growth=()
+        )
 
     original = path.run
     monkeypatch.setattr(path, "run", run)
@@ -119,6 +121,9 @@ def test_the_record(
         assert beta["excess"]["before"] == pytest.approx(beta["objective"]["before"] / beta["adam"]["objective"] - 1)
     assert set(row["ratios"]) == set(path.LIMITS)
     assert "Adam" in capsys.readouterr().out
+    assert command.main(["path", *options, "--parts", "objectives"]) == 0
+    part = json.loads((tmp_path / "path-objectives.json").read_text())
+    assert part["tables"][0]["betas"] == record["tables"][0]["betas"] and not part["tables"][0]["seconds"]
 
 
 @pytest.mark.long
