@@ -224,9 +224,9 @@ def arrangements_of(network: HasNeurons, X: Any) -> Arrangements:
         raise invalid("network.hidden", "NaN or inf", "finite weights")
     weights = weights[np.any(weights != 0, axis=1)]
     masks = host_masks(data.rows, weights)
-    first = dedupe_masks(masks)
-    gates = unit_rows(weights[first]).astype(np.float64 if dtype == np.float64 else np.float32)
-    return Arrangements(jnp.asarray(masks[first]), jnp.asarray(gates))
+    kept = dedupe_masks(masks)
+    gates = unit_rows(weights[kept]).astype(np.float64 if dtype == np.float64 else np.float32)
+    return Arrangements(jnp.asarray(masks[kept]), jnp.asarray(gates))
 
 
 def _check_width(hidden: Any, width: int) -> None:
@@ -268,9 +268,9 @@ def merge_arrangements(a: Arrangements, b: Arrangements) -> Arrangements:
         return Arrangements(masks, gates, complete)
     # numpy, because jax would compile these operations again for every number of cells.
     host = np.concatenate([np.asarray(a.masks, bool), np.asarray(b.masks, bool)])
-    first = dedupe_masks(host)
+    kept = dedupe_masks(host)
     gates_host = np.concatenate([np.asarray(a.gates), np.asarray(b.gates)])
-    return Arrangements(jnp.asarray(host[first]), jnp.asarray(gates_host[first]), complete)
+    return Arrangements(jnp.asarray(host[kept]), jnp.asarray(gates_host[kept]), complete)
 
 
 def validate_arrangements(arrangements: Arrangements, num_rows: int, num_weights: int) -> None:

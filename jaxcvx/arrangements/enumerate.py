@@ -214,10 +214,10 @@ class _Table:
         packed = np.concatenate([self.packed, *(p for p, _ in self.pending)])
         rays = np.concatenate([self.rays, *(r for _, r in self.pending)])
         self.pending, self.size = [], 0
-        _, first, index = np.unique(mask_keys(packed), return_index=True, return_inverse=True)
+        _, representatives, index = np.unique(mask_keys(packed), return_index=True, return_inverse=True)
         index = index.reshape(-1)
-        self.packed = packed[first]
-        self.rays = np.stack([np.bincount(index, column, len(first)) for column in rays.T], axis=1)
+        self.packed = packed[representatives]
+        self.rays = np.stack([np.bincount(index, column, len(representatives)) for column in rays.T], axis=1)
 
     def cells(self) -> tuple[np.ndarray, np.ndarray]:
         """Signs and unit gates of the recorded cells, in the order of their packed signs."""

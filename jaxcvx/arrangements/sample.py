@@ -89,9 +89,9 @@ def sample_arrangements(
     gates = np.asarray(jnp.asarray(unit_rows(gates).astype(data.dtype)))
     gates = gates[_inside_cells(data.rows, gates.astype(np.float64))]
     masks = host_masks(data.rows, gates.astype(np.float64))
-    first = dedupe_masks(masks)
-    complete = len(first) == _max_num_cells_of(data)
-    return Arrangements(jnp.asarray(masks[first]), jnp.asarray(gates[first]), complete)
+    kept = dedupe_masks(masks)
+    complete = len(kept) == _max_num_cells_of(data)
+    return Arrangements(jnp.asarray(masks[kept]), jnp.asarray(gates[kept]), complete)
 
 
 def _normal(key: Any, shape: tuple[int, ...]) -> np.ndarray:

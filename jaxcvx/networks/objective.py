@@ -54,10 +54,10 @@ class TrainingObjective(SmoothProblem):
     def initial_params(self, key: PRNGKeyArray | None) -> Network:
         if key is None:
             raise invalid("key", None, "a jax random key for the initial weights (or init=)")
-        first, second = jax.random.split(key)
+        hidden_key, output_key = jax.random.split(key)
         zero = zero_network(self.problem, self.width)
-        hidden = jax.random.normal(first, zero.hidden.shape, zero.hidden.dtype)
-        output = jax.random.normal(second, zero.output.shape, zero.output.dtype)
+        hidden = jax.random.normal(hidden_key, zero.hidden.shape, zero.hidden.dtype)
+        output = jax.random.normal(output_key, zero.output.shape, zero.output.dtype)
         return dataclasses.replace(
             zero,
             hidden=hidden * (self.init_scale / zero.hidden.shape[1] ** 0.5),

@@ -159,15 +159,15 @@ class CellOperator:
         # Zero samples are not counted: those that pad an array to the number of devices must not change the result.
         counts = jnp.any(self.Z.reshape(-1, self.readout.positions * self.Z.shape[1]) != 0, axis=1)
         samples = jnp.cumsum(counts, dtype=self.Z.dtype) - 1
-        first = jnp.where(counts, 1 + 1e-2 * jnp.cos(samples), 0.0)[:, None]
-        size = jnp.maximum(jnp.linalg.norm(first), 1)
+        start = jnp.where(counts, 1 + 1e-2 * jnp.cos(samples), 0.0)[:, None]
+        size = jnp.maximum(jnp.linalg.norm(start), 1)
 
         def power(_, carry):
             w = self.forward(self.adjoint(carry[0]))
             size = jnp.linalg.norm(w)
             return w / divisor(size), size
 
-        begin = (first / size, jnp.zeros((), self.Z.dtype))
+        begin = (start / size, jnp.zeros((), self.Z.dtype))
         return jax.lax.fori_loop(0, num_steps, power, begin)[1]
 
 

@@ -81,12 +81,12 @@ def _pack(rows: np.ndarray, cols: np.ndarray, num_rows: int) -> tuple[Slots, Any
     length = _chunk_length(counts)
     chunks = -(-counts // length)
     owner = None if (chunks <= 1).all() else np.repeat(np.arange(num_rows, dtype=np.int32), chunks)
-    first = np.arange(num_rows) if owner is None else np.cumsum(chunks) - chunks
+    first_chunk = np.arange(num_rows) if owner is None else np.cumsum(chunks) - chunks
     total = num_rows if owner is None else len(owner)
     rows_sorted = rows[order]
     position = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows_sorted]
     slot = np.empty(len(rows), np.int32)
-    slot[order] = (position % length) * total + first[rows_sorted] + position // length
+    slot[order] = (position % length) * total + first_chunk[rows_sorted] + position // length
     index, filled = np.zeros(length * total, np.int32), np.zeros(length * total, bool)
     index[slot], filled[slot] = cols, True
     owners = None if owner is None else jnp.asarray(owner)

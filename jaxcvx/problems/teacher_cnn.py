@@ -2,7 +2,7 @@
 
 An input Z consists of k patches Z_j of p standard normal numbers. The student computes ``f(Z) = sum_j a_j relu(Z_j .
 w)``. The teacher f* has the same form with the weights ``(w*, a*)``. The population loss ``1/2 E (f - f*)^2`` depends
-on w only through its length and its angle to w*. It has one spurious minimum. All formulas hold for w of any length.
+on w only through its length and its angle to w*. It can have a spurious minimum. All formulas hold for w of any length.
 
 Sources: S. Du, J. Lee, Y. Tian, B. Poczos and A. Singh, "Gradient descent learns one-hidden-layer CNN: don't be afraid
 of spurious local minima" (ICML 2018); M. Zhou et al., "Toward understanding the importance of noise in training neural
@@ -65,12 +65,12 @@ class TeacherCNN(SmoothProblem):
         """
         if not 0 <= ratio <= patches:
             raise invalid("ratio", ratio, f"a number in 0..{patches}: (1'a)^2 is at most k |a|^2")
-        first, second = jax.random.split(key)
-        rest = jax.random.normal(second, (patches,), dtype)
+        filter_key, output_key = jax.random.split(key)
+        rest = jax.random.normal(output_key, (patches,), dtype)
         rest = unit(rest - rest.mean())
         mean = ratio**0.5 / patches
         return cls(
-            unit(jax.random.normal(first, (size,), dtype)),
+            unit(jax.random.normal(filter_key, (size,), dtype)),
             mean + jnp.sqrt(jnp.maximum(1 - patches * mean**2, 0)) * rest,
         )
 
@@ -141,9 +141,9 @@ class TeacherCNN(SmoothProblem):
 
     def random_params(self, key: PRNGKeyArray, radius: Any = 1.0) -> StudentWeights:
         """Random weights: w uniform on the unit sphere, a uniform in the ball of the given radius."""
-        first, second = jax.random.split(key)
-        w = draw_noise(first, self.w_star, 1.0, "sphere")
-        return StudentWeights(w, draw_noise(second, self.a_star, radius, "ball"))
+        filter_key, output_key = jax.random.split(key)
+        w = draw_noise(filter_key, self.w_star, 1.0, "sphere")
+        return StudentWeights(w, draw_noise(output_key, self.a_star, radius, "ball"))
 
     def spurious_point(self) -> StudentWeights:
         """The stationary point with ``w = -w*``, where ``a = (11' + (pi - 1) I)^{-1} (11' - I) a*``."""

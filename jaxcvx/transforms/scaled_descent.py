@@ -108,9 +108,9 @@ def conjugate_descent(problem: LineSearchable, shrinkage: float = 0.0) -> Any:
     import optax
 
     def init(params: Factors) -> _Conjugate:
-        zero, one = jax.tree.map(jnp.zeros_like, params), jnp.ones((), problem.dtype)
+        zero, share = jax.tree.map(jnp.zeros_like, params), jnp.ones((), problem.dtype)
         unit = problem.curvature * largest_singular_value(problem) if shrinkage else 0.0
-        return _Conjugate(zero, zero, zero, shrinkage * unit * one, one)
+        return _Conjugate(zero, zero, zero, shrinkage * unit * share, share)
 
     def update(gradient: Factors, state: _Conjugate, params: Factors) -> tuple[Factors, _Conjugate]:
         weight = jnp.zeros((), problem.dtype)
@@ -166,13 +166,13 @@ def exact_step(
 
     else:
 
-        def first(t):
+        def slope_at(t):
             at = jax.tree.map(lambda z, a, b: z + t * (a + t * b), start, slope, bend)
             velocity = jax.tree.map(lambda a, b: a + 2 * t * b, slope, bend)
             return _dot(jax.grad(problem.energy)(at), velocity) + linear + t * square
 
         def derivatives(t):
-            return jax.jvp(first, (t,), (jnp.ones_like(t),))
+            return jax.jvp(slope_at, (t,), (jnp.ones_like(t),))
 
     return _first_root(derivatives, problem.dtype)
 
