@@ -1,4 +1,4 @@
-"""beta_max: zero is optimal from there on, and not before."""
+"""beta_max: the zero solution is optimal from this beta on, and not below it."""
 
 from __future__ import annotations
 

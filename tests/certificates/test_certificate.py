@@ -1,4 +1,4 @@
-"""Certificates put together: nothing is claimed of NaN, bounds never cross; double precision on the host."""
+"""Certificates from their numbers: NaN claims nothing, and bounds never cross; double precision on the host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxcvx.numerics.precision import double_precision, to_double
     ("given", "upper", "lower", "gap"),
     [
         ((2.0, 1.5), 2.0, 1.5, 0.25),
-        ((2.0, 3.0), 2.0, 2.0, 0.0),  # a bound above a real network is rounding: it is cut
+        ((2.0, 3.0), 2.0, 2.0, 0.0),  # the excess is rounding
         ((0.0, 0.0), 0.0, 0.0, 0.0),
         ((np.nan, 1.0), np.inf, 1.0, np.inf),
         ((2.0, np.nan), 2.0, -np.inf, np.inf),
@@ -37,7 +37,7 @@ def test_two_objectives():
     assert make_certificate(4.0, 3.0, "global", balanced=2.0).lower == 2.0  # a bound holds for both
     assert make_certificate(np.nan, 1.0, "global", balanced=2.0).gap == np.inf
     assert make_certificate(4.0, 1.0, "global").balanced == 4.0
-    assert Certificate(4.0, 1.0, 0.75, -np.inf).balanced == 4.0  # as files hold it that were written without the field
+    assert Certificate(4.0, 1.0, 0.75, -np.inf).balanced == 4.0  # as in files written before the field existed
 
 
 def test_scopes():

@@ -1,4 +1,4 @@
-"""certify: bounds that hold, scopes that say what they cover, and arguments that are refused."""
+"""certify: valid bounds with the right scopes, both objectives, and refused arguments."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def case(loss: str = "squared", spiral: bool = False) -> Case:
 
 
 def random_network(seed: int, d: int = 2, c: int = 1) -> Network:
-    """Five neurons of any size: from the zero function nearly to absurd predictions."""
+    """Five neurons of any size: predictions range from nearly zero to far beyond the targets."""
     rng = np.random.default_rng(seed)
     size = 10.0 ** rng.uniform(-2, 1.5)
     hidden, output = rng.standard_normal((WIDTH, d)), rng.standard_normal((WIDTH, c))

@@ -1,4 +1,4 @@
-"""Dual norms against brute force, and bounds that stay below the optimum whatever the residual."""
+"""Dual norms against brute force, and bounds that stay below the optimum for every residual."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_cone_norm_of_one_output_is_the_maximum_over_neurons(seed):
 
 @settings(max_examples=15)
 @given(seeds)
-def test_norms_of_many_cells_are_those_of_each(seed):
+def test_norm_over_many_cells_is_the_largest_norm_of_a_cell(seed):
     # 100 cells: more than one chunk of the pruned search.
     X, R = gaussian_data(seed, 12, 3, 2)
     cells = distinct_cells(seed, X, 100)
@@ -80,7 +80,7 @@ def test_norms_of_many_cells_are_those_of_each(seed):
 @pytest.mark.routine(2)
 @pytest.mark.parametrize("c", [1, 2])
 @pytest.mark.parametrize("grouping", ["shared", "per-output"])
-def test_a_search_finds_the_same_from_anywhere(c, grouping):
+def test_search_gives_the_same_norm_from_every_start(c, grouping):
     search = jax.jit(dual.search_cones, static_argnames="grouping")
     for seed in range(4):
         rng = np.random.default_rng(seed)
@@ -106,8 +106,8 @@ def test_a_search_finds_the_same_from_anywhere(c, grouping):
             assert float(found.norm) == pytest.approx(exact, rel=1e-9) and float(found.norm) >= exact * (1 - 1e-13)
 
 
-def test_a_search_ends_only_where_no_cell_is_left_that_could_win():
-    """The cells to begin with fill two chunks, the second of which holds nothing, and the winner comes last of all."""
+def test_search_ends_only_when_no_remaining_cell_can_win():
+    """The preferred cells fill two chunks, the second of which has small values only. The best cell comes last."""
     bounds, truth = np.linspace(2.0, 9.0, 60), np.full(60, 0.1)
     truth[[3, 40, 0]] = 1.5, 3.0, 2.0
     first = np.zeros(60, bool)
@@ -126,7 +126,7 @@ def test_a_search_ends_only_where_no_cell_is_left_that_could_win():
 
 @pytest.mark.float32
 def test_lengths_are_rounded_up():
-    """In float32, of a point that is a sum of large terms that cancel, against the same sum in float64."""
+    """The point is a sum of large terms that cancel, in float32; the reference is the same sum in float64."""
     below = 0
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -140,10 +140,10 @@ def test_lengths_are_rounded_up():
         batch = jax.tree.map(lambda a: a[None], rows)
         assert float(dual._lengths(point[:, None], jnp.asarray(target)[:, None], batch)[0]) >= true
         below += float(jnp.linalg.norm(point)) < true
-    assert below > 5  # what is computed without is too short as often as not
+    assert below > 5  # without the allowance the length is often too short
 
 
-def test_norms_of_numbers_that_are_none_are_none():
+def test_norms_of_nan_residuals_are_nan():
     X, R = gaussian_data(0, 12, 3, 1)
     operator = make_problem(X, R, 0.1, arrangements=distinct_cells(0, X, 40)).operator
     for broken in (np.nan, np.inf):
@@ -218,7 +218,7 @@ def test_scaled_bounds_never_exceed_the_optimum(loss, seed, log_size):
     for R in problem.loss.dual_candidates(F, problem.Y):
         bound = float(scaled_bound(problem, R, gated_norm(problem.operator, R)))
         assert 0 <= bound <= optimum * (1 + 1e-8)
-    R = problem.loss.project_dual(F, problem.Y)  # whatever a solver hands over
+    R = problem.loss.project_dual(F, problem.Y)  # a residual that is not of a gradient
     assert 0 <= float(scaled_bound(problem, R, gated_norm(problem.operator, R))) <= optimum * (1 + 1e-8)
 
 

@@ -1,4 +1,4 @@
-"""Certificates by pricing: what they prove, for whom, and that a skip connection is not forgotten."""
+"""Certificates by pricing: their bounds, their scopes, and the constraint of a skip connection."""
 
 from __future__ import annotations
 

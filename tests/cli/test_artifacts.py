@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Text files are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxcvx.cli.artifacts import write_text
 from jaxcvx.errors import FileFormatError
 
 
-def test_text_is_replaced_whole(tmp_path):
+def test_text_is_replaced_completely(tmp_path):
     path = str(tmp_path / "report.json")
     write_text(path, "old")
     write_text(path, "new é\n")

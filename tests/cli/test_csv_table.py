@@ -1,4 +1,4 @@
-"""Cells of a CSV file: numbers, shapes, and where a fault stands."""
+"""Cells of a CSV file: numbers, shapes, and positions of faults."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_columns_and_places(tmp_path):
         (b'a\n"1\n', "record that begins on line 2"),
     ],
 )
-def test_files_that_are_no_tables(tmp_path, content, words):
+def test_files_that_are_not_tables_are_refused(tmp_path, content, words):
     path = tmp_path / "bad.csv"
     path.write_bytes(content)
     with pytest.raises(FileFormatError, match=words):

@@ -30,13 +30,13 @@ def test_a_split_is_stratified_standardised_and_complete():
     np.testing.assert_allclose(raw[order], data.X[given], atol=1e-9)
 
 
-def test_the_seed_decides():
+def test_the_seed_determines_the_split():
     one, same, other = (split_of("diabetes", seed=seed)[1] for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.X_test, same.X_test)
     assert not np.array_equal(one.y_test, other.y_test)
 
 
-def test_what_cannot_be_split_is_refused():
+def test_impossible_splits_are_refused():
     with pytest.raises(InvalidInputError, match="^--test-fraction"):
         split_of("iris", test_fraction=0.999)
     with pytest.raises(InvalidInputError, match="^--loss: got hinge"):

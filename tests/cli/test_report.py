@@ -1,4 +1,4 @@
-"""Reports: plain numbers for JSON, and gaps that read well."""
+"""Reports: plain numbers for JSON, and readable gaps."""
 
 from __future__ import annotations
 

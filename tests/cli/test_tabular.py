@@ -1,4 +1,4 @@
-"""CSV files: what is read, and what is refused in which words."""
+"""CSV files: the data that are read, and the messages of refusals."""
 
 from __future__ import annotations
 

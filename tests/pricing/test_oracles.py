@@ -1,4 +1,4 @@
-"""Which pricer is chosen, and what it says."""
+"""The choice of a pricer, and the prices that each gives."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_auto_is_exact_where_cells_are_few():
     assert choose_pricer(problem_of(10, 2), "branch", 8, 77) == MultistartPricer(8, 77)
 
 
-def test_what_cannot_be_chosen_is_refused():
+def test_unknown_and_impossible_choices_are_refused():
     with pytest.raises(InvalidInputError, match="^pricing: got 'best'"):
         choose_pricer(problem_of(5, 2), "best", 8)
     with pytest.raises(TooManyArrangements):

@@ -1,4 +1,4 @@
-"""The semidefinite bound on pricing: above the maximum whatever the multipliers, and close to it on small data."""
+"""The semidefinite bound on prices: above the maximum for all multipliers, and close to it on small data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cone oracle: exact on spike-free data, a neuron from below elsewhere."""
+"""The cone pricer: exact on spike-free data; on other data its neuron's price is a lower bound."""
 
 from __future__ import annotations
 
