@@ -1,1 +1,1 @@
-"""Solvers of the gated ReLU program: group lasso over cells, cone constraints dropped."""
+"""Solvers of the gated ReLU program: a penalty on each cell's block of weights, without the cone constraints."""

@@ -1,14 +1,15 @@
 """ActiveNewton: the last digits of the gated program with squared loss, by Newton steps on the cells with weights.
 
-Where no cell is about to gain or lose its weights the objective is smooth in those that have some, with the Hessian
+Near a solution no cell gains or loses its weights. Then the objective is smooth in the nonzero blocks, with the Hessian
 
     H = A^T A + M - U U^T,    M_i = beta / ||W_i||_F,    U_i = W_i ||W_i||^-3/2 beta^1/2
 
-(A is the map of those cells), and Newton's method gains three digits a step or more. Which cells have weights is the
-business of the accelerated proximal gradient steps between two Newton steps.
+where A is the map of those cells, and Newton's method gains three digits per step or more. Between two Newton steps,
+accelerated proximal gradient steps decide which cells have weights.
 
-Near a solution it takes a third of the factorisations of the dual method (:mod:`jaxcvx.solvers.gated.ssnal`), whose
-multipliers have to converge too. Far from it, or at tiny beta, the dual method is the one that gets there.
+Near a solution the method takes a third of the factorisations of the dual method
+(:mod:`jaxcvx.solvers.gated.ssnal`), whose multipliers have to converge too. Far from a solution, or at tiny beta, only
+the dual method converges.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxcvx.numerics.conjugate_gradient import conjugate_gradients, float32_inverse
+from jaxcvx.numerics.safe import divide, divisor
 from jaxcvx.operators.cells import CellOperator, largest_penalty
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.norms import group_norms
@@ -30,7 +32,7 @@ from jaxcvx.solvers.core.solution import Outcome, Parts, relative_gap
 from jaxcvx.solvers.gated.program import evaluate_gated, gated_bound, gated_objective, zero_blocks
 from jaxcvx.solvers.gated.working_set import GatedWorkingSet, WorkingSetState
 
-_RADIAL = 1e3  # inverse curvature along a block, where it has none, over the mean of those across
+_RADIAL = 1e3  # assumed inverse curvature along a block, in units of the mean inverse curvature across
 _HALVINGS = 8
 _STOPS = 8
 
@@ -38,28 +40,27 @@ _STOPS = 8
 class _State(NamedTuple):
     params: Array  # (P, p, q)
     inner: WorkingSetState
-    dual: Array  # (n, c) the residual that a Newton step has foreseen, of all the one with the best bound
+    dual: Array  # (n, c) of the residuals that Newton steps predicted, the one with the best bound
     dual_bound: Array
     step: Array
     residual: Array
     objective: Array
     bound: Array
-    stuck: Array  # the last Newton step led nowhere
+    stuck: Array  # the last Newton step had length zero
 
 
 def _scaled_rows(operator: CellOperator) -> tuple[Float[Array, "N p"], Array]:
-    """Z in float32 with entries of at most 1, and what it was divided by."""
-    largest = jnp.max(jnp.abs(operator.Z))
-    size = jnp.where(largest > 0, largest, 1.0)
+    """Z in float32 with entries of at most 1, and the number that it was divided by."""
+    size = divisor(jnp.max(jnp.abs(operator.Z)))
     return (operator.Z / size).astype(jnp.float32), size
 
 
 class _Curvature(NamedTuple):
-    """C ~ (M - U U^T)^-1 on the blocks with weights: ``across`` everywhere, and ``radial`` more along each block."""
+    """C, about (M - U U^T)^-1 on the nonzero blocks: ``across`` in all directions, plus ``radial`` along each block."""
 
     across: Float[Array, P]
     radial: Float[Array, P]
-    unit: Float[Array, "P p q"]  # W_i / ||W_i||, zero without weights
+    unit: Float[Array, "P p q"]  # W_i / ||W_i||, or 0 for a zero block
 
     def __call__(self, X: Array) -> Array:
         along = jnp.sum(self.unit * X, axis=(1, 2), keepdims=True)
@@ -67,22 +68,22 @@ class _Curvature(NamedTuple):
 
 
 def _curvature(problem: Problem, W: Float[Array, "P p q"], radial: Array) -> _Curvature:
-    """C at W: the inverse of M + 1/t off the blocks' own directions and t along them, t = ``radial`` mean(1/M)."""
+    """C at W. With t = ``radial`` mean(1/M) it is (M + 1/t)^-1 across a block's own direction, and t along it."""
     norms, largest = group_norms(W), largest_penalty(problem.operator)
     on, beta = norms > 0, problem.beta
-    across = jnp.minimum(norms / jnp.where(beta > 0, beta, 1.0), largest)
+    across = jnp.minimum(norms / divisor(beta), largest)
     across = jnp.where(on, jnp.where(beta > 0, across, largest), 0.0)
     mean = jnp.sum(across) / jnp.maximum(jnp.sum(on), 1)
     trusted = jnp.minimum(radial * mean, largest)
-    across = across * (trusted / jnp.where(on, across + trusted, 1.0))
-    return _Curvature(across, jnp.where(on, trusted - across, 0.0), W / jnp.where(on, norms, 1.0)[:, None, None])
+    across = across * divide(trusted, across + trusted)
+    return _Curvature(across, jnp.where(on, trusted - across, 0.0), divide(W, norms[:, None, None]))
 
 
 def _rough_inverse(problem: Problem, C: _Curvature) -> Callable[[Array], Array]:
-    """Roughly ``(I + A C A^T)^-1``, in float32.
+    """An approximation of ``(I + A C A^T)^-1`` in float32.
 
     The matrix is ``I + K (x) I_c + L L^T`` with ``K = (sum_i s_i d_i d_i^T) * (Z Z^T)`` entrywise and one column of L
-    per cell: n x n for one output however many cells there are, because the gates are diagonal.
+    per cell. For one output it is n x n for any number of cells, because the gates are diagonal.
     """
     Z, size = _scaled_rows(problem.operator)
     operator = dataclasses.replace(problem.operator, Z=Z, masks=problem.operator.masks.astype(Z.dtype))
@@ -114,8 +115,8 @@ def newton_direction(
 ) -> tuple[Float[Array, "P p q"], Float[Array, "n c"]]:
     """``D = -(A^T A + C^-1)^-1 g`` on the blocks that are not zero, with g the slope there, and ``A D``.
 
-    It is ``D = -C (g + A^T x)`` with ``(I + A C A^T) x = -A C g``, whose solution is ``x = A D``; a residual r there
-    leaves ``A^T r`` of the system for D. So the conjugate gradients, which have n c unknowns, know when to stop.
+    It is ``D = -C (g + A^T x)`` with ``(I + A C A^T) x = -A C g``, whose solution is ``x = A D``. Conjugate gradients
+    solve this system of n c unknowns. They stop by ``A^T r``, which their residual r leaves in the system for D.
 
     Args:
       problem: with squared loss.
@@ -146,31 +147,31 @@ def newton_direction(
 def newton_step(
     problem: Problem, W: Float[Array, "P p q"]
 ) -> tuple[Float[Array, "P p q"], Float[Array, ""], Float[Array, "n c"]]:
-    """The best point on the way along the Newton direction, how much of the way it is, and the residual foreseen.
+    """The best point along the Newton direction, its step length, and the predicted residual.
 
-    That residual, ``R - x`` for the whole way, loses no digits where it is much smaller than the targets: the rounding
-    of R = Y - F along A has gone into x. In float32 it bounds the optimum where Y - F no longer does.
+    The predicted residual is ``R - x`` for the full step. It loses no digits where it is much smaller than the targets,
+    because x has absorbed the rounding of R = Y - F along A. In float32 it still gives a bound where Y - F does not.
 
-    A block is stopped at zero where the way would turn it around. The candidates are halved lengths, and the first few
-    lengths at which another block stops: a block that has to vanish may have next to no weights, and be in the way.
+    A block stops at zero if the direction would reverse it. The candidate lengths are halved lengths, and the first few
+    lengths at which a block stops: a tiny block that has to vanish would otherwise block every step.
     """
     F = problem.operator.forward(W)
     D, change = newton_direction(problem, W, F)
     D = jnp.where(jnp.all(jnp.isfinite(D)), D, 0.0)
     slope = jnp.sum(W * D, axis=(1, 2))
-    ends = jnp.where(slope < 0, -jnp.sum(W * W, axis=(1, 2)) / jnp.where(slope < 0, slope, 1.0), jnp.inf)
+    ends = jnp.where(slope < 0, divide(jnp.sum(W * W, axis=(1, 2)), -slope), jnp.inf)
     stops = jnp.minimum(jnp.sort(ends)[:_STOPS], 1.0)
     lengths = jnp.concatenate([0.5 ** jnp.arange(_HALVINGS, dtype=W.dtype), stops, jnp.zeros(1, W.dtype)])
-    each, moved = problem.operator.each_block(W), problem.operator.each_block(D)
+    each, change_each = problem.operator.each_block(W), problem.operator.each_block(D)
 
     def value(t):
         going = t < ends
-        F = jnp.einsum("q,nqc->nc", going.astype(W.dtype), each + t * moved)
+        F = jnp.einsum("q,nqc->nc", going.astype(W.dtype), each + t * change_each)
         return gated_objective(problem, jnp.where(going[:, None, None], W + t * D, 0.0), F)
 
     values = jax.lax.map(value, lengths)
     values = jnp.where(jnp.isnan(values), jnp.inf, values)
-    # Of values that rounding does not tell apart, the first: the longest step.
+    # Among values that differ by rounding only, the first has the longest step.
     least = jnp.min(values)
     chosen = jnp.argmax(values <= least + 16 * jnp.finfo(W.dtype).eps * jnp.abs(least))
     t = lengths[chosen]
@@ -181,12 +182,12 @@ def newton_step(
 class ActiveNewton(Solver):
     """The phase of :class:`ProximalGradient` near a solution; needs the squared loss and n x n memory in float32.
 
-    A step of the loop is a few accelerated proximal gradient steps and, where these do not reach ``tol``, a Newton
-    step; all of them count.
+    A step of the loop is a few accelerated proximal gradient steps and, if these do not reach ``tol``, a Newton step.
+    All of them count as steps.
 
     Attributes:
       first_order: accelerated steps before each Newton step.
-      near: relative gap beyond which it gives up.
+      near: relative gap above which the phase gives up.
     """
 
     tol: float = 1e-8
@@ -207,9 +208,9 @@ class ActiveNewton(Solver):
     def init(self, problem: Problem, key: Any, params: Float[Array, "P p q"]) -> _State:
         zero = jnp.zeros((), jnp.int32)
         inner = self._inner.init(problem, key, params)
-        nothing, none = jnp.zeros_like(problem.Y), jnp.full_like(inner.bound, -jnp.inf)
+        dual, dual_bound = jnp.zeros_like(problem.Y), jnp.full_like(inner.bound, -jnp.inf)
         return _State(
-            params, inner, nothing, none, zero, inner.residual, inner.objective, inner.bound, jnp.zeros((), bool)
+            params, inner, dual, dual_bound, zero, inner.residual, inner.objective, inner.bound, jnp.zeros((), bool)
         )
 
     def step(self, problem: Problem, state: _State) -> _State:

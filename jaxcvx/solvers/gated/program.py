@@ -1,10 +1,11 @@
-"""What every solver of the gated ReLU program shares: objective, dual value, network.
+"""The gated ReLU program of any penalty h: objective, dual value, network, derivatives.
 
-    min_W  loss(sum_i D_i Z W_i, Y) + beta sum_i ||W_i||_F
+    min_W  loss(sum_i D_i Z W_i, Y) + beta h(W)
 
-(Mishkin, Sahiner and Pilanci 2022.) Its dual value at a residual R scaled to ``max_i ||Z^T D_i R||_F <= beta``
-bounds the gated optimum, and the training objective of every ReLU network whose neurons lie in the
-cells: with V_i = sum_j u_j v_j^T over a cell's neurons, ``||V_i||_F <= sum_j ||u_j|| ||v_j||``.
+(Mishkin, Sahiner and Pilanci 2022.) The default penalty is ``h(W) = sum_i ||W_i||_F``. Its dual value at a residual R
+scaled to ``max_i ||Z^T D_i R||_F <= beta`` bounds the gated optimum. It also bounds the training objective of every
+ReLU network whose neurons lie in the cells: with V_i = sum_j u_j v_j^T over a cell's neurons,
+``||V_i||_F <= sum_j ||u_j|| ||v_j||``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from jaxtyping import Array, Float
 from jaxcvx.certificates.dual import bound_from_residuals, dual_residuals, relaxed_dual_norm, scaled_bound
 from jaxcvx.networks.network import Network
 from jaxcvx.numerics.implicit import Optimality
+from jaxcvx.numerics.safe import divide
 from jaxcvx.penalties.base import Penalty
 from jaxcvx.penalties.groups import FrobeniusGroups
 from jaxcvx.problems.training import Problem
@@ -70,17 +72,17 @@ def evaluate_gated(
 
 
 def live_room(problem: Problem, W: Blocks) -> int | None:
-    """A power of two that the number of nonzero cells does not exceed, so that few programs are compiled; or None."""
+    """A power of two, at least the number of nonzero cells: few values, so few compilations. None for all cells."""
     cells = np.asarray(W)[: problem.operator.num_cells]
     room = max(16, 1 << int(np.count_nonzero(np.any(cells != 0, axis=(1, 2))) - 1).bit_length())
     return room if room < len(cells) else None
 
 
-_MAX_ROWS = 4096  # up to which an n x n matrix is factorised
+_MAX_ROWS = 4096  # largest n for which an n x n matrix is factorised
 
 
 def gated_optimality(W: Blocks) -> Optimality:
-    """What a solution W of the gated program is optimal for, its zero blocks held at zero."""
+    """Optimality of a solution W of the gated program among blocks with the same zeros; its derivatives follow."""
 
     def objective(problem: Problem, W: Blocks) -> Array:
         return gated_objective(problem, W, problem.operator.forward(W))
@@ -90,20 +92,21 @@ def gated_optimality(W: Blocks) -> Optimality:
 
 
 def inverse_hessian(problem: Problem, W: Blocks) -> Callable[[Blocks], Blocks]:
-    """The inverse of the Hessian at a solution W, its zero blocks held at zero: a function of blocks.
+    """The inverse of the Hessian at a solution W as a function of blocks; W's zero blocks are held at zero.
 
-    The Hessian is ``A^T A + M - U U^T``: A is the map of the live blocks, M = beta / ||W_i||_F on each of them, U has
-    one column per live block, along W_i. So an n x n factorisation and one of the size of the number of cells do,
-    however many weights there are (twice Woodbury). Exact for the squared loss; for others the loss counts as squared,
-    scaled by its curvature, and beyond 4096 samples as zero, which makes it a preconditioner.
+    The Hessian is ``A^T A + M - U U^T``: A is the map of the nonzero blocks, M = beta / ||W_i||_F on each of them, and
+    U has one column per nonzero block, along W_i. By Woodbury's formula, applied twice, an n x n factorisation and one
+    of the size of the number of cells suffice for any number of weights. The result is exact for the squared loss. Any
+    other loss is replaced by a squared loss of its curvature, and beyond 4096 samples by zero; the result is then a
+    preconditioner.
     """
     operator, norms = problem.operator, group_norms(W)
     live = norms > 0
     curvature = problem.loss.curvature or 1.0
     scale = jnp.where(live, norms / jnp.maximum(problem.beta, jnp.finfo(W.dtype).tiny), 0.0)  # of M^-1
-    unit = W / jnp.where(live, norms, 1.0)[:, None, None]
+    unit = divide(W, norms[:, None, None])
 
-    def divide(X):
+    def divide_by_M(X):
         return scale[:, None, None] * X
 
     def blocks(X, inner):
@@ -111,13 +114,13 @@ def inverse_hessian(problem: Problem, W: Blocks) -> Callable[[Blocks], Blocks]:
 
     n = problem.num_samples
     if n > _MAX_ROWS:
-        return lambda X: blocks(X, divide)
+        return lambda X: blocks(X, divide_by_M)
     K = jnp.eye(n, dtype=W.dtype) / curvature + operator.gram(weights=scale)
     factor = cho_factor(K)
 
     def solve_without(X):
-        Y = divide(X)
-        return Y - divide(operator.adjoint(cho_solve(factor, operator.forward(Y))))
+        Y = divide_by_M(X)
+        return Y - divide_by_M(operator.adjoint(cho_solve(factor, operator.forward(Y))))
 
     root = jnp.sqrt(scale)
     along = operator.each_block(root[:, None, None] * unit)
@@ -125,12 +128,12 @@ def inverse_hessian(problem: Problem, W: Blocks) -> Callable[[Blocks], Blocks]:
     small = jnp.einsum("nqc,nrc->qr", along, solved)
     damping = 1e-2 * jnp.finfo(W.dtype).eps ** 0.5 * jnp.mean(jnp.diagonal(small))
     inner = cho_factor(small + jnp.diag(jnp.where(live, damping, 1.0)))
-    spread = jnp.where(live, 1 / jnp.where(live, root, 1.0), 0.0)[:, None, None] * unit  # U
+    U = divide(unit, root[:, None, None])
 
     def solve_live(X):
-        first = solve_without(jnp.where(live[:, None, None], X, 0.0))
-        weights = cho_solve(inner, jnp.einsum("qpc,qpc->q", spread, first))
-        return first + solve_without(weights[:, None, None] * spread)
+        without_U = solve_without(jnp.where(live[:, None, None], X, 0.0))
+        weights = cho_solve(inner, jnp.einsum("qpc,qpc->q", U, without_U))
+        return without_U + solve_without(weights[:, None, None] * U)
 
     return lambda X: blocks(X, solve_live)
 
@@ -143,9 +146,9 @@ def zero_blocks(problem: Problem) -> Blocks:
 
 
 def gated_from_network(problem: Problem, network: Network) -> Blocks:
-    """Blocks that collect a network's neurons by the cell that they lie in, others dropped: a warm start.
+    """A warm start from a network: the blocks sum its neurons cell by cell. Neurons outside all cells are dropped.
 
-    Solutions lie on boundaries of cells, so rows at which a neuron is zero up to rounding agree with any cell.
+    Solutions lie on boundaries of cells, so a row at which a neuron is zero up to rounding agrees with both sides.
     """
     operator = problem.operator
     values = network.hidden @ operator.Z.T
@@ -154,10 +157,10 @@ def gated_from_network(problem: Problem, network: Network) -> Blocks:
     cells = operator.cone_masks
     signs = 2 * cells.astype(level.dtype) - 1
     against = jnp.sum(jnp.abs(level), axis=1)[:, None] - level @ signs.T  # twice the number of rows that disagree
-    exact = jnp.min(against, axis=1) == 0
+    inside = jnp.min(against, axis=1) == 0
     product = network.hidden[:, :, None] * network.output[:, None, :]
     blocks = jax.ops.segment_sum(
-        jnp.where(exact[:, None, None], product, 0.0), jnp.argmin(against, axis=1), cells.shape[0]
+        jnp.where(inside[:, None, None], product, 0.0), jnp.argmin(against, axis=1), cells.shape[0]
     )
     if not operator.linear:
         return blocks

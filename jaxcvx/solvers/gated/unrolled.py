@@ -1,8 +1,8 @@
 """Unrolled differentiation: a fixed number of proximal gradient steps, differentiated one by one.
 
-The derivative is that of the iterate, not of the solution: at few steps it sees the start and the step size, at many it
-tends to the implicit one of :mod:`jaxcvx.numerics.implicit`, which costs one linear solve instead of memory and time
-in proportion to the steps. Useful where steps are few, and as an independent check.
+The derivative is that of the iterate, not of the solution. After few steps it depends on the start and the step size.
+With many steps it tends to the implicit derivative of :mod:`jaxcvx.numerics.implicit`, which costs one linear solve;
+unrolling costs memory and time in proportion to the steps. It is useful for few steps, and as an independent check.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from jaxcvx.solvers.gated.program import zero_blocks
 def unrolled_params(problem: Problem, num_steps: int, *, init: Any = None) -> Float[Array, "P p c"]:
     """The gated ReLU program's variables after ``num_steps`` steps of accelerated proximal gradient (FISTA).
 
-    Differentiable in X, Y, beta and ``init`` through every step, forward and in reverse (each step is computed once
-    more on the way back, so that only the iterates are stored). The step size, from a power iteration, counts as
-    a constant. Works under jit and vmap, with every smooth loss.
+    The result is differentiable in X, Y, beta and ``init`` through every step, in forward and reverse mode. Reverse
+    mode computes each step twice and stores the iterates only. The step size, from a power iteration, counts as a
+    constant. It works under jit and vmap, with every smooth loss.
 
     Args:
       problem: with arrangements.
@@ -46,12 +46,12 @@ def unrolled_params(problem: Problem, num_steps: int, *, init: Any = None) -> Fl
         raise invalid("loss", repr(problem.loss.name), "a smooth loss")
     if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
         raise invalid("num_steps", num_steps, "a positive integer")
-    first = zero_blocks(problem) if init is None else jnp.asarray(init, problem.dtype)
+    W0 = zero_blocks(problem) if init is None else jnp.asarray(init, problem.dtype)
     expected = jax.eval_shape(zero_blocks, problem).shape
-    if first.shape != expected:
-        raise invalid("init", f"shape {first.shape}", f"shape {expected}")
+    if W0.shape != expected:
+        raise invalid("init", f"shape {W0.shape}", f"shape {expected}")
     constant = jax.lax.stop_gradient(problem)
-    # The power iteration comes from below.
+    # The power iteration approaches the largest curvature from below.
     largest = 1.1 * constant.operator.max_curvature(30) * curvature
     step = 1 / jnp.maximum(largest, jnp.finfo(problem.dtype).tiny)
 
@@ -64,4 +64,4 @@ def unrolled_params(problem: Problem, num_steps: int, *, init: Any = None) -> Fl
         return (new, new + t / (t + 3) * (new - W)), None
 
     steps = jnp.arange(num_steps, dtype=problem.dtype)
-    return jax.lax.scan(iteration, (first, first), steps)[0][0]
+    return jax.lax.scan(iteration, (W0, W0), steps)[0][0]

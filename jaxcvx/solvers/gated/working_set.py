@@ -1,12 +1,13 @@
-"""GatedWorkingSet: the fast phase of ProximalGradient, on few cells and with products in float32, exact at each check.
+"""GatedWorkingSet: the fast phase of ProximalGradient, on few cells and with products in float32.
 
-Both savings leave the solution where it is:
+Neither saving changes the solution:
 
-* Only ``capacity`` cells are iterated on: those with weights and those whose dual norm is largest, chosen anew at
-  each check, where the gap over all cells is computed. A phase whose capacity is too small gives up.
-* In float64 the products are made in float32, of differences from the point of the last check, where predictions F0
-  and gradient G0 are exact: ``forward(W) = F0 + A (W - W0)`` and ``adjoint(R) = G0 + A^T (R - R0)``. Their errors are
-  relative to the differences, which vanish as the iterates settle (iterative refinement).
+* The iteration runs on ``capacity`` cells only: those with weights and those whose dual norm is largest. Each check
+  computes the gap over all cells and chooses the cells anew. A phase whose capacity is too small gives up.
+* In float64 the products are made in float32, of differences from the point of the last check. There the predictions
+  F0 and the gradient G0 are known in full precision: ``forward(W) = F0 + A (W - W0)`` and
+  ``adjoint(R) = G0 + A^T (R - R0)``. The errors are relative to the differences, which vanish as the iterates converge
+  (iterative refinement).
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxcvx.certificates.dual import scaled_bound
-from jaxcvx.methods.fista import Acceleration, LinearMap, accelerated_step, start
+from jaxcvx.methods.fista import Acceleration, LinearMap, accelerated_step, prox_of, start
+from jaxcvx.numerics.safe import divisor
 from jaxcvx.operators.cells import CellOperator
 from jaxcvx.problems.training import Problem
-from jaxcvx.proximal.norms import group_norms, shrink_groups
+from jaxcvx.proximal.norms import group_norms
 from jaxcvx.solvers.core.protocol import Solver
 from jaxcvx.solvers.core.solution import Outcome, Parts, relative_gap
-from jaxcvx.solvers.gated.program import evaluate_gated, gated_objective, zero_blocks
+from jaxcvx.solvers.gated.program import FROBENIUS, evaluate_gated, gated_objective, zero_blocks
 
 _GREEDY_STEPS = 3000  # with momentum 1; FISTA's momentum from then on, whose convergence is proved
-_SOLVED = 0.3  # gap over the working set, relative to the gap over all cells, at which a full set is given up
-_SHRINK = 0.99  # of the curvature's estimate, each step; measured from 0.8 to 1
+_SOLVED = 0.3  # the phase gives up a full set if its gap is below this share of the gap over all cells
+_SHRINK = 0.99  # factor on the estimated curvature at each step; measured from 0.8 to 1
 
 
 class _Anchor(NamedTuple):
@@ -38,7 +40,7 @@ class _Anchor(NamedTuple):
     cells: Array  # (k,) blocks iterated on
     Z: Array  # (N, p), entries of at most 1 where products are rounded
     masks: Array  # (k, N), numbers
-    size: Array  # what Z was divided by
+    size: Array  # the divisor of Z
     W: Array  # (k, p, c)
     F: Array  # (n, c)
     R: Array  # (n, c) gradient of the loss at F
@@ -55,7 +57,7 @@ class WorkingSetState(NamedTuple):
     residual: Array
     objective: Array
     bound: Array
-    stuck: Array  # the program of the working set is nearly solved, and there is no room for other cells
+    stuck: Array  # the program of the working set is nearly solved, and the set cannot take another cell
 
 
 def _product_type(dtype: Any) -> Any:
@@ -67,15 +69,14 @@ def _local(problem: Problem, anchor: _Anchor) -> CellOperator:
 
 
 def _linear(problem: Problem, anchor: _Anchor) -> LinearMap:
-    """The map of the chosen cells, by differences from the anchor."""
+    """The linear map of the chosen cells, computed from differences from the anchor."""
     local = _local(problem, anchor)
     dtype = problem.dtype
     if anchor.Z.dtype == dtype:
         return LinearMap(local.forward, local.adjoint)
 
     def rounded(product, difference):
-        largest = jnp.max(jnp.abs(difference))
-        scale = jnp.where(largest > 0, largest, 1.0)  # so that no number leaves the range of float32
+        scale = divisor(jnp.max(jnp.abs(difference)))  # keeps all numbers in the range of float32
         return product((difference / scale).astype(anchor.Z.dtype)).astype(dtype) * (scale * anchor.size)
 
     return LinearMap(
@@ -117,20 +118,18 @@ class GatedWorkingSet(Solver):
         )
 
     def step(self, problem: Problem, state: WorkingSetState) -> WorkingSetState:
-        def prox(A, step, carry):
-            return shrink_groups(A, problem.beta * step), carry
-
         linear, greedy = _linear(problem, state.anchor), state.step < _GREEDY_STEPS
+        prox = prox_of(FROBENIUS, problem.beta)
         fista = accelerated_step(problem.loss, problem.Y, linear, prox, state.fista, greedy)
         fista = fista._replace(lipschitz=_SHRINK * fista.lipschitz)
         return state._replace(fista=fista, step=state.step + 1)
 
     def check(self, problem: Problem, state: WorkingSetState) -> WorkingSetState:
-        """Exact objective and bound over all cells; the working set and the anchor are renewed."""
+        """Objective and bound over all cells in full precision; a new working set and a new anchor."""
         operator, fista = problem.operator, state.fista
         empty, old = jnp.zeros_like(state.params), state.anchor.cells
         few = dataclasses.replace(operator, masks=operator.masks[old])
-        # Before the first step the params are those given, whose cells may be too many.
+        # Before the first step the params are the given ones, which may have too many cells.
         W, F = jax.lax.cond(
             state.step == 0,
             lambda: (state.params, operator.forward(state.params)),
@@ -138,12 +137,12 @@ class GatedWorkingSet(Solver):
         )
         gradient = problem.loss.grad(F, problem.Y)
         G = operator.adjoint(gradient)
-        live, price = group_norms(W) > 0, group_norms(G)
+        live, dual_norms = group_norms(W) > 0, group_norms(G)
         objective = gated_objective(problem, W, F)
-        bound = scaled_bound(problem, -gradient, jnp.max(price))
-        inside = scaled_bound(problem, -gradient, jnp.max(price[old]))
+        bound = scaled_bound(problem, -gradient, jnp.max(dual_norms))
+        inside = scaled_bound(problem, -gradient, jnp.max(dual_norms[old]))
         full, too_many = jnp.sum(live) >= old.shape[0], jnp.sum(live) > old.shape[0]
-        anchor = self._anchor(operator, self._choose(live, price), W, F, gradient, G)
+        anchor = self._anchor(operator, self._choose(live, dual_norms), W, F, gradient, G)
         point = empty.at[old].set(fista.point)[anchor.cells]
         renewed = fista._replace(
             params=anchor.W,
@@ -162,7 +161,7 @@ class GatedWorkingSet(Solver):
         )
 
     def move(self, state: WorkingSetState, W: Float[Array, "P p c"]) -> WorkingSetState:
-        """The method begun again at other params, of the same cells; incomplete until the next check."""
+        """Restart at other params of the same cells. The state is complete again after the next check."""
         W = W[state.anchor.cells]
         fista = state.fista._replace(params=W, point=W, momentum=jnp.ones_like(state.fista.momentum))
         return state._replace(fista=fista)
@@ -176,16 +175,15 @@ class GatedWorkingSet(Solver):
     def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:
         return evaluate_gated(problem, outcome)
 
-    def _choose(self, live: Bool[Array, P], price: Float[Array, P]) -> Array:
-        """The cells to iterate on: those with weights, then those of the largest dual norm."""
+    def _choose(self, live: Bool[Array, P], dual_norms: Float[Array, P]) -> Array:
+        """The working set: the cells with weights, then those of the largest dual norm."""
         num = live.shape[0]
         if self.capacity is None or self.capacity >= num:
             return jnp.arange(num)
-        return jnp.argsort(jnp.where(live, jnp.inf, price), descending=True)[: self.capacity]
+        return jnp.argsort(jnp.where(live, jnp.inf, dual_norms), descending=True)[: self.capacity]
 
     def _anchor(self, operator: CellOperator, cells: Array, W: Array, F: Array, gradient: Array, G: Array) -> _Anchor:
         dtype = _product_type(W.dtype)
-        largest = jnp.max(jnp.abs(operator.Z))
-        size = jnp.where((largest > 0) & (dtype != W.dtype), largest, 1.0)
+        size = divisor(jnp.max(jnp.abs(operator.Z))) if dtype != W.dtype else jnp.ones((), W.dtype)
         Z = (operator.Z / size).astype(dtype)
         return _Anchor(cells, Z, operator.masks[cells].astype(dtype), size, W[cells], F, gradient, G[cells])
