@@ -1,4 +1,4 @@
-"""Shows the section "Example:" of docstrings as code, like "Examples:"."""
+"""Shows the doctests of docstrings as code, under the heading "Example:" and without a heading."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import re
 
 import griffe
 
+HEADING = re.compile(r"^Example:$", re.MULTILINE)
+PARAGRAPH = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)  # up to the next empty line
 
-class Examples(griffe.Extension):
-    """Renames the section, because griffe takes doctests for code in "Examples:" only."""
+
+class Doctests(griffe.Extension):
+    """Adds the marks that make doctests code, because griffe looks for them in the section "Examples:" only."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: object) -> None:
         if obj.docstring:
-            obj.docstring.value = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
+            text = PARAGRAPH.sub(r"```pycon\n\g<0>\n```", obj.docstring.value)
+            obj.docstring.value = HEADING.sub("Examples:", text)
