@@ -1,1 +1,1 @@
-"""Lower bounds on the training problem, and the certificates made of them."""
+"""Lower bounds on the training problem, and certificates: how far a network can be from the optimum."""

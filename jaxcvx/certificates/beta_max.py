@@ -23,19 +23,33 @@ from jaxcvx.problems.training import Problem
 def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
     """Smallest beta at which the zero solution is optimal.
 
+    It is a dual norm of R_0, the dual residual at predictions 0 (Y itself for the squared loss).
+
     Args:
-      problem: its own beta is not used.
-      program: "gated" (default where the problem has arrangements): ``max_i ||Z^T D_i R_0||_F`` with R_0 the
-        dual residual at predictions 0 (Y itself for the squared loss). "network" (default without
-        arrangements): of the training problem, ``max_u ||R_0^T (Z u)_+||`` over ||u|| = 1. For one output it
-        is exact over the problem's arrangements, hence exact if they are complete, and a lower estimate if
-        they are sampled; for several outputs too (by the cells' faces, outside jit, in low rank). Without
-        arrangements it is an upper bound: the solution is zero from there on, and possibly somewhat before.
+      problem: data, loss and perhaps arrangements; its own beta is not used.
+      program: the program whose solution becomes zero; None takes "gated" if the problem has arrangements, else
+        "network".
+        "gated": the gated program, ``max_i ||Z^T D_i R_0||_F``.
+        "network": the training problem, ``max_u ||R_0^T (Z u)_+||`` over ||u|| = 1. With arrangements the maximum is
+        taken exactly over neurons in these cells: it is the true value if they are complete, and a lower estimate if
+        they are sampled. Several outputs need the cells' faces, so low rank and concrete arrays. Without arrangements
+        it is an upper bound: the solution is zero at this beta, and may be zero at a smaller one.
+
+    Returns:
+      A scalar in the problem's precision.
 
     Raises:
-      InvalidInputError: unknown program; "gated" without arrangements.
+      InvalidInputError: unknown program; "gated" without arrangements; free biases with another loss than the
+        squared one.
       InvalidTypeError: "network" with arrangements and several outputs inside jit.
-      TooManyArrangements: the same, where the cells have too many faces.
+      TooManyArrangements: "network" with several outputs and cells that have too many faces.
+
+    Example:
+      >>> import jaxcvx
+      >>> X, y = [[1.0], [2.0], [-1.0]], [1.0, 2.0, -1.0]
+      >>> problem = jaxcvx.make_problem(X, y, beta=1.0, arrangements=jaxcvx.enumerate_arrangements(X))
+      >>> print(f"{jaxcvx.beta_max(problem, 'network'):.3f}")  # the best neuron is max(x, 0): 1 * 1 + 2 * 2
+      5.000
     """
     if not isinstance(problem, Problem):
         raise wrong_type("problem", problem, "one from jaxcvx.make_problem")
@@ -47,7 +61,7 @@ def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
     R = -problem.loss.grad(zero, problem.Y)
     if problem.features.free_bias and not problem.loss.is_quadratic:
         raise invalid("problem", f"FreeBias() with loss {problem.loss.name!r}", "the squared loss with FreeBias()")
-    R = feasible_residual(problem, R)  # of the best constant
+    R = feasible_residual(problem, R)  # with free biases the residual of the best constant
     if problem.features.free_bias and sweeps(problem):
         return sweep_pricer(problem)(problem, R, None, None, 1).values[0]
     if program == "gated":

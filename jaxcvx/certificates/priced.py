@@ -1,4 +1,4 @@
-"""Certificates by pricing: dual bounds from the best neuron that a pricer finds, or proves not to exist."""
+"""Certificates by pricing: a pricer bounds the price ``||R^T (Z u)_+||`` of every neuron u, hence the dual norm."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from jaxcvx.problems.training import Problem
 def certify_priced(
     problem: Problem, network: Network, pricer: Pricer, dual: Any, key: Any, num: int, num_starts: int
 ) -> Certificate:
-    """Certificate of a network by pricing its residual; call it in double precision.
+    """Certificate of a network with balanced neurons, by pricing its residual; call it in double precision.
 
     Args:
       problem: data, loss, beta.
-      network: what is returned to the caller.
-      pricer: exact pricing gives a lower bound; multi-start an estimate, from fresh starts, and with a budget
-        for branch and bound also a lower bound for all networks.
-      dual: another dual residual (n, c) to try where pricing is exact, or None.
+      network: the network to certify.
+      pricer: an exact pricer gives a lower bound. Multi-start pricing gives an estimate only, from fresh starts. If it
+        has a budget for branch and bound, it gives a lower bound for all networks as well.
+      dual: another dual residual (n, c), tried by exact pricers; or None.
       key: for the fresh starts.
-      num: neurons that the pricer was asked for before, so that nothing is compiled anew.
-      num_starts: how many of them.
+      num: number of neurons to ask an exact pricer for. The number of earlier calls avoids a second compilation.
+      num_starts: number of fresh starts.
     """
     residuals = dual_residuals(problem, network(problem.X), dual)
     upper = float(objective_on_host(network, problem))
@@ -38,9 +38,9 @@ def certify_priced(
         return make_certificate(upper, lower, pricer.scope)
     own_residual = residuals[0]
     assert isinstance(pricer, MultistartPricer)
-    found = heuristic_norm(problem, own_residual, key, network.hidden, num_starts)
-    own = atom_dual_norm(network, problem, own_residual)
-    estimate = min(float(scaled_bound(problem, own_residual, jnp.maximum(found, own))), upper)
+    ascents = heuristic_norm(problem, own_residual, key, network.hidden, num_starts)
+    norm = jnp.maximum(ascents, atom_dual_norm(network, problem, own_residual))
+    estimate = min(float(scaled_bound(problem, own_residual, norm)), upper)
     if pricer.branch_nodes is None:
         return make_certificate(upper, -np.inf, "heuristic", estimate)
     lifted = problem.readout.lift(own_residual)
