@@ -1,9 +1,9 @@
-"""What a loss is: value, gradient, convex conjugate, prox, and the dual points that certificates need.
+"""The base class of losses: value, gradient, convex conjugate, prox, and the dual points that certificates need.
 
 Notation: predictions F and targets Y have shape (n, c); losses are sums over all entries or samples,
 never means. The Fenchel dual of ``min_F loss(F) + beta * penalty`` is ``max_R -loss*(-R)`` subject to a
-bound on R; at the optimum ``R = -grad loss(F)``, which for the squared loss is the residual Y - F. So R is
-called the dual residual throughout.
+bound on R. At the optimum ``R = -grad loss(F)``, which for the squared loss is the residual Y - F. So R is
+called the dual residual everywhere in this library.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def rest_entropy(t: Array) -> Array:
 
 
 def _maximise_concave(function: Callable[[Array], Array], low: Scalar, high: Scalar, num_steps: int = 80) -> Scalar:
-    """Argmax of a concave function of one variable on [low, high], by golden sections; ends included."""
+    """Argmax of a concave function of one variable on [low, high], by golden sections. Both ends are tried too."""
     ratio = (5**0.5 - 1) / 2
 
     def shrink(_, ends):

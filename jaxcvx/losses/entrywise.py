@@ -1,4 +1,4 @@
-"""The losses by name: those that are sums over entries here, softmax cross-entropy beside it.
+"""The losses that are sums over entries, and the table of all losses by name.
 
 Sources: the conjugates are standard (Boyd and Vandenberghe 2004, section 3.3); each is checked numerically
 in the tests.
@@ -16,6 +16,7 @@ from jaxtyping import Array
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.losses.base import Loss, entropy_term, rest_entropy
 from jaxcvx.losses.softmax import SoftmaxCrossEntropy
+from jaxcvx.numerics.safe import divide, divisor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +44,7 @@ class Squared(Loss):
 
     def best_scaling(self, R, Y, limit):
         # Two-sided: for a bad network <R, Y> can be negative, and then a negative s is the feasible choice.
-        size = jnp.sum(R**2)
-        best = jnp.sum(R * Y) / jnp.where(size > 0, size, 1.0)
-        return jnp.clip(best, -limit, limit)
+        return jnp.clip(divide(jnp.sum(R * Y), jnp.sum(R**2)), -limit, limit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,10 +90,10 @@ class Huber(Loss):
 
 @dataclasses.dataclass(frozen=True)
 class Interpolation(Loss):
-    """``penalty * sum |F - Y|``: the exact penalty of F = Y, so that the network of least weights interpolates.
+    """``penalty * sum |F - Y|``: an exact penalty for F = Y, for the interpolating network of least weights.
 
-    The dual variable lives in the box |R| <= penalty. Where the interpolation problem's own dual solution lies
-    inside that box the two problems have the same solutions; otherwise some targets are missed, so raise it.
+    Dual residuals satisfy |R| <= penalty. If a dual solution of the problem with the constraint F = Y satisfies this
+    strictly, both problems have the same solutions. Otherwise some targets are missed, and a larger penalty is needed.
     """
 
     penalty: float = 1e6
@@ -140,7 +139,7 @@ class Interpolation(Loss):
 
 
 class _SignLoss(Loss):
-    """Losses of the margin m = y f with y = +-1; the dual variable is t = y r in [0, 1]."""
+    """Losses of the margin m = y f with y = +-1. Their dual variable is t = y r in [0, 1]."""
 
     kind = "sign"
 
@@ -154,7 +153,7 @@ class _SignLoss(Loss):
         # The class with the larger total is scaled down: that keeps 0 <= y r <= 1.
         total = jnp.sum(jnp.where(Y > 0, R, 0.0), axis=0), -jnp.sum(jnp.where(Y > 0, 0.0, R), axis=0)
         least = jnp.minimum(*total)
-        plus, minus = (least / jnp.where(t > 0, t, 1.0) for t in total)
+        plus, minus = (least / divisor(t) for t in total)
         return R * jnp.where(Y > 0, plus, minus)
 
     def dual_interval(self, Y):

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy: the loss that couples the entries of a row, with a dual point in the simplex.
+"""Softmax cross-entropy, the one loss that couples the entries of a row. Its dual points lie in the simplex.
 
 Source: the conjugate is standard (Boyd and Vandenberghe 2004, section 3.3), and checked numerically in the tests.
 """
@@ -15,13 +15,18 @@ from jaxcvx.losses.base import Loss, Matrix, entropy_term, rest_entropy
 
 
 def balanced_rows(R: Matrix, Y: Matrix) -> Matrix:
-    """R with the entries of the right classes such that rows sum to zero."""
+    """R with the entry of the true class replaced in every row, so that rows sum to zero."""
     other = jnp.where(Y > 0, 0.0, R)
     return jnp.where(Y > 0, -jnp.sum(other, axis=1, keepdims=True), other)
 
 
 def other_classes(R: Matrix, Y: Matrix) -> tuple[Matrix, Matrix, Array]:
-    """-R at the other classes, its row sums (n, 1), and whether it is >= 0 and rows of R sum to 0, up to rounding."""
+    """Parts of R at the classes other than the true one.
+
+    Returns:
+      -R there, and 0 at the true class; its row sums (n, 1); True if, up to rounding, it is >= 0 and the rows of R
+      sum to 0.
+    """
     eps = jnp.finfo(R.dtype).eps
     other = jnp.maximum(jnp.where(Y > 0, 0.0, -R), 0.0)
     missed = jnp.sum(other, axis=1, keepdims=True)
@@ -44,8 +49,8 @@ class SoftmaxCrossEntropy(Loss):
         return -balanced_rows(-jax.nn.softmax(F, axis=1), Y)
 
     def dual_terms(self, R, Y):
-        # The domain is "rows of Y - R are probabilities". Those of the other classes say what that of the right
-        # one is: R there is their sum, with all its digits, which 1 - p does not have where p is nearly 1.
+        # The domain: rows of Y - R are probabilities. At the true class R is the sum of the other probabilities,
+        # which keeps all digits; 1 - p loses them where p is nearly 1.
         other, missed, inside = other_classes(R, Y)
         slack = (8 + 2 * R.shape[1]) * jnp.finfo(R.dtype).eps
         inside = inside & jnp.all(missed <= 1 + slack)
@@ -59,7 +64,7 @@ class SoftmaxCrossEntropy(Loss):
         return balanced_rows(-p / jnp.maximum(jnp.sum(p, axis=1, keepdims=True), jnp.finfo(R.dtype).tiny), Y)
 
     def center_dual(self, R, Y):
-        return jnp.zeros_like(R)  # feasible; no closed form comes nearer
+        return jnp.zeros_like(R)  # feasible; the nearest point has no closed form
 
     def prox(self, F, Y, step):
         # Damped Newton; the Hessian diag(p) - p p^T + I/step is inverted by Sherman-Morrison.

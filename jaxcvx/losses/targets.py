@@ -1,4 +1,4 @@
-"""Targets in the shape that a loss wants: reals, signs, one-hot rows."""
+"""Targets in the shape (n, c) and with the values that a loss takes: reals, signs, one-hot rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxcvx.numerics.validation import as_real_matrix
 
 
 def as_targets(loss: Loss, Y: Any, num_samples: int, dtype: Any, num_classes: int | None = None) -> jax.Array:
-    """Targets in the shape (n, c) that ``loss`` wants.
+    """Targets in the shape (n, c) and with the values that ``loss`` takes.
 
     Squared and Huber: floats (n,) or (n, c). Logistic and hinge: +-1, or {0, 1} which become +-1.
     Softmax: integer labels (n,) in 0..c-1, or one-hot rows (n, c).
@@ -48,7 +48,7 @@ def as_targets(loss: Loss, Y: Any, num_samples: int, dtype: Any, num_classes: in
 
 
 def _one_hot(Y: jax.Array, host: np.ndarray | None, dtype: Any, num_classes: int | None) -> jax.Array:
-    """One-hot rows; ``host`` holds the values of Y where they are known."""
+    """One-hot rows. ``host`` holds the values of Y, or is None if Y is traced."""
     if Y.ndim == 2 and Y.shape[1] > 1:
         if host is not None:
             if not (np.isin(host, (0, 1)).all() and (host.sum(1) == 1).all()):

@@ -1,7 +1,7 @@
-"""Losses with a weight for every sample, carried by the targets: what estimators use for sample weights.
+"""Losses with a weight for every sample, which the targets hold. Estimators use them for sample weights.
 
-A weight of 0 takes a row out of the sum, so that data can be padded to a shape that is compiled already. (The
-squared loss needs none of this: scaling a row of Z and of Y by the root of its weight is the same.)
+A weight of 0 takes a row out of the sum, so data can be padded to a shape for which a program is compiled already.
+The squared loss has no such class: a weight is the same as scaling a row of Z and of Y by its square root.
 """
 
 from __future__ import annotations
@@ -14,11 +14,7 @@ import jax.numpy as jnp
 from jaxcvx.losses.base import entropy_term, rest_entropy
 from jaxcvx.losses.entrywise import Logistic
 from jaxcvx.losses.softmax import SoftmaxCrossEntropy, balanced_rows, other_classes
-
-
-def _over(a: jax.Array, b: jax.Array) -> jax.Array:
-    """``a / b``, 0 where b is 0."""
-    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), 0.0)
+from jaxcvx.numerics.safe import divide, divisor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,21 +31,21 @@ class WeightedLogistic(Logistic):
 
     def dual_terms(self, R, Y):
         weight = jnp.abs(Y)
-        t = _over(jnp.sign(Y) * R, weight)
+        t = divide(jnp.sign(Y) * R, weight)
         slack = 4 * jnp.finfo(R.dtype).eps
         inside = jnp.all((t >= 0) & (t <= 1 + slack) & ((weight > 0) | (R == 0)))
         return weight * self._dual_term(jnp.clip(t, 0.0, 1.0)), inside
 
     def max_scaling(self, R, Y):
-        return super().max_scaling(_over(R, jnp.abs(Y)), jnp.sign(Y))
+        return super().max_scaling(divide(R, jnp.abs(Y)), jnp.sign(Y))
 
     def project_dual(self, R, Y):
         return jnp.sign(Y) * jnp.clip(jnp.sign(Y) * R, 0.0, jnp.abs(Y))
 
     def prox(self, F, Y, step):
         scaled = step * jnp.abs(Y)
-        moved = super().prox(F, jnp.sign(Y), jnp.where(scaled > 0, scaled, 1.0))
-        return jnp.where(scaled > 0, moved, F)
+        solved = super().prox(F, jnp.sign(Y), divisor(scaled))
+        return jnp.where(scaled > 0, solved, F)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,25 +63,24 @@ class WeightedSoftmax(SoftmaxCrossEntropy):
     def dual_terms(self, R, Y):
         other, missed, inside = other_classes(R, Y)
         weight = jnp.sum(Y, axis=1, keepdims=True)
-        share, lost = _over(other, weight), _over(missed, weight)
+        share, lost = divide(other, weight), divide(missed, weight)
         slack = (8 + 2 * R.shape[1]) * jnp.finfo(R.dtype).eps
         terms = weight * jnp.append(entropy_term(share), rest_entropy(lost), axis=1)
         return terms, inside & jnp.all(missed <= weight * (1 + slack))
 
     def max_scaling(self, R, Y):
-        return 1.0 / jnp.maximum(jnp.max(_over(R, Y)), jnp.finfo(R.dtype).tiny)
+        return 1.0 / jnp.maximum(jnp.max(divide(R, Y)), jnp.finfo(R.dtype).tiny)
 
     def project_dual(self, R, Y):
         p = jnp.maximum(Y - R, 0.0)
         weight = jnp.sum(Y, axis=1, keepdims=True)
-        return balanced_rows(-weight * _over(p, jnp.sum(p, axis=1, keepdims=True)), Y)
+        return balanced_rows(-weight * divide(p, jnp.sum(p, axis=1, keepdims=True)), Y)
 
     def prox(self, F, Y, step):
         weight = jnp.sum(Y, axis=1)
 
-        def one(f, y, w):
-            safe = jnp.where(w > 0, w, 1.0)
-            moved = SoftmaxCrossEntropy().prox(f[None], y[None] / safe, safe * step)[0]
-            return jnp.where(w > 0, moved, f)
+        def prox_of_sample(f, y, w):
+            solved = SoftmaxCrossEntropy().prox(f[None], y[None] / divisor(w), divisor(w) * step)[0]
+            return jnp.where(w > 0, solved, f)
 
-        return jax.vmap(one)(F, Y, weight)
+        return jax.vmap(prox_of_sample)(F, Y, weight)

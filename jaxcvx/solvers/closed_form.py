@@ -1,14 +1,16 @@
 """SoftThresholdedSVD: the training problem on whitened rows, by one singular value decomposition.
 
-If Z Z^T = I every h >= 0 of norm at most 1 is (Z u)_+ for u = Z^T h, of the same norm, and no neuron does better:
-||(Z u)_+|| <= ||u||. So neurons range over non-negative vectors (the data are spike-free), and dropping h >= 0 leaves
+Let Z Z^T = I. Then every h >= 0 of norm at most 1 is (Z u)_+ for u = Z^T h, and u has the norm of h. Conversely
+||(Z u)_+|| <= ||u||. So the activations of unit neurons are the non-negative vectors of norm at most 1 (the data are
+spike-free). Without h >= 0 the program is
 
     min_V  1/2 ||Z V - Y||^2 + beta ||V||_*,     V = Z^T sum_l (s_l - beta)_+ a_l b_l^T    for Y = sum_l s_l a_l b_l^T
 
-(Sahiner, Ergen, Pauly and Pilanci 2021). Its value bounds every network from below, and is reached by a network if
-each kept a_l has one sign. With equal singular values the a_l are not unique: one-hot Y with equal class counts
-hides its one-signed vectors, the columns, so columns are tried as well. For one output y the optimum fits y_+
-and y_- apart, each shrunk by beta (Ergen and Pilanci, JMLR 2021, theorem 9).
+(Sahiner, Ergen, Pauly and Pilanci 2021). Its value bounds every network from below. A network reaches it if every
+a_l with s_l > beta has entries of one sign. With equal singular values the a_l are not unique: for one-hot Y with
+equal class counts an SVD need not find the one-signed ones, which are the columns of Y. So the columns are tried as
+well. For one output y the optimum fits y_+ and y_- apart, each shrunk by beta (Ergen and Pilanci, JMLR 2021,
+theorem 9).
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from jaxcvx.certificates.dual import proved_bound, scaled_bound
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network, balance, network_objective
 from jaxcvx.numerics.rounding import gamma
+from jaxcvx.numerics.safe import divide, divisor, norm
+from jaxcvx.numerics.trees import is_traced
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.protocol import Solver
 from jaxcvx.solvers.core.solution import Outcome, Parts, relative_gap
@@ -40,16 +44,12 @@ class _State(NamedTuple):
 
 
 def _traced(problem: Problem) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in (problem.X, problem.Y))
-
-
-def _norms(A: Float[Array, "n k"]) -> Float[Array, k]:
-    square = jnp.sum(A**2, axis=0)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    return is_traced(problem.X, problem.Y)
 
 
 def _shrink_factor(size: Float[Array, k], beta: Array) -> Float[Array, k]:
-    return jnp.where(size > beta, 1 - beta / jnp.where(size > beta, size, 1.0), 0.0)
+    """``(1 - beta / size)_+``, 0 for size 0."""
+    return divide(jnp.maximum(size - beta, 0.0), size)
 
 
 def _signs(A: Float[Array, "n k"]) -> Float[Array, "n 2k"]:
@@ -60,10 +60,10 @@ def _signs(A: Float[Array, "n k"]) -> Float[Array, "n 2k"]:
 def nonnegative_dual_norm(Z: Float[Array, "n p"], R: Float[Array, "n c"]) -> Float[Array, ""]:
     """Upper bound on ``max ||R^T (Z u)_+||`` over all unit u, for any Z; exact for one output if Z Z^T = I.
 
-    ``(Z u)_+`` is non-negative and no longer than ``||Z||``. Over such vectors: at most the spectral norm of R, and
-    at most the root of the summed squares of ``max(||r_+||, ||r_-||)`` over its columns.
+    ``(Z u)_+`` is non-negative, and its norm is at most ``||Z||``. Over non-negative unit vectors h two numbers bound
+    ``||R^T h||``: the spectral norm of R, and the root of the sum of ``max(||r_+||, ||r_-||)^2`` over the columns r.
     """
-    both = _norms(_signs(R)).reshape(2, -1)
+    both = norm(_signs(R), axis=0).reshape(2, -1)
     separate = jnp.linalg.norm(jnp.max(both, axis=0))
     spectral = jnp.linalg.norm(R, ord=2)
     rounding = gamma(8 * (sum(Z.shape) + R.shape[1]) + 64, R.dtype)
@@ -71,26 +71,28 @@ def nonnegative_dual_norm(Z: Float[Array, "n p"], R: Float[Array, "n c"]) -> Flo
 
 
 def _column_fit(Y: Array, beta: Array) -> tuple[Array, Array]:
-    """Parts (n, 2c) of the columns' signs and their shrunk output weights: each column fitted for itself."""
+    """Activations (n, 2c) and output weights (2c, c) of the optimum for each column of Y by itself."""
     parts = _signs(Y)
     eye = jnp.eye(Y.shape[1], dtype=Y.dtype)
-    return parts, _shrink_factor(_norms(parts), beta)[:, None] * jnp.concatenate([eye, -eye])
+    return parts, _shrink_factor(norm(parts, axis=0), beta)[:, None] * jnp.concatenate([eye, -eye])
 
 
 def _network(problem: Problem) -> Network:
-    """The better of the two closed forms, its outputs refitted over the hidden directions of both."""
+    """The better of the two closed forms; then its output weights are refitted over the hidden directions of both."""
     Z, Y, beta = problem.rows, problem.Y, problem.beta
     left, size, right = jnp.linalg.svd(Y, full_matrices=False)
     left = jnp.where(jnp.abs(left) > 64 * jnp.finfo(Y.dtype).eps, left, 0.0)  # no neurons made of rounding
-    weights = jnp.maximum(size - beta, 0.0)[:, None] * right
-    first, second = _column_fit(Y, beta), (_signs(left), jnp.concatenate([weights, -weights]))
-    hidden = jnp.concatenate([first[0], second[0]], axis=1).T @ Z
+    shrunk = jnp.maximum(size - beta, 0.0)[:, None] * right
+    column_parts, column_weights = _column_fit(Y, beta)
+    singular_parts, singular_weights = _signs(left), jnp.concatenate([shrunk, -shrunk])
+    hidden = jnp.concatenate([column_parts, singular_parts], axis=1).T @ Z
 
-    def network(a, b):
-        return balance(Network(hidden, jnp.concatenate([a, b]), None, problem.features))
+    def network(of_columns, of_singular_vectors):
+        output = jnp.concatenate([of_columns, of_singular_vectors])
+        return balance(Network(hidden, output, None, problem.features))
 
-    columns = network(first[1], jnp.zeros_like(second[1]))
-    singular = network(jnp.zeros_like(first[1]), second[1])
+    columns = network(column_weights, jnp.zeros_like(singular_weights))
+    singular = network(jnp.zeros_like(column_weights), singular_weights)
     zero = jax.tree.map(jnp.zeros_like, columns)
     best = better(problem, columns, better(problem, singular, zero))
     fitted = refit_outputs(problem, dataclasses.replace(best, hidden=hidden, output=_outputs(best, hidden)))
@@ -101,13 +103,12 @@ def _network(problem: Problem) -> Network:
 
 def _outputs(network: Network, hidden: Array) -> Array:
     """Output weights of the same function, for parallel hidden weights of other lengths."""
-    size = jnp.linalg.norm(hidden, axis=1)
-    scale = jnp.linalg.norm(network.hidden, axis=1) / jnp.where(size > 0, size, 1.0)
+    scale = norm(network.hidden) / divisor(norm(hidden))
     return network.output * scale[:, None]
 
 
 def _has_orthogonal_parts(Y: np.ndarray) -> bool:
-    """One column, or non-negative columns with disjoint supports: then the columns' fit is optimal."""
+    """True for one column, and for non-negative columns with disjoint supports. The columns' fit is optimal then."""
     return Y.shape[1] == 1 or bool((Y >= 0).all() and ((Y > 0).sum(axis=1) <= 1).all())
 
 
@@ -116,15 +117,23 @@ class SoftThresholdedSVD(Solver):
     """Closed form for whitened feature rows, Z Z^T = I (see :func:`jaxcvx.fit_whitening`); squared loss.
 
     ``params`` is V (p, c), the minimiser of the nuclear-norm relaxation, ``objective`` its value. ``network`` is
-    globally optimal for one output, for one-hot Y (or any Y >= 0 with one non-zero per row), and where
-    the singular vectors kept are one-signed. Otherwise it is rounded: each singular vector is split into its
-    positive and negative part, outputs are refitted, and ``gap`` says how far that can be from optimal.
+    globally optimal for one output, for Y >= 0 with at most one non-zero per row (one-hot rows, for instance), and
+    where the singular vectors of values above beta have entries of one sign. Otherwise it is rounded: each singular
+    vector is split into its positive and negative part, and the output weights are refitted. ``gap`` bounds the cost.
 
-    ``lower_bound`` holds for every network. ``scope`` is "global" for one output, and where Y is seen to be of the
-    second kind (it can't be under jit); else "relaxation".
+    ``lower_bound`` holds for every network. ``scope`` is "global" for one output, and for Y >= 0 with at most one
+    non-zero per row, which is seen outside jit only; else "relaxation".
 
-    Outside jit data that are not whitened are refused. Under jit they end as MAX_STEPS, with a real network
-    and bounds that hold but are loose. Works under jit and vmap.
+    Outside jit data that are not whitened are refused. Under jit the solve of such data ends as MAX_STEPS, with a
+    real network and bounds that hold but are loose. Works under jit and vmap.
+
+    Example:
+      >>> import numpy as np
+      >>> import jaxcvx
+      >>> X, y = np.eye(2), [2.0, -3.0]
+      >>> solution = jaxcvx.solve(jaxcvx.make_problem(X, y, beta=0.5), jaxcvx.SoftThresholdedSVD())
+      >>> print([f"{value:.2f}" for value in solution.network(X)[:, 0]], solution.scope)  # targets shrunk by beta
+      ['1.50', '-2.50'] global
     """
 
     max_steps: int = 1

@@ -35,7 +35,7 @@ _PENALTY = 3.0  # rho in units of beta * ||Z||; measured
 
 
 class _Cache(NamedTuple):
-    """What is factorised once: nothing in it depends on the penalty parameter."""
+    """Factorisations that are computed once. They do not depend on the penalty parameter rho."""
 
     A: Float[Array, "P k p"]
     facet_values: Float[Array, "P p"]  # eigenvalues of A^T A
@@ -63,25 +63,25 @@ class _State(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CopositiveADMM(Solver):
-    """Solves the doubly non-negative relaxation of training with several outputs (squared loss).
+    """Solves the doubly non-negative relaxation of training with several outputs (squared loss). Chooses its method.
 
-    See :mod:`jaxcvx.solvers.copositive.program` for the program. It is exact where every cell has at most four
-    facets, so always for two features (:func:`jaxcvx.solvers.copositive.program.relaxation_is_exact` tells), and a
-    lower bound otherwise.
+    See :mod:`jaxcvx.solvers.copositive.program` for the program. Its optimum is that of training where every cell has
+    at most four facets, so always for two features. :func:`jaxcvx.solvers.copositive.program.relaxation_is_exact`
+    tests this. Otherwise it is a lower bound.
 
-    ADMM (Boyd et al. 2011) with a semidefinite copy of each cell's block and a non-negative copy of its facet
-    values: one n x n matrix is diagonalised once, and a step costs one batched eigendecomposition. Its
-    tail is long for small beta. So with ``phases="auto"`` and moderate sizes an interior-point method comes first,
-    which takes some 10 to 30 steps to any gap that rounding allows; ADMM is for what is too large for it.
+    With ``phases="auto"`` and moderate sizes an interior-point method solves it. It takes some 10 to 30 steps to any
+    gap that rounding allows. Larger programs are solved by ADMM (Boyd et al. 2011) with a semidefinite copy of each
+    cell's block and a non-negative copy of its facet values. One n x n matrix is diagonalised once, and a step costs
+    one batched eigendecomposition. ADMM needs many steps for small beta.
 
-    ``solution.params`` is a triple (U, V, W) of (P, p, p), (P, p, q), (P, q, q) blocks, feasible to rounding;
-    ``objective`` is the relaxation's value there, never below its optimum. ``solution.network`` is rounded from
-    it, with output weights fitted anew. ``lower_bound`` is the better of the relaxation's dual value and, where the
-    cells have few enough faces to price neurons exactly, that of training itself (scope "global" then, if the
-    cells are complete).
+    ``solution.params`` is a triple (U, V, W) of (P, p, p), (P, p, q), (P, q, q) blocks, feasible to rounding.
+    ``objective`` is the relaxation's value there, never below its optimum. ``solution.network`` is rounded from the
+    blocks, and its output weights are refitted. ``lower_bound`` is the relaxation's dual value, or that of training
+    itself if that is larger and the cells have few enough faces to price neurons exactly. In that case, and if the
+    cells are complete, the scope is "global".
 
-    The cells' facets are computed on the host before the loop, so X and the arrangements must be concrete: under
-    jit and vmap Y and beta may be traced; otherwise pass ``solver.prepare(problem)`` as the problem.
+    The cells' facets are computed on the host before the loop, so X and the arrangements must be concrete. Under
+    jit and vmap Y and beta may be traced. To trace the others too, pass ``solver.prepare(problem)`` as the problem.
 
     Attributes:
       tol: relative program gap to reach.
@@ -89,6 +89,14 @@ class CopositiveADMM(Solver):
       check_every: steps between evaluations of the gap.
       phases: "auto", or "admm" for ADMM alone.
       relaxation: over-relaxation factor in (0, 2).
+
+    Example:
+      >>> import jaxcvx
+      >>> X, Y = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
+      >>> problem = jaxcvx.make_problem(X, Y, beta=0.1, arrangements=jaxcvx.enumerate_arrangements(X))
+      >>> solution = jaxcvx.solve(problem, jaxcvx.CopositiveADMM(tol=1e-4))
+      >>> solution.scope, bool(solution.gap < 1e-2)
+      ('relaxation', True)
     """
 
     tol: float = 1e-5
@@ -202,7 +210,7 @@ class CopositiveADMM(Solver):
         return state._replace(params=blocks, dual=dual, objective=objective, bound=bound, residual=residual)
 
     def _adapt(self, state: _State) -> _State:
-        """Balance primal against dual residuals for the first half of the steps; scaled duals follow the penalty."""
+        """Balance primal against dual residuals by rho, in the first half of the steps. Scaled duals follow rho."""
         tiny = jnp.finfo(state.primal.dtype).tiny
         ratio = jnp.sqrt(state.primal / jnp.maximum(state.change, tiny))
         early = (state.step > 0) & (2 * state.step < self.max_steps)

@@ -3,11 +3,12 @@
     min  1/2 ||sum_i B_i V_i - Y||^2 + (beta/2) sum_i (tr U_i + tr W_i)
     subject to  [[U_i, V_i], [V_i^T, W_i]] positive semidefinite,  A_i U_i A_i^T >= 0 entrywise
 
-over the cells, with B_i = lower D_i Z and A_i the facets of cell i (Sahiner, Ergen, Pauly and Pilanci 2021; other
-rows of the cell's constraints follow from its facets). Networks give feasible points of equal objective,
-U = sum u u^T, V = sum u v^T, W = sum v v^T over the balanced neurons of a cell. So the optimum bounds training from
-below, and equals its optimum where every cell has at most four facets: doubly non-negative matrices up to
-that order are completely positive (Maxfield and Minc 1962).
+over the cells (Sahiner, Ergen, Pauly and Pilanci 2021). B_i = lower D_i Z maps neurons of cell i to predictions, where
+``lower`` is the readout of :mod:`jaxcvx.features.readout`. A_i are the facets of cell i, from which the other rows of
+its constraints follow. Networks give feasible points of equal objective: U = sum u u^T, V = sum u v^T, W = sum v v^T
+over the balanced neurons of a cell. So the optimum bounds training from below. It equals the optimum of training where
+every cell has at most four facets, because doubly non-negative matrices up to that order are completely positive
+(Maxfield and Minc 1962).
 
 Dual: ``max <R, Y> - 1/2 ||R||^2`` subject to ``G_i G_i^T + beta A_i^T S_i A_i <= beta^2 I`` in the semidefinite order,
 with G_i = B_i^T R and some S_i >= 0.
@@ -28,6 +29,7 @@ from jaxcvx.arrangements.facets import facet_index
 from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.errors import InvalidTypeError, TooManyArrangements
 from jaxcvx.numerics.rounding import gamma
+from jaxcvx.numerics.safe import divide, norm
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.pricing.faces import FaceTable, face_table, price_exact
 from jaxcvx.problems.training import Problem
@@ -43,9 +45,9 @@ class CellFacets:
     """The facets of every cell, padded to the largest number k of them.
 
     Attributes:
-      index: (P, k) which row of Z is the facet's normal.
-      scale: (P, k) factor that makes it an inner normal whose largest value on the cell's unit vectors is 1 (without
-        that, thin cells spoil every first-order method); 0 where padded.
+      index: (P, k) index of the row of Z that is the facet's normal.
+      scale: (P, k) factor that makes it an inner normal whose largest value on the cell's unit vectors is 1; 0 where
+        padded. Without this scaling first-order methods fail on thin cells.
       rays: (P, k, p) unit vectors of the cell at which those values are attained; 0 where padded.
     """
 
@@ -59,11 +61,11 @@ class CellFacets:
         return self.scale != 0
 
     def rows(self, Z: Float[Array, "N p"]) -> Float[Array, "P k p"]:
-        """The matrices A_i, from the rows themselves: in float64 they hold for the data to the last digit."""
+        """The matrices A_i, computed from the rows Z, so in float64 they are right to the last digit."""
         return self.scale[:, :, None] * Z[self.index]
 
     def centers(self) -> Float[Array, "P p"]:
-        """A direction well inside each cell: every facet's value there is at least 1/k; zero without facets."""
+        """A direction inside each cell at which every facet's value is at least 1/k; zero without facets."""
         count = jnp.maximum(jnp.sum(self.live, axis=1), 1)
         return jnp.sum(self.rays, axis=1) / count[:, None]
 
@@ -71,7 +73,7 @@ class CellFacets:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FacetProblem(Problem):
-    """A problem whose cells' facets have been computed (on the host); otherwise used like the original.
+    """A problem with the facets of its cells, which were computed on the host. It is used like the original.
 
     Attributes:
       facets: of every cell.
@@ -99,7 +101,7 @@ class Dual(NamedTuple):
 
 
 def with_facets(problem: Problem) -> FacetProblem:
-    """Attach the facets of the problem's cells; X and the cells must be concrete, Y and beta may be traced.
+    """Attach the facets of the problem's cells. X and the cells must be concrete; Y and beta may be traced.
 
     Raises:
       InvalidTypeError: X or the cells are traced.
@@ -136,8 +138,7 @@ def _cell_facets(rows: Array, masks: Array, index: Array) -> CellFacets:
         return jax.vmap(lambda target: project_cone(own, sign, target)[0])(inner)
 
     rays = jax.vmap(rays_of)(signs, rows[at])
-    size = jnp.linalg.norm(rays, axis=2)
-    inverse = jnp.where(live & (size > 0), 1 / jnp.where(size > 0, size, 1.0), 0.0)
+    inverse = divide(1.0, jnp.where(live, norm(rays), 0.0))
     return CellFacets(at, signs * inverse, rays * inverse[:, :, None])
 
 
@@ -148,10 +149,10 @@ def facets_of_problem(problem: Problem) -> CellFacets:
 
 
 def relaxation_is_exact(problem: Problem) -> bool:
-    """Whether theory says that the relaxation over the problem's cells equals training over them.
+    """True if every cell has at most four facets: the relaxation then equals training over the cells.
 
-    True where every cell has at most four facets: always for two features, and for up to four samples.
-    (It can be exact elsewhere too; then ``solution.gap`` shows it.) For concrete problems.
+    So it is for two features, and for up to four samples. With more facets the relaxation can be exact too, which
+    ``solution.gap`` shows. The problem must be concrete.
     """
     live = facets_of_problem(with_facets(problem)).live
     return int(jnp.max(jnp.sum(live, axis=1))) <= 4
@@ -187,12 +188,11 @@ def congruence(A: Float[Array, "P k p"], U: Float[Array, "P p p"]) -> Float[Arra
 
 
 def make_feasible(problem: Problem, blocks: Blocks) -> Blocks:
-    """Raise U along the cells' centers until ``A U A^T >= 0``; the blocks are positive semidefinite already."""
+    """Increase U along the cells' centers until ``A U A^T >= 0``. The blocks must be positive semidefinite."""
     A, centers = facet_rows(problem), facets_of_problem(problem).centers()
-    room = jnp.einsum("ikp,ip->ik", A, centers)
-    ratio = jnp.maximum(-congruence(A, blocks.U), 0.0)
-    pairs = room[:, :, None] * room[:, None, :]
-    length = jnp.max(jnp.where(pairs > 0, ratio / jnp.where(pairs > 0, pairs, 1.0), 0.0), axis=(1, 2))
+    values = jnp.einsum("ikp,ip->ik", A, centers)
+    deficit = jnp.maximum(-congruence(A, blocks.U), 0.0)
+    length = jnp.max(divide(deficit, values[:, :, None] * values[:, None, :]), axis=(1, 2))
     return blocks._replace(U=blocks.U + length[:, None, None] * centers[:, :, None] * centers[:, None, :])
 
 
@@ -230,20 +230,21 @@ def training_dual_norm(problem: Problem, dual: Dual) -> Float[Array, ""]:
 def fit_multipliers(problem: Problem, dual: Dual, num_steps: int = 200) -> Dual:
     """Better multipliers for the same R: ``min_{S >= 0} sum_i ||(G_i G_i^T + beta A_i^T S_i A_i - beta^2 I)_+||^2``.
 
-    Accelerated projected gradient, cell by cell and from the given S; 0 is the value at a feasible point.
+    The value is 0 at points that are feasible for the dual. Accelerated projected gradients start from the given S.
+    They have a step size for each cell, which :mod:`jaxcvx.methods.fista` does not offer.
     """
     A, beta = facet_rows(problem), problem.beta
     transposed = jnp.swapaxes(A, 1, 2)
     G = problem.operator.adjoint(dual.R)
     excess = jnp.einsum("ipq,irq->ipr", G, G) - beta**2 * jnp.eye(A.shape[2], dtype=A.dtype)
     size = jnp.sum(A**2, axis=(1, 2)) ** 2
-    rate = jnp.where(size > 0, 1 / (beta * jnp.where(size > 0, size, 1.0)), 0.0)[:, None, None]
+    rate = divide(1.0, beta * size)[:, None, None]
 
     def step(count, carry):
         S, point = carry
-        over = project_psd(excess + beta * congruence(transposed, point))
-        moved = jnp.maximum(point - rate * congruence(A, over), 0.0)
-        return moved, moved + count / (count + 3) * (moved - S)
+        violation = project_psd(excess + beta * congruence(transposed, point))
+        new = jnp.maximum(point - rate * congruence(A, violation), 0.0)
+        return new, new + count / (count + 3) * (new - S)
 
     start = symmetric(jnp.maximum(dual.S, 0.0))
     return dual._replace(S=jax.lax.fori_loop(0, num_steps, step, (start, start))[0])

@@ -1,4 +1,4 @@
-"""AnnealedNoise: gradients at perturbed iterates, the perturbation annealed; escapes spurious minima."""
+"""AnnealedNoise: gradient descent with gradients at perturbed iterates, whose perturbation is annealed."""
 
 from __future__ import annotations
 
@@ -39,38 +39,48 @@ class _State(NamedTuple):
 class AnnealedNoise(SmoothSolver):
     """Perturbed gradient descent with noise annealing (Zhou et al., ICML 2019, Algorithm 1), for every smooth problem.
 
-    Every step takes the gradient at ``current + noise`` (normalised where it belongs on a sphere) and moves
-    ``current`` by it. Radius and learning rate are constant within an epoch and shrink from one to the next: the
-    first epochs descend a smoothed objective, the last ones the objective itself. The best iterate seen at a
-    check is returned. ``residual`` is the larger of the gradient norm (as in ``GradientDescent``) and the noise
-    left, relative to the first epoch's; so no spurious point stops the run before the noise has gone.
+    Every step takes the gradient at ``current + noise`` (normalised for variables on a sphere) and moves ``current``
+    by it. Radius and learning rate are constant within an epoch and shrink from one epoch to the next. So the first
+    epochs descend a smoothed objective, and the last ones the objective itself, which escapes spurious minima. The
+    solution holds the best iterate of all checks. ``residual`` is the larger of two numbers: the gradient norm, as in
+    ``GradientDescent``, and the present radius relative to the first epoch's. So no stationary point ends the run
+    while there is noise.
 
-    Defaults, where the problem has variables on unit spheres: the paper's constants, plain gradient steps of
-    0.1 * 0.8^s, radius 36 * 0.4^s on spheres and 0.4^s for all else, 20 epochs of 400 steps. Elsewhere (networks on
-    data, factorisations): the problem's own optimiser, or else Adam with 0.03 * 0.8^s; the radius of each array is
-    half its norm at the start, times 0.4^s. (On the 12-point spiral, beta .01, 10 neurons, 60 fresh
-    keys: .95 of the runs end within 1e-3 of the optimum, all within 3e-3; of Adam without noise .22, the others
-    up to 40% above it.)
+    Defaults in epoch s, if the problem has variables on unit spheres: the paper's constants, which are plain gradient
+    steps of 0.1 * 0.8^s, radius 36 * 0.4^s on spheres and 0.4^s for all other variables, 20 epochs of 400 steps.
+    Defaults for other problems (networks on data, factorisations): the problem's own optimiser, or else Adam with
+    0.03 * 0.8^s. The radius of each array is half its norm at the start, times 0.4^s.
 
-    On TeacherCNN with k=25, p=6 this finds the global minimum from random starts in .92 of the runs for the hardest
-    teachers (1'a* = 0), and :meth:`patient` in all (docs/reproduction.md).
+    Measured on the 12-point spiral, beta .01, 10 neurons, 60 new keys: .95 of the runs end within 1e-3 of the
+    optimum, and all within 3e-3. Of Adam's runs without noise .22 do, and the others end up to 40% above it. On
+    TeacherCNN with k=25, p=6 and the hardest teachers (1'a* = 0) .92 of the runs from random starts find the global
+    minimum; with :meth:`patient` all do (docs/reproduction.md).
 
     Works under jit and vmap (over keys, starts, data), in float32 and float64.
 
     Attributes:
-      learning_rate: of the first epoch; None as above.
+      learning_rate: of the first epoch. None: the defaults above.
       learning_rate_decay: factor from one epoch to the next.
       radius: of the first epoch, absolute: a number, or a mapping from the outermost names of the params to
-        numbers (``{"w": 36, "a": 1}``, ``{"hidden": .1, "output": 0}``); None as above.
+        numbers (``{"w": 36, "a": 1}``, ``{"hidden": .1, "output": 0}``). None: the defaults above.
       radius_decay: factor from one epoch to the next; 1 is no annealing.
       epoch_length: steps per epoch.
-      optimizer: an optax transformation, learning rate in it, in place of the one above.
+      optimizer: an optax transformation with its own learning rate, which replaces the default one.
       noise: "ball", "sphere" or "normal", as in :func:`jaxcvx.perturb_iterates`.
-      reading: how the gradient is meant on spheres. "tangent": taken at the normalised noisy point, projected at
-        the iterate. "wn": of the weight-normalised objective at the noisy point as it is, which shrinks it by the
-        length of that point. "angle": TeacherCNN only, the pull of the teacher's filter alone.
+      reading: the meaning of the gradient on spheres, where the paper allows several. "tangent": taken at the
+        normalised noisy point, and projected on the tangent space at the iterate. "wn": of the weight-normalised
+        objective at the noisy point itself, which divides it by the norm of that point. "angle": TeacherCNN only, the
+        part of the gradient that the teacher's filter causes.
       batch_size: samples per step; None is the whole objective.
       width, init_scale: of networks, as in :class:`jaxcvx.GradientDescent`.
+
+    Example:
+      >>> import jax
+      >>> import jaxcvx
+      >>> problem = jaxcvx.make_problem([[1.0], [2.0], [-1.0]], [1.0, 2.0, 0.0], beta=0.1)
+      >>> solution = jaxcvx.solve(problem, jaxcvx.AnnealedNoise(width=4), key=jax.random.key(0))
+      >>> print(f"{solution.objective:.3f}")
+      0.099
     """
 
     tol: float = 1e-6
@@ -87,7 +97,7 @@ class AnnealedNoise(SmoothSolver):
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.radius, Mapping):  # hashable, as static arguments have to be
+        if isinstance(self.radius, Mapping):  # static arguments must be hashable
             object.__setattr__(self, "radius", tuple(sorted(self.radius.items())))
 
     def validate(self, problem: Any) -> None:
@@ -164,7 +174,7 @@ class AnnealedNoise(SmoothSolver):
         return epochwise_geometric(1.0, self.radius_decay, self.epoch_length)(step)
 
     def _gradient(self, smooth: Any, noisy: Any, key: Any) -> Any:
-        """The gradient at a noisy point that is not normalised yet."""
+        """The gradient at a noisy point. This method normalises the point."""
         if self.reading == "angle":
             return smooth.angle_gradient(noisy)
 
@@ -192,7 +202,7 @@ class AnnealedNoise(SmoothSolver):
         return state._replace(current=current, optimizer=after, key=key, step=state.step + 1)
 
     def _split(self, key: Array) -> tuple[Any, Any, Any]:
-        """Keys for later, for the noise and for the batch."""
+        """Keys for later steps, for this step's noise and for its batch (None without batches)."""
         if self.batch_size is None:
             return *jax.random.split(key), None
         return tuple(jax.random.split(key, 3))

@@ -1,4 +1,4 @@
-"""What solvers that need nothing but gradients have in common: they take every smooth problem."""
+"""The base class of the solvers that need gradients only. They take every smooth problem."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ from jaxcvx.solvers.core.solution import Outcome, Parts
 
 
 class BestSeen(NamedTuple):
-    """The best params that the checks have seen, and the largest gradient."""
+    """The best params of all checks, and the largest gradient.
+
+    Attributes:
+      params: those of the lowest objective.
+      objective: theirs.
+      residual: of the latest check.
+      gradient: the largest gradient norm.
+    """
 
     params: Any
     objective: Float[Array, ""]
@@ -31,7 +38,7 @@ class BestSeen(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SmoothSolver(Solver, abc.ABC):
-    """Base of the solvers that train by gradients: the training problem of a network, or any SmoothProblem.
+    """Base class of the solvers that minimise a network's training problem, or any SmoothProblem, by gradients.
 
     Subclasses define ``init`` and ``step`` on a state with fields ``current, step`` and those of BestSeen.
 
@@ -63,12 +70,12 @@ class SmoothSolver(Solver, abc.ABC):
         return self.smooth(problem).adopt(init)
 
     def start(self, problem: Any, params: Any) -> BestSeen:
-        """Nothing seen yet."""
-        one = jnp.ones((), problem.dtype)
-        return BestSeen(params, jnp.inf * one, jnp.inf * one, 0 * one)
+        """The values before the first check."""
+        infinite = jnp.full((), jnp.inf, problem.dtype)
+        return BestSeen(params, infinite, infinite, jnp.zeros((), problem.dtype))
 
     def look(self, problem: Any, current: Any, best: BestSeen) -> BestSeen:
-        """Merge ``current`` into the best seen; the residual is that of ``current``."""
+        """Merge ``current`` into the best seen. The residual is that of ``current``."""
         smooth = self.smooth(problem)
         objective, gradient = jax.value_and_grad(smooth.objective)(current)
         size = tree_norm(smooth.tangent(current, gradient))
@@ -89,15 +96,15 @@ class SmoothSolver(Solver, abc.ABC):
         smooth = self.smooth(problem)
         network = smooth.network(outcome.params)
         objective = smooth.objective(outcome.params if network is None else network)
-        nothing = jnp.full_like(objective, -jnp.inf)
+        no_bound = jnp.full_like(objective, -jnp.inf)
         if isinstance(problem, SmoothProblem):
-            return Parts(network, objective, nothing, problem.lower_bound())
-        lower = nothing if problem.arrangements is None else network_bound(problem, network)
-        return Parts(network, objective, nothing, lower)
+            return Parts(network, objective, no_bound, problem.lower_bound())
+        lower = no_bound if problem.arrangements is None else network_bound(problem, network)
+        return Parts(network, objective, no_bound, lower)
 
     def scope(self, problem: Any) -> str:
         if isinstance(problem, SmoothProblem):
-            # A method that proves a bound returns it; asking for its value under jit is not possible.
+            # Under jit the value of the bound is unknown, but a class that proves one overrides this method.
             proves = type(problem).lower_bound is not SmoothProblem.lower_bound
             return "global" if proves else "none"
         if problem.arrangements is None:

@@ -102,7 +102,7 @@ class Jaxopt(SmoothSolver):
     init_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.options, Mapping):  # hashable, as static arguments have to be
+        if isinstance(self.options, Mapping):  # static arguments must be hashable
             object.__setattr__(self, "options", tuple(sorted(self.options.items())))
 
     def validate(self, problem: Any) -> None:

@@ -18,7 +18,7 @@ from jaxcvx.transforms.scaled_descent import conjugate_descent, largest_singular
 
 
 class Multipliers(NamedTuple):
-    """Multipliers of ``||U_i||^2 <= bound^2`` and of ``||V_j||^2 <= bound^2``; not negative."""
+    """Multipliers of ``||U_i||^2 <= bound^2`` and of ``||V_j||^2 <= bound^2``, at least 0."""
 
     left: Float[Array, d1]
     right: Float[Array, d2]
@@ -29,7 +29,7 @@ class Multipliers(NamedTuple):
 class _Augmented(LowRankProblem):
     """The augmented Lagrangian ``objective + sum_i (relu(lambda_i + rho c_i)^2 - lambda_i^2) / (2 rho)``.
 
-    Row norms are quadratic forms too, so the exact line search applies.
+    Squared row norms are quadratic along a line, as the other terms are, so the exact line search applies.
     """
 
     base: LowRankProblem
@@ -63,7 +63,7 @@ class _Augmented(LowRankProblem):
         return super().energy(measured) + sum(jnp.sum(h**2 - m**2) / (2 * rho) for h, m, rho in terms)
 
     def raised(self, measured: dict[str, Array]) -> Multipliers:
-        """``relu(lambda + rho c)``: what the multipliers become."""
+        """The next multipliers ``relu(lambda + rho c)``."""
         squares = (measured["left"], measured["right"])
         parts = zip(self.multipliers, self.penalty, squares, self.bounds, strict=True)
         return Multipliers(*(jax.nn.relu(m + rho * (s - b**2)) for m, rho, s, b in parts))
@@ -92,21 +92,31 @@ class PrimalDual(Solver):
 
         min loss(A(U V^T)) + balance h/4 ||U^T U - V^T V||^2   s.t.  ||U_i|| <= alpha_1,  ||V_j|| <= alpha_2
 
-    (Zhang, Wang, Yu and Gu 2018; h is the loss's mean curvature, as in LowRankProblem). The bounds are the
-    problem's ``row_bound``; where it has none, 1.5 times the longest rows of the spectral estimate. Between updates of
-    the multipliers the augmented Lagrangian is minimised by conjugate scaled gradients with exact steps.
+    (Zhang, Wang, Yu and Gu 2018). h is the loss's mean curvature, as in LowRankProblem. The bounds are the problem's
+    ``row_bound``, or by default 1.5 times the largest row norms of the spectral estimate. Between updates of the
+    multipliers, conjugate scaled gradients with exact steps minimise the augmented Lagrangian.
 
-    ``solution.params`` are the factors, ``solution.dual`` the Multipliers (zero where a bound does not bind).
-    ``residual`` is the largest of three: the Lagrangian's gradient, how far rows are too long, and multipliers of rows
-    that are shorter than their bound, each relative to its scale. The objective may only be compared with that of
-    other methods where ``balance`` is 0 or the factors are balanced.
+    ``solution.params`` are the factors. ``solution.dual`` are the Multipliers, zero for rows shorter than their bound.
+    ``residual`` is the largest of three numbers, each relative to its scale: the norm of the Lagrangian's gradient,
+    the excess of row norms over their bound, and the multipliers of rows that are shorter than their bound. Compare
+    the objective with that of other methods only if ``balance`` is 0 or the factors are balanced.
 
     Works under jit and vmap, in float32 and float64.
 
     Attributes:
-      balance: weight of the balancing term for two factors, where the problem has none of its own.
+      balance: weight of the balancing term for two factors, for problems without such a weight.
       penalty: rho, relative to h times the largest singular value over the squared bound.
       inner_steps: steps between updates of the multipliers.
+
+    Example:
+      >>> import numpy as np
+      >>> import jaxcvx
+      >>> rows, cols = np.divmod(np.arange(11), 4)  # all entries of a 3 x 4 matrix but the last
+      >>> values = np.outer([1.0, 2.0, 3.0], [1.0, -1.0, 2.0, 1.0])[rows, cols]
+      >>> problem = jaxcvx.MatrixCompletion(rows, cols, values, (3, 4), rank=1)
+      >>> solution = jaxcvx.solve(problem, jaxcvx.PrimalDual())
+      >>> print(f"{problem.matrix(solution.params)[2, 3]:.2f}")  # the missing entry
+      3.00
     """
 
     tol: float = 1e-6
@@ -176,15 +186,15 @@ class PrimalDual(Solver):
         scale = problem.gradient_scale(state.params, jnp.zeros((), problem.dtype))
         stationarity = tree_norm(gradient) / jnp.maximum(scale, jnp.finfo(scale.dtype).tiny)
         measured = augmented.measure(state.params)
-        excess, moved = [], []
+        excess, complementarity = [], []
         parts = zip(
             (measured["left"], measured["right"]), augmented.bounds, state.penalty, state.multipliers, strict=True
         )
         for square, bound, rho, multiplier in parts:
             slack = square / bound**2 - 1
             excess.append(jnp.max(jax.nn.relu(slack)))
-            moved.append(jnp.max(jnp.minimum(multiplier / (rho * bound**2), jax.nn.relu(-slack))))
-        residual = jnp.max(jnp.stack([stationarity, *excess, *moved]))
+            complementarity.append(jnp.max(jnp.minimum(multiplier / (rho * bound**2), jax.nn.relu(-slack))))
+        residual = jnp.max(jnp.stack([stationarity, *excess, *complementarity]))
         return state._replace(residual=residual, objective=problem.objective(state.params))
 
     def finish(self, problem: Any, state: _State) -> Outcome:
@@ -192,8 +202,8 @@ class PrimalDual(Solver):
 
     def evaluate(self, problem: Any, outcome: Outcome) -> Parts:
         objective = problem.objective(outcome.params)
-        nothing = jnp.full_like(objective, -jnp.inf)
-        return Parts(problem.network(outcome.params), objective, nothing, problem.lower_bound())
+        no_bound = jnp.full_like(objective, -jnp.inf)
+        return Parts(problem.network(outcome.params), objective, no_bound, problem.lower_bound())
 
     def scope(self, problem: Any) -> str:
         proves = type(problem).lower_bound is not LowRankProblem.lower_bound
