@@ -49,6 +49,7 @@ _MODULES: dict[str, str] = {
     "Huber": "jaxcvx.losses.entrywise",
     "Interpolation": "jaxcvx.losses.entrywise",
     "Logistic": "jaxcvx.losses.entrywise",
+    "Multipliers": "jaxcvx.solvers.gradient.primal_dual",
     "Network": "jaxcvx.networks.network",
     "PathBound": "jaxcvx.analysis.shortest_path",
     "PathReport": "jaxcvx.analysis.shortest_path",

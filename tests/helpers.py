@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from pathlib import Path
 from typing import Any
 
 import cvxpy as cp
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from jaxcvx import Arrangements
 from jaxcvx.datasets import spiral
@@ -217,3 +219,17 @@ def adam_objectives(
 ) -> np.ndarray:
     """Final training objectives (squared loss) of Adam runs from ``runs`` keys."""
     return np.asarray(_adam(jnp.asarray(Z), jnp.asarray(Y), beta, jax.random.key(seed), width, steps, runs))
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Pixels (height, width, 3) of a PNG, from 0 to 1, after a check that something is drawn on white."""
+    image = pytest.importorskip("matplotlib.image").imread(path, format="png")[..., :3]
+    ink = np.mean(np.any(image < 0.9, axis=2))
+    assert 0.002 < ink < 0.98, f"{path.name}: {ink:.1%} of the pixels are not white"
+    return image
+
+
+def has_color(image: np.ndarray, color: str) -> bool:
+    """True if at least 20 pixels have a colour, given as ``#rrggbb``."""
+    wanted = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    return int(np.sum(np.all(np.abs(image - wanted) < 0.02, axis=2))) >= 20

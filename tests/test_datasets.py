@@ -45,7 +45,7 @@ def test_bundled(name: str) -> None:
         data.name = "other"  # type: ignore[misc]
 
 
-def test_labels_mean_what_they_say() -> None:
+def test_class_names_match_the_labels() -> None:
     cancer = load_dataset("breast_cancer")
     assert cancer.classes is not None
     assert np.sum(np.array(cancer.classes)[cancer.y] == "malignant") == 212

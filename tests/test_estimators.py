@@ -7,7 +7,7 @@ import jaxcvx
 from jaxcvx.integrations import patches, sklearn
 
 
-def test_the_names():
+def test_public_names_of_estimators():
     assert jaxcvx.estimators.ConvexReLUClassifier is sklearn.ConvexReLUClassifier
     assert jaxcvx.estimators.ConvexReLURegressor is sklearn.ConvexReLURegressor
     assert jaxcvx.estimators.ConvexPatchFeatures is patches.ConvexPatchFeatures

@@ -41,7 +41,7 @@ def types_in(tree: Any) -> set[str]:
     return own.union(*map(types_in, tree.values()))
 
 
-def test_the_file_holds_every_type_of_its_version_and_all_are_still_known() -> None:
+def test_old_file_holds_every_old_type_and_all_are_still_known() -> None:
     with np.load(DATA / "objects.npz", allow_pickle=False) as archive:
         header = json.loads(archive["__jaxcvx__"].tobytes())
     assert types_in(header["tree"]) == OLD_TYPES

@@ -67,7 +67,7 @@ def lasso_start(
       curvature: estimate of ``||B||^2``.
       largest: limit on sigma.
     """
-    mean = jnp.sum(norms) / jnp.maximum(jnp.sum(norms > 0), 1)
+    mean = jnp.sum(norms) / jnp.maximum(jnp.sum(norms > 0), 1).astype(norms.dtype)
     warm = _WARM * mean / divisor(beta)
     cold = 100 / jnp.maximum(curvature, jnp.finfo(Y.dtype).tiny)
     sigma = jnp.minimum(jnp.where((mean > 0) & (beta > 0), warm, cold), largest)
@@ -94,7 +94,7 @@ def lasso_step(
     slack = 16 * jnp.finfo(Y.dtype).eps * jnp.abs(here)
     slope = jnp.sum(g * direction)
     enough = jax.vmap(potential)(lengths) <= here + 1e-4 * lengths * slope + slack
-    length = lengths[jnp.argmax(enough)] * jnp.any(enough)
+    length = jnp.where(jnp.any(enough), lengths[jnp.argmax(enough)], 0.0)
     R = state.R + length * direction
     params = program.prox(V + length * shift, threshold)
     # By the second test, the remaining decrease is below the rounding of the potential.

@@ -188,7 +188,7 @@ def _price_near(problem: Problem, R: Any, key: Any, own: Array, num: int) -> Pri
     Fresh starts have lower prices than neurons in use at the beginning. They ascend separately
     (:func:`_price_far`), because they would all be dropped here.
     """
-    alive = jnp.any(own != 0, axis=1)[:, None]
+    alive = jnp.any(own != 0, axis=1)[:, None].astype(own.dtype)
     shaken = own + alive * _SHAKE * jax.random.normal(key, own.shape, own.dtype) / own.shape[1] ** 0.5
     return _ascend(problem, problem.rows, problem.readout.lift(R), shaken, num, False)
 

@@ -91,7 +91,7 @@ class LowRankProblem(SmoothProblem):
     @property
     def curvature(self) -> Any:
         """The mean curvature h of ``loss(A(X))`` at X = 0 over all directions with Frobenius norm 1."""
-        return self.loss_curvature * self.operator.mean_square()
+        return self.loss_curvature * jnp.asarray(self.operator.mean_square(), self.dtype)
 
     def factors(self, params: Factors) -> tuple[Float[Array, "d1 r"], Float[Array, "d2 r"]]:
         """The pair (L, R) with X = L R^T."""

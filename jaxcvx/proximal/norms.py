@@ -65,7 +65,7 @@ def _shrink_singular_values_jvp(primals, tangents):
     core = left_t @ pulled
     flipped = jnp.swapaxes(core, -1, -2)
     inner = 0.5 * (slope * (core + flipped) + sums * (core - flipped))
-    inner = inner - jnp.eye(size.shape[-1], dtype=W.dtype) * (kept * change)[..., None, :]
+    inner = inner - jnp.eye(size.shape[-1], dtype=W.dtype) * jnp.where(kept, change, 0.0)[..., None, :]
     outside_left = pulled - left @ core
     outside_right = left_t @ E - core @ right
     tangent = left @ (inner @ right + one_sided[..., :, None] * outside_right)

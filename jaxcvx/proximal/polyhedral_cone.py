@@ -188,8 +188,9 @@ def face_projector(rows: Float[Array, "n p"], signs: Float[Array, n], active: Ac
     """
     unit, p = _unit_rows(rows, signs, active), rows.shape[1]
     empty = jnp.all(unit == 0, axis=1)
-    gram = unit @ unit.T + jnp.diag(jnp.where(empty, 1.0, 0.0)) + 4 * jnp.finfo(rows.dtype).eps * jnp.eye(p)
-    return jnp.eye(p, dtype=rows.dtype) - unit.T @ jnp.linalg.solve(gram, unit)
+    identity = jnp.eye(p, dtype=rows.dtype)
+    gram = unit @ unit.T + jnp.diag(empty.astype(rows.dtype)) + 4 * jnp.finfo(rows.dtype).eps * identity
+    return identity - unit.T @ jnp.linalg.solve(gram, unit)
 
 
 def face_basis(rows: Float[Array, "n p"], signs: Float[Array, n], active: ActiveRows) -> Float[Array, "p p"]:

@@ -11,6 +11,7 @@ Source: T. Tong, C. Ma and Y. Chi, "Accelerating ill-conditioned low-rank matrix
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -78,8 +79,8 @@ class _Conjugate(NamedTuple):
 
 
 def _dot(a: Any, b: Any) -> Float[Array, ""]:
-    products = jax.tree.map(jnp.vdot, a, b)
-    return sum(jax.tree.leaves(products), start=jnp.zeros(()))
+    products = jax.tree.leaves(jax.tree.map(jnp.vdot, a, b))
+    return functools.reduce(jnp.add, products)
 
 
 def scale_gradient(problem: LineSearchable, params: Factors, gradient: Factors) -> Factors:

@@ -118,7 +118,7 @@ def test_large_instances(n, d):
 
 @pytest.mark.routine(2)
 @pytest.mark.parametrize(("n", "d", "bias"), [(10, 2, False), (12, 3, False), (9, 4, False), (9, 2, True)])
-def test_random_directions_find_nothing_new(n, d, bias):
+def test_random_directions_hit_only_enumerated_cells(n, d, bias):
     X = gaussian(n, n, d)
     cells = enumerate_arrangements(X, features=Dense(bias=bias))
     Z = with_ones(X) if bias else X

@@ -74,7 +74,7 @@ def test_elimination_agrees_with_hulls(monkeypatch):
     np.testing.assert_array_equal(facet_index(X, cells.masks, cells.gates), hulls)
 
 
-def test_high_rank_needs_no_hull():
+def test_facets_of_high_rank_data_equal_those_of_linear_programs():
     X = np.random.default_rng(0).standard_normal((30, 8))
     cells = jaxcvx.sample_arrangements(jax.random.key(0), X, 5)
     found = as_sets(facet_index(X, cells.masks, cells.gates))
@@ -89,7 +89,7 @@ def test_number_of_facets_in_space_is_eulers():
     assert int(facets_of(X, cells.masks, cells.gates).count.sum()) == 4 * n * (n - 1)
 
 
-def test_a_lost_facet_is_noticed(monkeypatch):
+def test_facets_are_right_where_the_hull_misses_one(monkeypatch):
     X = rows_of("space")
     cells = jaxcvx.enumerate_arrangements(X)
     right = facet_index(X, cells.masks, cells.gates)

@@ -156,7 +156,7 @@ def test_peers_that_are_not_installed_are_left_out(monkeypatch: pytest.MonkeyPat
     peers.show({"cases": [result]})
 
 
-def test_the_judge_of_peers() -> None:
+def test_objective_and_violation_of_peer_solutions() -> None:
     X, Y, gates = tiny_data()
     masks = (gates @ X.T) >= 0
     W = np.random.default_rng(0).standard_normal((len(gates), X.shape[1], 1))

@@ -34,6 +34,6 @@ def test_a_failure_keeps_the_old_file_and_says_why(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["report.json"]
 
 
-def test_no_such_folder(tmp_path):
+def test_write_to_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(FileFormatError, match="cannot write"):
         write_text(str(tmp_path / "missing" / "report.json"), "x")

@@ -11,7 +11,7 @@ import pytest
 from jaxcvx.cli.report import SCOPES, _gap, finite
 
 
-def test_everything_becomes_json():
+def test_numbers_arrays_and_nonfinite_values_become_json():
     given = {
         "a": np.float64(1.5),
         "b": [jnp.asarray(2), np.inf, float("nan")],

@@ -35,7 +35,7 @@ def entries() -> list[tuple[list[str], str]]:
     return [([author.split()[-1] for author in re.split(r", | and ", plain(authors))], year) for authors, year in rows]
 
 
-def test_there_is_one_entry_for_each_work() -> None:
+def test_bibliography_has_no_duplicate_entry() -> None:
     keys = [(tuple(authors), year) for authors, year in entries()]
     assert len(keys) == len(set(keys)) > 40
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from experiments import __main__ as command
+from tests.helpers import read_picture
 
 pytestmark = pytest.mark.long
 
 
 def result_of(name: str, folder: Path) -> dict[str, Any]:
     assert command.main([name, "--quick", "--out", str(folder)]) == 0
-    assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    read_picture(folder / f"{name}.png")
     result = json.loads((folder / f"{name}.json").read_text())
     assert result["experiment"] == name and result["quick"] and {"jax", "numpy"} <= set(result["versions"])
     return result

@@ -20,7 +20,7 @@ def rows_of(readout: Readout) -> int:
 
 @pytest.mark.routine(2)
 @EACH
-def test_lower_is_what_the_docstring_says(readout):
+def test_lower_sums_the_positions_of_each_sample(readout):
     A = np.random.default_rng(0).standard_normal((rows_of(readout), readout.columns(C)))
     expected = np.zeros((N, C))
     for i in range(N):

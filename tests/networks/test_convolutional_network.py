@@ -95,7 +95,7 @@ def test_cells_of_a_network():
     np.testing.assert_array_equal(traced.masks, cells.masks)
 
 
-def test_what_does_not_fit():
+def test_network_and_data_of_different_shapes_are_refused():
     network = network_of(ARCHITECTURES[2])
     with pytest.raises(InvalidInputError, match=r"^X: got shape \(3, 5, 6, 1\), expected .* length 12"):
         jaxcvx.training_objective(network, X[..., :1], Y, 0.3)

@@ -59,7 +59,7 @@ def test_narrow_networks_are_widened_and_wide_ones_refused():
         smooth(2).adopt(taken)
 
 
-def test_the_network_is_balanced_and_never_worse():
+def test_returned_network_is_balanced_with_no_larger_objective():
     params = smooth().initial_params(jax.random.key(0))
     params = jax.tree.map(lambda a: a * 3.0, params)
     network = smooth().network(params)

@@ -14,7 +14,7 @@ from jaxcvx.networks.width import reduce_width
 @pytest.mark.routine(2)
 @pytest.mark.parametrize(("n", "c", "width"), [(4, 1, 40), (3, 2, 30), (5, 2, 12)])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_same_function_fewer_neurons(n, c, width, seed):
+def test_reduced_width_keeps_predictions_and_penalty(n, c, width, seed):
     rng = np.random.default_rng(seed)
     problem = make_problem(rng.standard_normal((n, 3)), rng.standard_normal((n, c)), 0.1)
     network = Network(jnp.asarray(rng.standard_normal((width, 3))), jnp.asarray(rng.standard_normal((width, c))))

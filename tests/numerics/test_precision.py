@@ -44,7 +44,7 @@ def test_derivatives_too(monkeypatch):
     assert found == exact > 20
 
 
-def test_nothing_is_set_on_cpus(monkeypatch):
+def test_precision_is_left_alone_on_cpus(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
 
     @with_full_precision

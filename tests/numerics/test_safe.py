@@ -125,7 +125,7 @@ def test_numpy_arrays_stay_numpy_and_jax_arrays_stay_jax(dtype):
     assert isinstance(divide(host, device), jax.Array) and isinstance(divide(device, host), jax.Array)
 
 
-def test_numpy_arrays_compile_nothing(monkeypatch):
+def test_numpy_arrays_are_handled_without_jax(monkeypatch):
     monkeypatch.setattr(jnp, "where", None)  # every function here would call it
     for function in (divisor, norm, unit_rows, lambda A: divide(A, A)):
         function(np.ones((2, 3)))

@@ -23,7 +23,7 @@ trees = st.recursive(
 )
 
 
-def test_traced_values_are_told_from_concrete_ones():
+def test_is_traced_separates_tracers_from_arrays():
     seen, concrete = {}, (np.ones(2), jnp.ones(2))
 
     def record(name):
@@ -54,7 +54,7 @@ def test_trees_of_finite_numbers(tree):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64])
-def test_one_bad_number_is_seen_wherever_it_stands(bad, dtype):
+def test_all_finite_sees_a_single_nonfinite_entry(bad, dtype):
     tree = {"a": np.arange(3), "b": [np.ones(2), np.array([1, bad, 0], dtype)], "c": True}
     assert not all_finite(tree)
     assert not jax.jit(all_finite)(tree)

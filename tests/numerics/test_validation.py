@@ -1,4 +1,4 @@
-"""What is taken as a random key, and what is refused by name."""
+"""Random keys of both kinds are taken; everything else is refused by name."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxcvx
 from jaxcvx.errors import InvalidTypeError
 from jaxcvx.numerics.validation import check_key
 
 
 @pytest.mark.parametrize("key", [jax.random.key(0), jax.random.PRNGKey(1), np.array([3, 4], np.uint32)], ids=str)
-def test_one_key_of_either_kind(key):
+def test_one_key_of_either_kind_starts_a_solve(key):
     check_key(key)
+    X = np.random.default_rng(0).standard_normal((5, 2))
+    problem = jaxcvx.make_problem(X, X[:, :1], 0.1)
+    solution = jaxcvx.solve(problem, jaxcvx.GradientDescent(width=2, max_steps=1), key=key)
+    same = jaxcvx.solve(problem, jaxcvx.GradientDescent(width=2, max_steps=1), key=jnp.asarray(key))
+    assert np.isfinite(solution.objective) and solution.objective == same.objective
 
 
 def test_traced_keys_pass():

@@ -56,7 +56,7 @@ def test_adjoint(form):
 
 
 @pytest.mark.routine(2)
-def test_a_line_of_factors(form):
+def test_observations_along_a_line_are_its_quadratic(form):
     A = FORMS[form]()
     z, a, b = A.line(L, R, P, Q)
     for t in (-0.7, 2.0):

@@ -13,6 +13,7 @@ import pytest
 from jaxcvx.errors import InvalidInputError, JaxcvxError, MissingExtraError
 from jaxcvx.plots import convergence, plot_convergence
 from jaxcvx.solvers.core.solution import History
+from tests.helpers import read_picture
 
 pytest.importorskip("matplotlib")
 
@@ -24,10 +25,8 @@ def history(objective: Any, bound: Any, step: Any = None, dtype: Any = np.float6
 
 
 def png_size(path: Path) -> tuple[int, int]:
-    data = path.read_bytes()
-    assert data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR"
-    assert data[-8:-4] == b"IEND"
-    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    height, width, _ = read_picture(path).shape
+    return width, height
 
 
 FALLING = np.array([30.0, 9.0, 4.0, 2.0, 5.0, 1.5, 1.5])
@@ -88,9 +87,29 @@ def test_texts_of_the_third_panel_do_not_overlap(monkeypatch: pytest.MonkeyPatch
             assert not any(a.overlaps(b) for b in frames[:i]), lower
 
 
-def test_numpy_and_list_baselines(tmp_path: Path) -> None:
-    for run in (np.array(RUN), [list(pair) for pair in RUN], [*RUN, (3.0, np.nan)], RUN[:1], [(0.0, 2.0)]):
-        plot_convergence(tmp_path / "a.png", history=CASES["plain"], upper_bound=1.5, baseline=run)
+@pytest.mark.parametrize(
+    ("run", "shown"),
+    [
+        (np.array(RUN), RUN),
+        ([list(pair) for pair in RUN], RUN),
+        ([*RUN, (3.0, np.nan)], RUN),
+        (RUN[:1], RUN[:1]),
+        ([(0.0, 2.0)], [(0.0, 2.0)]),
+    ],
+    ids=["array", "lists", "nan", "one", "time zero"],
+)
+def test_baseline_of_every_form_is_drawn_as_its_points(monkeypatch, tmp_path: Path, run: Any, shown: Any) -> None:
+    kept = []
+    monkeypatch.setattr(convergence, "save_png", lambda figure, path: kept.append(figure))
+    plot_convergence(tmp_path / "a.png", history=CASES["plain"], upper_bound=1.5, baseline=run)
+    lines = [line.get_xydata() for line in kept[0].axes[2].lines]
+    print([line.tolist()[:4] for line in lines])
+    assert any(_equal_points(line, shown) for line in lines)
+
+
+def _equal_points(line: np.ndarray, points: Any) -> bool:
+    line = line[np.isfinite(line).all(axis=1)]
+    return line.shape == np.shape(points) and np.allclose(line, points)
 
 
 def test_best_so_far() -> None:
@@ -162,6 +181,7 @@ import sys
 import numpy as np
 from jaxcvx.plots import plot_convergence, plot_regions
 from jaxcvx.solvers.core.solution import History
+from tests.helpers import read_picture
 assert "matplotlib" not in sys.modules
 history = History(np.arange(3), np.array([3.0, 2.0, 1.5]), np.array([-np.inf, 1.0, 1.4]), np.asarray(3))
 run = [(0.0, 2.0), (1.0, 1.6)]

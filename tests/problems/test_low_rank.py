@@ -22,7 +22,7 @@ from tests.problems.low_rank_data import (
 )
 
 
-def test_objectives_are_what_they_say():
+def test_objectives_equal_their_formulas():
     X = PARAMS[0] @ PARAMS[1].T
     residual = (X - TRUTH)[ROWS, COLS]
     np.testing.assert_allclose(completion().objective(given()), 0.5 * residual @ residual)

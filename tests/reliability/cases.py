@@ -1,4 +1,4 @@
-"""Small solves, one of each kind, that the tests of interruption and determinism repeat; and results as bytes.
+"""The solvers of tests/cases.py and everything else that is random, for the tests of determinism; results as bytes.
 
 As a program it prints digests of results: python -m tests.reliability.cases NAME ...
 """
@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,94 +17,11 @@ import numpy as np
 import optax
 
 import jaxcvx
+from tests.cases import CASES, completion, random_data, training
 
-
-class Case(NamedTuple):
-    """A problem (made in the precision of the moment), a solver and a key."""
-
-    problem: Callable[[], Any]
-    solver: Any
-    key: int | None = None
-
-    def solve(self, **options: Any) -> Any:
-        """The solution."""
-        key = None if self.key is None else jax.random.key(self.key)
-        return jaxcvx.solve(self.problem(), self.solver, key=key, **options)
-
-
-def _data(n: int = 12, d: int = 3, c: int = 1) -> tuple[jax.Array, jax.Array]:
-    rng = np.random.default_rng(0)
-    X, Y = rng.standard_normal((n, d)), rng.standard_normal((n, c))
-    return jnp.asarray(X, jnp.result_type(float)), jnp.asarray(Y, jnp.result_type(float))
-
-
-def _relu(c: int = 1, beta: float = 0.05, cells: int | None = 10, n: int = 12) -> Any:
-    X, Y = _data(n, c=c)
-    chosen = None if cells is None else jaxcvx.sample_arrangements(jax.random.key(1), X, cells)
-    return jaxcvx.make_problem(X, Y, beta, arrangements=chosen)
-
-
-def _completion(**options: Any) -> Any:
-    rng = np.random.default_rng(0)
-    truth = rng.standard_normal((10, 2)) @ rng.standard_normal((2, 8))
-    rows, cols = np.divmod(rng.permutation(80)[:60], 8)
-    return jaxcvx.MatrixCompletion(rows, cols, truth[rows, cols], (10, 8), 2, **options)
-
-
-def _teacher() -> Any:
-    rng = np.random.default_rng(0)
-    w = rng.standard_normal(4)
-    return jaxcvx.TeacherCNN(jnp.asarray(w / np.linalg.norm(w)), jnp.asarray(rng.standard_normal(3)))
-
-
-def _whitened() -> Any:
-    X, Y = _data(4, 6)
-    return jaxcvx.make_problem(jnp.linalg.qr(X.T)[0].T, Y, 0.2)
-
-
-# Those whose loop is the driver's: a checkpoint holds their whole state. Tolerances are such that each takes many
-# blocks of steps, and where it has phases, goes through them.
-DRIVEN = {
-    "gated": Case(_relu, jaxcvx.ProximalGradient(tol=1e-9, check_every=5)),
-    "gated-accelerated": Case(_relu, jaxcvx.ProximalGradient(tol=1e-6, check_every=50, phases="accelerated")),
-    "cone": Case(_relu, jaxcvx.ConeADMM(tol=1e-9, check_every=3)),
-    "cone-admm": Case(lambda: _relu(2), jaxcvx.ConeADMM(tol=1e-5, check_every=10, phases="admm")),
-    "nuclear": Case(lambda: _relu(2), jaxcvx.NuclearProximalGradient(tol=1e-8, check_every=10)),
-    "copositive": Case(lambda: _relu(cells=4), jaxcvx.CopositiveADMM(tol=1e-6)),
-    "copositive-admm": Case(lambda: _relu(cells=4), jaxcvx.CopositiveADMM(tol=1e-4, check_every=10, phases="admm")),
-    "adam": Case(
-        lambda: _relu(cells=None), jaxcvx.GradientDescent(width=6, max_steps=300, check_every=10, schedule="cosine"), 0
-    ),
-    "minibatches": Case(
-        lambda: _relu(cells=None), jaxcvx.GradientDescent(width=6, max_steps=200, check_every=10, batch_size=4), 0
-    ),
-    "momentum": Case(
-        lambda: _relu(cells=None),
-        jaxcvx.GradientDescent(width=6, max_steps=200, check_every=10, optimizer=optax.sgd(1e-3, momentum=0.9)),
-        0,
-    ),
-    "noise": Case(
-        lambda: _relu(cells=None), jaxcvx.AnnealedNoise(width=6, max_steps=300, check_every=10, epoch_length=30), 0
-    ),
-    "noise-on-sphere": Case(_teacher, jaxcvx.AnnealedNoise(max_steps=300, check_every=10, epoch_length=30), 0),
-    "factors": Case(_completion, jaxcvx.GradientDescent(tol=1e-9, check_every=3), 0),
-    "primal-dual": Case(lambda: _completion(row_bound=2.0), jaxcvx.PrimalDual(tol=1e-6, check_every=5), 0),
-    "svd": Case(_whitened, jaxcvx.SoftThresholdedSVD()),
-}
-
-# Those whose loop is on the host.
-HOSTED = {
-    "columns": Case(lambda: _relu(cells=None), jaxcvx.ColumnGeneration(tol=1e-6, width=20, move_steps=50)),
-    "columns-multistart": Case(
-        lambda: _relu(cells=None),
-        jaxcvx.ColumnGeneration(tol=1e-4, width=20, move_steps=50, pricing="multistart", final_starts=256),
-        0,
-    ),
-    "cuts": Case(lambda: _relu(cells=None), jaxcvx.CuttingPlane(tol=1e-6)),
-    "frank-wolfe": Case(lambda: _relu(cells=None), jaxcvx.FrankWolfe(radius=1.0, tol=1e-3, max_steps=200), 0),
-}
-
-CASES = DRIVEN | HOSTED
+# Those whose loop is the driver's: a checkpoint holds their whole state.
+DRIVEN = {name: case for name, case in CASES.items() if not case.on_host}
+HOSTED = {name: case for name, case in CASES.items() if case.on_host}
 
 
 def bits(tree: Any) -> dict[str, bytes]:
@@ -122,6 +39,19 @@ def differing(a: Any, b: Any) -> list[str]:
     """Places where two pytrees are not the same bits."""
     a, b = bits(a), bits(b)
     return sorted(place for place in a.keys() | b.keys() if a.get(place) != b.get(place))
+
+
+def _data(n: int = 12, d: int = 3) -> tuple[jax.Array, jax.Array]:
+    X, Y = random_data(n, d)
+    return jnp.asarray(X, jnp.result_type(float)), jnp.asarray(Y, jnp.result_type(float))
+
+
+def _relu(cells: int | None = 10) -> jaxcvx.Problem:
+    return training(n=12, cells=cells, beta=0.05)(jnp.result_type(float))
+
+
+def _completion() -> jaxcvx.MatrixCompletion:
+    return completion()(jnp.result_type(float))
 
 
 def _followed(transform: Any, **options: Any) -> Any:
@@ -192,7 +122,7 @@ SAMPLERS: dict[str, Callable[[], Any]] = {
 
 
 def result(name: str) -> Any:
-    """What a case or a sampler gives."""
+    """The result of a case or of a sampler."""
     return CASES[name].solve() if name in CASES else SAMPLERS[name]()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -18,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxcvx
-from tests.reliability.cases import CASES, DRIVEN, SAMPLERS, Case, differing, digest, result
+from tests.reliability.cases import CASES, SAMPLERS, differing, digest, result
 
 ROOT = Path(__file__).parents[2]
 NAMES = (*CASES, *SAMPLERS)
@@ -94,38 +92,3 @@ def test_eight_threads_give_what_one_gives(rounds: int) -> None:
                 assert differing(one, other) == []
                 compared += 1
     print(f"{compared} solves in 8 threads compared with serial ones, all the same bits")
-
-
-def compiled(caplog: Any, run: Any) -> list[str]:
-    """Names of the programs that a call compiles."""
-    caplog.clear()
-    with caplog.at_level(logging.WARNING, logger="jax"), jax.log_compiles():
-        run()
-    return [message.split()[1] for message in caplog.messages if message.startswith("Compiling ")]
-
-
-def some(names: Any, default: tuple[str, ...]) -> list[Any]:
-    return [name if name in default else pytest.param(name, marks=pytest.mark.soak) for name in names]
-
-
-@pytest.mark.parametrize("name", some(CASES, DEFAULT))
-def test_a_second_solve_compiles_nothing(caplog: Any, name: str) -> None:
-    case = CASES[name]
-    case.solve()
-    assert compiled(caplog, case.solve) == []
-
-
-@pytest.mark.parametrize("name", some(DRIVEN, ("gated", "adam")))
-def test_other_data_of_the_same_shapes_compile_no_solver(caplog: Any, name: str) -> None:
-    """What is cut to the width of the network found, after the solve, has shapes that depend on the data."""
-    case = CASES[name]
-    problem = case.problem()
-    changed = jax.tree.map(lambda a: a * 0.999 if jnp.issubdtype(a.dtype, jnp.floating) else a, problem)
-    if name == "svd":
-        changed = changed.replace(X=problem.X)  # has to stay whitened
-    other = Case(lambda: changed, case.solver, case.key)
-    case.solve()
-    found = compiled(caplog, other.solve)
-    solver_programs = [each for each in found if each in ("jit(_run_jitted)", "jit(run)")]
-    assert solver_programs == [] and len(found) < 20
-    print(f"{name}: {found} compiled after the solve")

@@ -20,7 +20,8 @@ import pytest
 import jaxcvx
 from jaxcvx import serialisation
 from jaxcvx.errors import FileFormatError
-from tests.reliability.cases import DRIVEN, HOSTED, Case, differing
+from tests.cases import Case
+from tests.reliability.cases import DRIVEN, HOSTED, differing
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = ("adam", "gated", "cone", "noise", "svd")  # the others compile for longer: with -m soak

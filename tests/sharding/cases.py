@@ -15,16 +15,9 @@ import numpy as np
 
 from jaxcvx import (
     Arrangements,
-    ConeADMM,
     CopositiveADMM,
-    GradientDescent,
-    NuclearProximalGradient,
     Problem,
-    ProximalGradient,
-    SoftThresholdedSVD,
     Solution,
-    fit_whitening,
-    make_problem,
     solve,
 )
 from jaxcvx.features.readout import Readout
@@ -37,8 +30,7 @@ from jaxcvx.proximal.polyhedral_cone import project_cone
 from jaxcvx.solvers.copositive.program import CellFacets
 from jaxcvx.solvers.neurons.group_lasso import fit_atoms
 from jaxcvx.solvers.semi_infinite.pool import Pool, move, reweight
-
-N, D, P = 16, 3, 8
+from tests.cases import CASES, D, N, P, distinct_cells, random_data, training
 
 
 class Case(NamedTuple):
@@ -55,28 +47,12 @@ class Case(NamedTuple):
     axes: tuple
 
 
-def _data(n: int, d: int, c: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return rng.standard_normal((n, d)), rng.standard_normal((n, c))
-
-
 def _cells(Z: np.ndarray, num: int) -> Arrangements:
-    """Distinct cells of well separated gates."""
-    gates = np.random.default_rng(1).standard_normal((20 * num, Z.shape[1]))
-    masks, first = np.unique(gates @ Z.T >= 0, axis=0, return_index=True)
-    assert len(masks) >= num
-    return Arrangements(jnp.asarray(masks[:num]), _array(gates[first[:num]]))
+    return distinct_cells(Z, num, jnp.result_type(float))
 
 
 def _array(a: Any) -> jax.Array:
     return jnp.asarray(a, jnp.result_type(float))
-
-
-def _problem(c: int, loss: str = "squared", n: int = N, d: int = D, share: float = 0.2) -> Problem:
-    X, Y = _data(n, d, c)
-    Y = np.sign(Y) if loss == "logistic" else Y
-    problem = make_problem(_array(X), _array(Y), 1.0, loss=loss, arrangements=_cells(X, P))
-    return problem.replace(beta=share * problem.beta_max())
 
 
 def _problem_axes(problem: Problem) -> Problem:
@@ -99,35 +75,30 @@ def _solve_case(problem: Problem, axes: Problem, solver: Any, **options: Any) ->
     return Case(lambda problem: _report(solve(problem, solver, **options)), (problem,), (axes,))
 
 
-def _solver(solver: Any, c: int, loss: str = "squared", **options: Any) -> Callable[[], Case]:
+def _row(name: str, **changes: Any) -> Callable[[], Case]:
+    """A row of tests/cases.py with some settings of its solver changed."""
+
     def build() -> Case:
-        problem = _problem(c, loss)
-        key = options.get("seed")
-        return _solve_case(problem, _problem_axes(problem), solver, key=None if key is None else jax.random.key(key))
+        row = CASES[name]
+        problem, key = row.make(), None if row.key is None else jax.random.key(row.key)
+        return _solve_case(problem, _problem_axes(problem), dataclasses.replace(row.solver, **changes), key=key)
 
     return build
 
 
 def _copositive() -> Case:
-    solver = CopositiveADMM(tol=1e-8, phases="admm", max_steps=100)
-    problem = solver.prepare(_problem(2, n=8, d=2))
+    problem = CASES["copositive"].prepared()
     axes = dataclasses.replace(
         _problem_axes(problem),
         facets=CellFacets("Pk", "Pk", "Pkp"),
         faces=None if problem.faces is None else jax.tree.map(lambda a: "-" * a.ndim, problem.faces),
     )
-    return _solve_case(problem, axes, solver)
-
-
-def _soft_svd() -> Case:
-    X, Y = _data(N, 2 * N, 2)
-    problem = make_problem(_array(fit_whitening(X)(X)), _array(Y), 1.0)
-    return _solve_case(problem, _problem_axes(problem), SoftThresholdedSVD())
+    return _solve_case(problem, axes, CopositiveADMM(tol=1e-8, phases="admm", max_steps=100))
 
 
 def _operator(readout: Readout, c: int = 2) -> Callable[[], Case]:
     def build() -> Case:
-        Z, _ = _data(N * readout.positions, D, 1)
+        Z, _ = random_data(N * readout.positions, D, 1)
         rng = np.random.default_rng(2)
         W, R = _array(rng.standard_normal((P, D, readout.columns(c)))), _array(rng.standard_normal((N, c)))
         operator = CellOperator(_array(Z), _cells(Z, P).masks, readout=readout)
@@ -142,13 +113,13 @@ def _operator(readout: Readout, c: int = 2) -> Callable[[], Case]:
 
 
 def _project_cone() -> Case:
-    Z, _ = _data(N, D, 1)
+    Z, _ = random_data(N, D, 1)
     signs = _array(2.0 * np.asarray(_cells(Z, P).masks[0]) - 1)
     return Case(lambda Z, s, t: project_cone(Z, s, t)[0], (_array(Z), signs, _array(-Z[0])), ("nd", "n", "d"))
 
 
 def _project_cells() -> Case:
-    Z, _ = _data(N, D, 1)
+    Z, _ = random_data(N, D, 1)
     signs = _array(2.0 * np.asarray(_cells(Z, P).masks) - 1)
     targets = _array(np.random.default_rng(3).standard_normal((P, D, 2)))
 
@@ -160,7 +131,7 @@ def _project_cells() -> Case:
 
 
 def _price_exact() -> Case:
-    Z, R = _data(N, D, 2)
+    Z, R = random_data(N, D, 2)
     cells = _cells(Z, P)
     table = face_table(_array(Z), cells.masks, cells.gates)
     axes = jax.tree.map(lambda a: "-" * a.ndim, table)
@@ -169,7 +140,7 @@ def _price_exact() -> Case:
 
 
 def _price_multistart() -> Case:
-    Z, R = _data(N, D, 1)
+    Z, R = random_data(N, D, 1)
     starts = _array(np.random.default_rng(4).standard_normal((8, D)))
 
     def values(Z: Any, R: Any, starts: Any) -> Any:
@@ -179,7 +150,7 @@ def _price_multistart() -> Case:
 
 
 def _fit_atoms() -> Case:
-    Z, Y = _data(N, D, 2)
+    Z, Y = random_data(N, D, 2)
     atoms = np.maximum(Z @ np.random.default_rng(5).standard_normal((D, P)), 0)
 
     def fit(atoms: Any, Y: Any, beta: Any) -> Any:
@@ -190,13 +161,13 @@ def _fit_atoms() -> Case:
 
 
 def _dual_norm() -> Case:
-    Z, R = _data(8, 2, 1)
+    Z, R = random_data(8, 2, 1)
     return Case(lambda Z, R: semidefinite_dual_norm(Z, R, max_steps=50), (_array(Z), _array(R)), ("nd", "nc"))
 
 
 def _pool(function: Callable[[Problem, Pool], Pool]) -> Callable[[], Case]:
     def build() -> Case:
-        problem = dataclasses.replace(_problem(2), arrangements=None)
+        problem = training(c=2, cells=None)(jnp.result_type(float))
         rng = np.random.default_rng(6)
         directions = rng.standard_normal((P, D))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -223,13 +194,13 @@ ITERATIONS: dict[str, Callable[[], Case]] = {
     "semidefinite_dual_norm": _dual_norm,
     "pool-reweight": _pool(lambda problem, pool: reweight(problem, pool, 20)),
     "pool-move": _pool(lambda problem, pool: move(problem, pool, 20, jnp.asarray(0.01))),
-    "gated-accelerated-squared": _solver(ProximalGradient(phases="accelerated", **_FIXED), 2),
-    "gated-accelerated-logistic": _solver(ProximalGradient(phases="accelerated", **_FIXED), 1, "logistic"),
-    "gated-auto": _solver(ProximalGradient(tol=_TIGHT), 2),
-    "cone-admm": _solver(ConeADMM(phases="admm", **_FIXED), 1),
-    "cone-auto": _solver(ConeADMM(tol=_TIGHT), 1),
-    "nuclear": _solver(NuclearProximalGradient(phases="accelerated", **_FIXED), 2),
+    "gated-accelerated": _row("gated-accelerated", **_FIXED),
+    "gated-logistic": _row("gated-logistic", phases="accelerated", **_FIXED),
+    "gated": _row("gated", tol=_TIGHT),
+    "cone": _row("cone", tol=_TIGHT),
+    "cone-admm": _row("cone-admm", **_FIXED),
+    "nuclear": _row("nuclear", phases="accelerated", **_FIXED),
     "copositive-admm": _copositive,
-    "soft-svd": _soft_svd,
-    "gradient-descent": _solver(GradientDescent(width=4, **_FIXED), 1, seed=0),
+    "svd": _row("svd"),
+    "adam": _row("adam", **_FIXED),
 }

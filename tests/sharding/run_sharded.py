@@ -56,7 +56,7 @@ def difference(got: Any, expected: Any) -> float:
         if not np.array_equal(a[~finite], b[~finite], equal_nan=False):
             return float("inf")
         scale = np.abs(b[finite]).max(initial=np.finfo(b.dtype).tiny)
-        worst = max(worst, float(np.abs(a - b)[finite].max(initial=0.0) / scale))
+        worst = max(worst, float(np.abs(a[finite] - b[finite]).max(initial=0.0) / scale))
     return worst
 
 

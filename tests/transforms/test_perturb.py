@@ -97,7 +97,7 @@ def test_precision_of_the_params_is_kept():
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(jnp.float32)}
 
 
-def test_says_what_is_missing():
+def test_missing_arguments_are_refused_by_name():
     tx = jaxcvx.perturb_iterates(optax.sgd(0.1), 1.0, key=KEY)
     with pytest.raises(InvalidInputError, match="grad_fn"):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)

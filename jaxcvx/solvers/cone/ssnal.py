@@ -84,7 +84,8 @@ def _sum_up(program: ConeProgram, faces: Float[Array, "q c p p"], lines: Stack, 
 
     def images(rows, index):
         """B of the rows chosen by ``index``, as columns (samples, _ROWS)."""
-        activation = masks[index // per_block % (blocks // 2)].T * (Z @ rows[index].astype(jnp.float32).T)
+        inside = masks[index // per_block % (blocks // 2)].T.astype(jnp.float32)
+        activation = inside * (Z @ rows[index].astype(jnp.float32).T)
         columns = readout.lower_column(activation, index % per_block // per_column)
         return jnp.where(index < rows.shape[0], columns, 0.0)
 
@@ -158,7 +159,7 @@ class ConeNewton(Solver):
         Q = stack(params)
         one = jnp.ones((), problem.X.dtype)
         norms = program.penalty.group_norms(Q)
-        mean = jnp.sum(norms) / jnp.maximum(jnp.sum(norms > 0), 1)
+        mean = jnp.sum(norms) / jnp.maximum(jnp.sum(norms > 0), 1).astype(norms.dtype)
         curvature = jnp.maximum(2 * program.operator.max_curvature(10), jnp.finfo(one.dtype).tiny)
         warm = 3 * mean / divisor(problem.beta)
         sigma = jnp.where((mean > 0) & (problem.beta > 0), warm, 100 / curvature)
@@ -225,7 +226,7 @@ class ConeNewton(Solver):
         objective = program.objective(problem, stack(state.params))
         bound = scaled_bound(problem, state.R, state.dual_norm)
         gap = relative_gap(objective, bound)
-        met = state.met + (gap <= self.tol)
+        met = state.met + (gap <= self.tol).astype(state.met.dtype)
         residual = jnp.where(met >= self.confirm, gap, jnp.maximum(gap, 2 * self.tol))
         return state._replace(objective=objective, bound=bound, residual=residual, met=met)
 

@@ -220,7 +220,8 @@ class _System(NamedTuple):
         live = self.cone.live
         matrices = jnp.sum((self.X + t * d.X) * (self.identity + t * d.U))
         pairs = jnp.sum(jnp.where(live, (self.s + t * d.s) * (self.values + t * d.values), 0.0))
-        return (matrices + pairs) / (self.X.shape[0] * self.X.shape[1] + jnp.sum(live))
+        count = self.X.shape[0] * self.X.shape[1] + jnp.sum(live)
+        return (matrices + pairs) / count.astype(self.X.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

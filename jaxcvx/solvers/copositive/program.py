@@ -66,7 +66,7 @@ class CellFacets:
 
     def centers(self) -> Float[Array, "P p"]:
         """A direction inside each cell at which every facet's value is at least 1/k; zero without facets."""
-        count = jnp.maximum(jnp.sum(self.live, axis=1), 1)
+        count = jnp.maximum(jnp.sum(self.live, axis=1), 1).astype(self.rays.dtype)
         return jnp.sum(self.rays, axis=1) / count[:, None]
 
 
@@ -131,7 +131,8 @@ def with_facets(problem: Problem) -> FacetProblem:
 def _cell_facets(rows: Array, masks: Array, index: Array) -> CellFacets:
     at = jnp.maximum(index, 0)
     live = index >= 0
-    signs = jnp.where(live, 2.0 * jnp.take_along_axis(masks, at, axis=1) - 1, 0.0)
+    inside = jnp.take_along_axis(masks, at, axis=1)
+    signs = jnp.where(live, jnp.where(inside, 1.0, -1.0), 0.0).astype(rows.dtype)
 
     def rays_of(sign: Array, own: Array) -> Array:
         inner = sign[:, None] * own

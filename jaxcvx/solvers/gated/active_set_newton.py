@@ -73,7 +73,7 @@ def _curvature(problem: Problem, W: Float[Array, "P p q"], radial: Array) -> _Cu
     on, beta = norms > 0, problem.beta
     across = jnp.minimum(norms / divisor(beta), largest)
     across = jnp.where(on, jnp.where(beta > 0, across, largest), 0.0)
-    mean = jnp.sum(across) / jnp.maximum(jnp.sum(on), 1)
+    mean = jnp.sum(across) / jnp.maximum(jnp.sum(on), 1).astype(across.dtype)
     trusted = jnp.minimum(radial * mean, largest)
     across = across * divide(trusted, across + trusted)
     return _Curvature(across, jnp.where(on, trusted - across, 0.0), divide(W, norms[:, None, None]))

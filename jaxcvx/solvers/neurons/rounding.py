@@ -49,7 +49,7 @@ def round_gated(problem: Problem, V: Float[Array, "P p c"], num_cells: int | Non
         cell, directions = jnp.arange(blocks.shape[0]), blocks[:, :, 0]
     signed = jnp.stack([directions, -directions], axis=2)
     inside = push_inside(CellOperator(operator.Z, masks[cell]), signed, gates[cell])
-    hidden = jnp.concatenate([gates * alive[:, None], inside[:, :, 0], inside[:, :, 1]])
+    hidden = jnp.concatenate([gates * alive[:, None].astype(gates.dtype), inside[:, :, 0], inside[:, :, 1]])
     skip = V[-1] if operator.linear else None
     output = jnp.zeros((hidden.shape[0], V.shape[2]), V.dtype)
     candidates = Network(hidden, output, skip, problem.features)

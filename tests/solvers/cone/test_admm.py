@@ -124,7 +124,7 @@ def test_beta_zero_and_tiny():
         assert solution.lower_bound <= optimum * (1 + 1e-7)
 
 
-def test_nothing_to_fit():
+def test_zero_targets_give_the_zero_network():
     X, Y = gaussian_data(0, N, D)
     solution = solve(make_problem(X, 0 * Y, 0.1, arrangements=distinct_cells(0, X, P)), SOLVER)
     assert solution.status == Status.CONVERGED and solution.objective == solution.upper_bound == solution.gap == 0

@@ -61,7 +61,7 @@ def test_an_infeasible_start_is_projected_before_it_counts(phases, max_steps):
     assert solution.objective >= solve(problem, ConeADMM(tol=1e-5)).objective * (1 - 1e-5)
 
 
-def test_it_is_what_many_rows_get():
+def test_many_rows_choose_the_proximal_phase():
     """Newton's systems have a row for each target; the hinge has no gradient."""
     X, Y = gaussian_data(2, 5000, 2)
     cells = jaxcvx.sample_arrangements(jax.random.key(0), X, 4)

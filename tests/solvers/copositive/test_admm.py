@@ -132,7 +132,7 @@ def test_under_jit_and_vmap():
     assert prepared.lower_bound <= prepared.upper_bound
 
 
-def test_what_it_refuses():
+def test_problems_and_settings_out_of_scope_are_refused():
     problem, X, Y = small()
     cells = problem.arrangements
     with pytest.raises(InvalidInputError, match="squared"):

@@ -103,7 +103,7 @@ def test_hooks_see_start_and_end_and_may_give_the_start(solved):
     assert failing.log == ["begin", 0, None]
 
 
-def test_one_callable_or_several():
+def test_callbacks_are_a_callable_or_a_sequence():
     assert as_callbacks(print) == (print,)
     assert as_callbacks([print, len]) == (print, len) and as_callbacks(()) == ()
     with pytest.raises(InvalidTypeError, match="^callback: got int"):

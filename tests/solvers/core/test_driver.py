@@ -37,7 +37,7 @@ def solved() -> Solution:
         return solve(small_problem(), SOLVER)
 
 
-def test_a_converged_solution(solved):
+def test_converged_solution_has_finite_consistent_fields(solved):
     assert solved.status == Status.CONVERGED and bool(solved.converged)
     assert solved.program_gap <= 1e-6 and 0 < solved.num_steps < SOLVER.max_steps
     for value in (
@@ -96,12 +96,12 @@ def test_a_start_that_is_not_finite_is_refused(bad):
 
 
 @pytest.mark.parametrize("bad", ["zeros", np.array([["a"]]), object()])
-def test_a_start_that_is_no_array_is_refused(bad):
+def test_init_that_is_not_numeric_is_refused(bad):
     with pytest.raises((InvalidInputError, InvalidTypeError), match="^init: got"):
         solve(small_problem(), SOLVER, init=bad)
 
 
-def test_a_network_is_no_start_for_the_gated_program():
+def test_network_as_init_of_the_gated_program_is_refused():
     with pytest.raises(InvalidInputError, match="^init: got a Network"):
         solve(small_problem(), SOLVER, init=Network(jnp.ones((2, D)), jnp.ones((2, 1))))
 

@@ -61,7 +61,7 @@ def test_inside_and_outside_jit_agree(problem):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_params_that_are_no_numbers_claim_nothing(problem, bad):
+def test_nonfinite_params_report_diverged_and_no_bound(problem, bad):
     done = a_run(problem, jnp.full_like(SOLVER.initial_params(problem, None), bad))
     for solution in (summarise_on_host(problem, SOLVER, done), summarise(problem, SOLVER, done)):
         assert int(solution.status) == Status.DIVERGED

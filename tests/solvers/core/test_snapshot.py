@@ -57,7 +57,7 @@ def test_limits_may_have_changed(problem):
     assert int(shorter.status) == Status.MAX_STEPS and shorter.history.step.shape == (2,)
 
 
-def test_others_are_none(problem):
+def test_snapshot_of_another_solver_or_shape_is_not_restored(problem):
     leaves = to_leaves(snapshots(problem, SOLVER)[0][1])
     assert restore(problem, GradientDescent(width=4), leaves) is None
     place = next(place for place in leaves if place.startswith(".state") and leaves[place].ndim > 1)

@@ -117,7 +117,7 @@ def test_under_jit_and_vmap():
     assert bool(jnp.all(batched.lower_bound <= batched.objective))
 
 
-def test_what_it_refuses():
+def test_problems_and_settings_out_of_scope_are_refused():
     X, Y = gaussian_data(0, N, D)
     problem = make_problem(X, np.sign(Y), 0.5, loss="hinge", arrangements=distinct_cells(0, X, P))
     with pytest.raises(InvalidInputError, match="smooth loss"):

@@ -194,7 +194,7 @@ def test_very_small_beta_is_never_worse_than_the_start():
             assert solution.objective <= optimum * 1.01  # converged or not
 
 
-def test_nothing_to_fit():
+def test_zero_targets_give_the_zero_network():
     X, Y = gaussian_data(0, N, D)
     problem = make_problem(X, 0 * Y, 0.1, arrangements=distinct_cells(0, X, P))
     solution = solve(problem, SOLVER)

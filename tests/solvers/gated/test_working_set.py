@@ -93,7 +93,7 @@ def test_a_warm_start_with_more_cells_than_fit_is_not_lost():
 
 
 @pytest.mark.long
-def test_many_cells_in_one_program_and_in_float32():
+def test_vmap_over_beta_and_float32_agree_with_single_solves():
     problem = problem_of("logistic")
     betas = problem.beta_max() * jnp.array([0.3, 0.1])
     solver = jaxcvx.ProximalGradient(tol=1e-7)

@@ -127,7 +127,7 @@ def test_trains_relu_networks_better_than_adam():
     assert share(jaxcvx.AnnealedNoise(width=10, check_every=400)) >= 0.75
 
 
-def test_training_problem_and_its_objective_are_one():
+def test_solve_of_training_objective_equals_solve_of_problem():
     X, Y = gaussian_data(0, 20, 3)
     problem = jaxcvx.make_problem(X, Y, 0.1)
     solver = jaxcvx.AnnealedNoise(width=12, max_steps=100, epoch_length=10)

@@ -77,7 +77,7 @@ def test_convex_solvers_refuse_by_name():
         jaxcvx.solve(LeastEigenvector(jnp.asarray(MATRIX)), jaxcvx.ProximalGradient())
 
 
-def test_without_samples_no_batches():
+def test_batch_size_is_refused_without_samples():
     with pytest.raises(jaxcvx.InvalidInputError, match="batch_size"):
         solver = dataclasses.replace(SGD, batch_size=2)
         jaxcvx.solve(LeastEigenvector(jnp.asarray(MATRIX)), solver, key=jax.random.key(0))

@@ -128,7 +128,7 @@ def test_vmap_and_jit_equal_a_loop(name):
         np.testing.assert_allclose(jax.jit(fit)(y), fit(y), atol=1e-7)
 
 
-def test_no_derivatives():
+def test_gradient_of_a_jaxopt_solve_is_refused():
     with pytest.raises(jaxcvx.InvalidTypeError, match="Jaxopt"):
         jax.grad(lambda y: jaxcvx.solve(least_squares(y), LBFGS).objective)(jnp.asarray(Y))
 

@@ -144,7 +144,7 @@ def test_the_objective_falls_from_round_to_round(heuristic):
     assert np.all(np.diff(objective) <= 1e-5 * objective[:-1])
 
 
-def test_the_key_decides(heuristic):
+def test_same_key_gives_the_same_network(heuristic):
     problem, solver, solution = heuristic
     again = solve(problem, solver, key=jax.random.key(3))
     np.testing.assert_array_equal(again.network.hidden, solution.network.hidden)

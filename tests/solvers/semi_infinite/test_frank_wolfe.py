@@ -36,7 +36,7 @@ def classic(planted):
         return solve(planted, solver)
 
 
-def test_the_steps_of_the_paper(classic):
+def test_excess_equals_published_values_after_100_300_1000_steps(classic):
     excess = np.asarray(classic.history.objective) + 0.1 * RADIUS - 7.014525
     step = np.asarray(classic.history.step)
     for k, value in ((100, 23.3), (300, 5.44), (1000, 1.43)):

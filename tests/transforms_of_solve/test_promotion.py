@@ -1,0 +1,29 @@
+"""Solvers mix no types: they run where jax promotes nothing but Python scalars."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests.cases import CASES, rows
+
+
+def strict_rows() -> list[Any]:
+    """Rows of the table; those expected to fail are marked so."""
+    expected = pytest.mark.xfail(raises=ValueError, reason="optax or jaxopt mixes types")
+    return [p if CASES[p.values[0]].strict else pytest.param(*p.values, marks=[*p.marks, expected]) for p in rows()]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("name", strict_rows())
+def test_strict_promotion(name: str, dtype: Any) -> None:
+    case, problem = CASES[name], CASES[name].prepared(dtype)
+    jax.clear_caches()  # functions that were traced before would not be looked at
+    with jax.numpy_dtype_promotion("strict"):
+        if case.on_host:
+            case.solve(problem)
+        else:
+            jax.eval_shape(case.solve, problem)  # nothing is computed
