@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxcvx
 from jaxcvx.errors import InvalidTypeError
 from tests.cases import CASES, rows, solved
 
@@ -15,8 +16,9 @@ from tests.cases import CASES, rows, solved
 @pytest.mark.parametrize("name", rows())
 def test_vmap_over_data_equals_a_loop(name: str) -> None:
     case, problem = CASES[name], CASES[name].prepared()
-    values = jnp.stack([case.value(problem), 0.9 * case.value(problem)])
-    batched = jax.vmap(lambda value: case.solve(case.replaced(problem, value)))
+    value = case.value(problem)
+    values = jnp.stack([value, 0.9 * value, jnp.nan * value])
+    batched = jax.jit(jax.vmap(lambda value: case.solve(case.replaced(problem, value))))
     if case.on_host:
         with pytest.raises(InvalidTypeError, match=f"^problem: got traced.*{type(case.solver).__name__}.*vmap"):
             batched(values)
@@ -31,6 +33,7 @@ def test_vmap_over_data_equals_a_loop(name: str) -> None:
         for number in ("objective", "upper_bound", "lower_bound"):
             np.testing.assert_allclose(getattr(batch, number)[k], getattr(single, number), rtol=case.rtol)
     assert loop[0].objective != loop[1].objective
+    assert batch.status[2] == jaxcvx.Status.INVALID_INPUT and batch.num_steps[2] == 0
 
 
 RANDOM = [name for name, case in CASES.items() if case.key is not None and not case.on_host]

@@ -178,26 +178,6 @@ def test_bad_settings_are_refused(solver, words):
         solve(problem_of(*gaussian_data(0, N, D), 0.1), solver)
 
 
-def test_many_betas_in_one_program():
-    problem = problem_of(*gaussian_data(0, N, D), 1.0)
-    betas = problem.beta * jnp.asarray([0.5, 0.05, -1.0, jnp.nan])
-
-    @jax.jit
-    @jax.vmap
-    def many(beta):
-        return solve(problem.replace(beta=beta), SOLVER)
-
-    batch = many(betas)
-    for k in range(2):
-        one = solve(problem.replace(beta=betas[k]), SOLVER)
-        assert batch.status[k] == one.status == Status.CONVERGED
-        assert float(batch.objective[k]) == pytest.approx(one.objective, rel=1e-7)
-        assert float(batch.lower_bound[k]) == pytest.approx(one.lower_bound, rel=1e-7)
-        assert float(batch.upper_bound[k]) == pytest.approx(one.upper_bound, rel=1e-7)
-    assert batch.status[2] == batch.status[3] == Status.INVALID_INPUT
-    assert batch.network.hidden.shape == (4, 2 * P, D)  # shapes are fixed: zero neurons stay
-
-
 @pytest.mark.routine(2)
 @pytest.mark.parametrize("features", [Dense(), Dense(bias=True, skip=True), ConvPool((2, 2))])
 def test_the_coupling_is_diagonalised_from_its_small_side(features):

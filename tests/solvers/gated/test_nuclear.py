@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -104,17 +103,6 @@ def test_skip_connection_is_penalised_by_its_frobenius_norm():
     assert solution.status == Status.CONVERGED
     S, R = np.asarray(solution.params)[-1], Y - np.asarray(problem.operator.forward(solution.params))
     np.testing.assert_allclose(X.T @ R, 0.5 * S / np.linalg.norm(S), atol=1e-4)
-
-
-def test_under_jit_and_vmap():
-    problem, *_ = sampled()
-    solver = NuclearProximalGradient(tol=1e-7)
-    betas = float(problem.beta) * jnp.array([0.5, 1.0])
-    batched = jax.jit(jax.vmap(lambda beta: solve(problem.replace(beta=beta), solver)))(betas)
-    alone = solve(problem, solver)
-    assert batched.objective[1] == pytest.approx(float(alone.objective), rel=1e-6)
-    assert bool(jnp.all(batched.status == Status.CONVERGED))
-    assert bool(jnp.all(batched.lower_bound <= batched.objective))
 
 
 def test_problems_and_settings_out_of_scope_are_refused():

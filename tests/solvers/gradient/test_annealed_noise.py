@@ -175,15 +175,6 @@ def test_stationary_starts_do_not_stop_the_noise():
     assert solution.num_steps == 400 and solution.objective == 0
 
 
-def test_vmap_equals_a_loop():
-    problem, params = _teacher()
-    solver = jaxcvx.AnnealedNoise(max_steps=100, epoch_length=20)
-    keys = jax.random.split(KEY, 2)
-    both = jax.vmap(lambda key: jaxcvx.solve(problem, solver, init=params, key=key).params.a)(keys)
-    for key, a in zip(keys, both, strict=True):
-        np.testing.assert_allclose(a, jaxcvx.solve(problem, solver, init=params, key=key).params.a, atol=1e-12)
-
-
 @pytest.mark.parametrize(
     "changes, name",
     [
