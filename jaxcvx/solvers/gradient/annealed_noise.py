@@ -193,7 +193,7 @@ class AnnealedNoise(SmoothSolver):
         smooth = self.smooth(problem)
         key, use, batch = self._split(state.key)
         left = self._noise_left(state.step)
-        radii = jax.tree.map(lambda r: r * left, state.radii)
+        radii = jax.tree.map(lambda r: r * jnp.asarray(left, r.dtype), state.radii)
         noisy = perturbed(use, state.current, radii, self.noise)
         gradient = smooth.tangent(state.current, self._gradient(smooth, noisy, batch))
         optimizer = self._optimizer(smooth, state.current)
