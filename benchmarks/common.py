@@ -158,7 +158,9 @@ def write_json(folder: Path, name: str, result: dict[str, Any]) -> Path:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table with rich, or in plain text without it."""
+    """Print a table with rich, or in plain text without it. Nothing is printed if there are no rows."""
+    if not rows:
+        return
     try:
         from rich.console import Console
         from rich.table import Table
