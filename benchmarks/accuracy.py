@@ -1,9 +1,10 @@
 """Test accuracy or R2 of estimators on every table, by 5-fold outer cross-validation, with fit times.
 
-Ours are compared with scikit-learn's: MLP (default settings, and alpha chosen by a grid search in 5 folds),
-HistGradientBoosting, SVC or SVR with default settings, and ridge or logistic regression with penalties chosen by
-cross-validation. Inputs and real targets are standardised by the training rows of each fold. The folds are shuffled
-with ``random_state=0``, and stratified for classes. Scores are accuracies for classes and R2 (mean over outputs) else.
+Ours are compared with scikit-learn's: MLP (default settings, and alpha chosen by a grid search in 5 folds, or in 3 from
+5000 rows on), HistGradientBoosting, SVC or SVR with default settings, and ridge or logistic regression with penalties
+chosen by cross-validation. Inputs and real targets are standardised by the training rows of each fold. The folds are
+shuffled with ``random_state=0``, and stratified for classes. Scores are accuracies for classes and R2 (mean over
+outputs) else.
 
 The scores of the others never change. They are kept in the cache folder, one JSON file for each table and estimator,
 with the fit times of that run and the load of the machine then. Remove a file to measure it again. Our estimators are
@@ -30,11 +31,12 @@ from benchmarks.tables import SOURCES, available, raw
 OURS = ("ConvexReLUClassifierCV", "ConvexReLURegressorCV")  # of jaxcvx.estimators
 ALPHAS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FOLDS = 5
+LARGE = 5_000  # rows: from here on the grid search has three inner folds
 Maker = Callable[[], Any]
 
 
-def classifiers() -> dict[str, Maker]:
-    """The others' classifiers."""
+def classifiers(inner: int) -> dict[str, Maker]:
+    """The others' classifiers. The grid search has ``inner`` folds."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.model_selection import GridSearchCV
@@ -46,12 +48,12 @@ def classifiers() -> dict[str, Maker]:
         "SVM": lambda: SVC(),
         "boosting": lambda: HistGradientBoostingClassifier(random_state=0),
         "MLP": lambda: MLPClassifier(random_state=0),
-        "MLP, alpha by grid": lambda: GridSearchCV(MLPClassifier(random_state=0), {"alpha": ALPHAS}, cv=5),
+        "MLP, alpha by grid": lambda: GridSearchCV(MLPClassifier(random_state=0), {"alpha": ALPHAS}, cv=inner),
     }
 
 
-def regressors(outputs: int) -> dict[str, Maker]:
-    """The others' regressors. Those of one output are fitted to each output."""
+def regressors(outputs: int, inner: int) -> dict[str, Maker]:
+    """The others' regressors. Those of one output are fitted to each output. The grid search has ``inner`` folds."""
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.linear_model import RidgeCV
     from sklearn.model_selection import GridSearchCV
@@ -67,7 +69,7 @@ def regressors(outputs: int) -> dict[str, Maker]:
         "SVM": lambda: each(SVR()),
         "boosting": lambda: each(HistGradientBoostingRegressor(random_state=0)),
         "MLP": lambda: MLPRegressor(random_state=0),
-        "MLP, alpha by grid": lambda: GridSearchCV(MLPRegressor(random_state=0), {"alpha": ALPHAS}, cv=5),
+        "MLP, alpha by grid": lambda: GridSearchCV(MLPRegressor(random_state=0), {"alpha": ALPHAS}, cv=inner),
     }
 
 
@@ -148,7 +150,8 @@ def run(
     for name in available(tables):
         kind = SOURCES[name][1]
         y = raw(name)[1]
-        others = regressors(y.shape[1] if y.ndim == 2 else 1) if kind == "squared" else classifiers()
+        inner = 5 if len(y) < LARGE else 3
+        others = regressors(y.shape[1] if y.ndim == 2 else 1, inner) if kind == "squared" else classifiers(inner)
         row: dict[str, Any] = {"table": name, "size": list(raw(name)[0].shape), "kind": kind, "others": {}, "ours": {}}
         for label, maker in others.items():
             if labels is None or label in labels:
