@@ -59,6 +59,7 @@ _MODULES: dict[str, str] = {
     "Squared": "jaxcvx.losses.entrywise",
     "StudentWeights": "jaxcvx.problems.teacher_cnn",
     "TeacherCNN": "jaxcvx.problems.teacher_cnn",
+    "Weighted": "jaxcvx.losses.weighted",
 }
 
 

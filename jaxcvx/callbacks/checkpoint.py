@@ -13,6 +13,7 @@ import numpy as np
 from jaxcvx import serialisation
 from jaxcvx.atomic_file import remove_unfinished
 from jaxcvx.errors import FileFormatError, invalid
+from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.callbacks import Callback
 from jaxcvx.solvers.core.protocol import AnySolver
 from jaxcvx.solvers.core.snapshot import Saved, Snapshot, to_leaves
@@ -26,7 +27,10 @@ _LIMITS = ("tol", "max_steps", "check_every")
 def fingerprint(problem: Any, solver: AnySolver) -> str:
     """Compute the SHA-256 hash of the problem (data and static parts) and of the solver without its limits."""
     leaves, structure = jax.tree.flatten(problem)
-    digest = hashlib.sha256(f"{type(problem).__name__} {structure}".encode())
+    text = str(structure)
+    if isinstance(problem, Problem) and problem.sample_weight is None:
+        text = text.removesuffix(", None]))") + "]))"  # files from versions without weights keep their hash
+    digest = hashlib.sha256(f"{type(problem).__name__} {text}".encode())
     for leaf in map(np.asarray, leaves):
         digest.update(f"{leaf.dtype}{leaf.shape}".encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())

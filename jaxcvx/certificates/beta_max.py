@@ -58,8 +58,8 @@ def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
     if program not in ("gated", "network"):
         raise invalid("program", repr(program), "'gated' or 'network'")
     zero = jnp.zeros_like(problem.Y)
-    R = -problem.loss.grad(zero, problem.Y)
-    if problem.features.free_bias and not problem.loss.is_quadratic:
+    R = -problem.loss.grad(zero, problem.targets)
+    if problem.features.free_bias and not problem.loss.unweighted.is_quadratic:
         raise invalid("problem", f"FreeBias() with loss {problem.loss.name!r}", "the squared loss with FreeBias()")
     R = feasible_residual(problem, R)  # with free biases the residual of the best constant
     if problem.features.free_bias and sweeps(problem):

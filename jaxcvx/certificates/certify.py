@@ -35,7 +35,7 @@ from jaxcvx.numerics.precision import double_precision, to_double, with_full_pre
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.pricing.oracles import AUTO_MAX_CELLS, AUTO_MAX_RANK, choose_pricer, few_cells, sweeps
 from jaxcvx.pricing.semidefinite import MAX_ORDER, relaxation_order
-from jaxcvx.problems.training import Problem
+from jaxcvx.problems.training import Problem, without_unweighted_samples
 
 _FRESH_STARTS = 5000
 
@@ -58,6 +58,7 @@ def certify(
     loss: str | Loss = "squared",
     arrangements: Arrangements | None = None,
     method: str = "auto",
+    sample_weight: Any = None,
 ) -> Certificate:
     """Bound how far a network is from the best possible training objective.
 
@@ -98,13 +99,14 @@ def certify(
     """
     if method not in ("auto", "exact", "relaxed", "multistart"):
         raise invalid("method", repr(method), "'auto', 'exact', 'relaxed' or 'multistart'")
-    if is_traced(*jax.tree.leaves((network, X, Y, beta, arrangements))):
+    if is_traced(*jax.tree.leaves((network, X, Y, beta, arrangements, sample_weight))):
         raise InvalidTypeError("certify: got traced arrays, expected concrete ones (solve works under jit).")
     if not isinstance(arrangements, Arrangements | None):
         raise wrong_type("arrangements", arrangements, "Arrangements")
     with double_precision():
         network = to_double(checked_network(network))
-        problem = problem_for(network, _widened(X), _widened(Y), beta, loss)
+        problem = problem_for(network, _widened(X), _widened(Y), beta, loss, _widened(sample_weight))
+        problem = problem if arrangements is not None else without_unweighted_samples(problem)
         if method == "multistart":
             pricer = choose_pricer(problem, "multistart", 1)
             made = certify_priced(problem, balance(network), pricer, None, jax.random.key(0), 1, _FRESH_STARTS)

@@ -39,7 +39,7 @@ _NO_WINNER = 0.99  # a projection stops once it is shorter than this share of th
 
 def feasible_residual(problem: Problem, R: Float[Array, "n c"]) -> Float[Array, "n c"]:
     """R itself; with free biases a residual near R whose columns sum to zero."""
-    return problem.loss.center_dual(R, problem.Y) if problem.features.free_bias else R
+    return problem.loss.center_dual(R, problem.targets) if problem.features.free_bias else R
 
 
 def scaled_bound(problem: Problem, R: Float[Array, "n c"], dual_norm: Scalar) -> Scalar:
@@ -78,7 +78,7 @@ def proved_bound(problem: Problem, R: Float[Array, "n c"], dual_norm: Scalar, *,
 
 def _scaled_terms(problem: Problem, R: Float[Array, "n c"], norm: Scalar) -> tuple[Array, Scalar]:
     """Terms of the dual objective at the best multiple of R (-inf outside its domain), and their rounding error."""
-    loss, Y, info = problem.loss, problem.Y, jnp.finfo(R.dtype)
+    loss, Y, info = problem.loss, problem.targets, jnp.finfo(R.dtype)
     eps = 32 * info.eps
     scale = problem.beta / divisor(norm * (1 + eps))
     limit = jnp.where(norm > 0, scale, jnp.where(norm == 0, jnp.inf, 0.0))  # a norm of NaN allows R = 0 only
@@ -92,7 +92,7 @@ def _reported(problem: Problem, bound: Scalar) -> Scalar:
 
     A bound that is not finite counts as -inf, so that invalid data prove nothing.
     """
-    zero = problem.loss.dual_value(jnp.zeros_like(problem.Y), problem.Y)
+    zero = problem.loss.dual_value(jnp.zeros_like(problem.Y), problem.targets)
     return jnp.fmax(jnp.where(jnp.isfinite(bound), bound, -jnp.inf), zero)
 
 
@@ -104,9 +104,9 @@ def dual_residuals(problem: Problem, F: Float[Array, "n c"], dual: Array | None 
       F: predictions; their residual is minus the loss's gradient.
       dual: another residual (n, c), which need not lie in the dual objective's domain; or None.
     """
-    residuals = [-problem.loss.grad(F, problem.Y)]
+    residuals = [-problem.loss.grad(F, problem.targets)]
     if dual is not None:
-        residuals.append(problem.loss.project_dual(dual, problem.Y))
+        residuals.append(problem.loss.project_dual(dual, problem.targets))
     return [feasible_residual(problem, R) for R in residuals]
 
 
@@ -131,7 +131,7 @@ def bound_from_residuals(
 
 def best_bound(problem: Problem, F: Float[Array, "n c"], dual_norm: Callable[[Array], Scalar]) -> Scalar:
     """Best proved bound over the loss's dual candidates at predictions F; ``dual_norm`` maps R to its dual norm."""
-    candidates = jax.vmap(lambda R: feasible_residual(problem, R))(problem.loss.dual_candidates(F, problem.Y))
+    candidates = jax.vmap(lambda R: feasible_residual(problem, R))(problem.loss.dual_candidates(F, problem.targets))
     masked = problem.arrangements is not None
     return jnp.max(jax.lax.map(lambda R: proved_bound(problem, R, dual_norm(R), masked=masked), candidates))
 
@@ -338,6 +338,8 @@ def all_networks_dual_norm(problem: Problem, R: Float[Array, "n c"]) -> Scalar:
     at a sample; so the bound is computed for the rows seen from each sample, and the largest counts.
     """
     Z, lifted = problem.rows, problem.readout.lift(R)
+    if problem.sample_weight is not None:  # rows without residual would make the bounds below needlessly large
+        Z = jnp.where(jnp.any(lifted != 0, axis=1, keepdims=True), Z, 0.0)
     if problem.features.free_bias:
         X = problem.features.penalised(Z)
         return jnp.max(jax.lax.map(lambda x: _crude_dual_norm(X - x, lifted), X))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,20 @@ class Loss(abc.ABC):
     def is_smooth(self) -> bool:
         """Whether the loss has a Lipschitz gradient in F."""
         return self.curvature is not None
+
+    @property
+    def unweighted(self) -> Loss:
+        """The loss without sample weights: itself, except for :class:`jaxcvx.losses.weighted.Weighted`."""
+        return self
+
+    def curvature_bound(self, Y: Any) -> Any:
+        """Bound on the second derivative in F, with sample weights; 1 for a loss that is not smooth."""
+        return self.curvature or 1.0
+
+    def majorant(self, D: Matrix, Y: Any) -> Scalar:
+        """Bound on the second derivative along a change D of the predictions. The loss must be smooth."""
+        assert self.curvature is not None, "solvers refuse non-smooth losses by name"
+        return self.curvature * jnp.sum(D**2)
 
     @abc.abstractmethod
     def value(self, F: Matrix, Y: Matrix) -> Scalar:

@@ -237,7 +237,7 @@ LOSSES: dict[str, type[Loss]] = {
 def resolve_loss(loss: str | Loss) -> Loss:
     """Turn the public ``loss`` argument (a name, or a Loss such as ``Huber(delta=0.5)``) into a Loss."""
     if isinstance(loss, Loss):
-        return loss
+        return loss.unweighted
     if not isinstance(loss, str):
         raise InvalidTypeError(f"loss: got {type(loss).__name__}, expected a name or a Loss object.")
     if loss not in LOSSES:

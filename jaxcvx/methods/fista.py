@@ -70,8 +70,6 @@ def accelerated_step(
         steps where it was measured, but FISTA's bound on their number is lost.
     """
     gradient = linear.adjoint(loss.grad(state.F_point, Y))
-    curvature = loss.curvature
-    assert curvature is not None, "solvers refuse non-smooth losses by name"
     slack = 1 + 64 * jnp.finfo(state.F.dtype).eps
 
     def attempt(trial):
@@ -79,8 +77,8 @@ def accelerated_step(
         lipschitz = jnp.maximum(1.1 * trial[0], needed)
         W, carry = prox(state.point - gradient / lipschitz, 1 / lipschitz, trial[4])
         F = linear.forward(W)
-        change, size = jnp.sum((F - state.F_point) ** 2), jnp.sum((W - state.point) ** 2)
-        return lipschitz, W, F, divide(curvature * change, size), carry
+        change, size = loss.majorant(F - state.F_point, Y), jnp.sum((W - state.point) ** 2)
+        return lipschitz, W, F, divide(change, size), carry
 
     # The loop starts from a trial that has failed, so its body is compiled once.
     failed = (state.lipschitz / 1.1, state.params, state.F, jnp.inf * state.lipschitz, state.carry)

@@ -16,6 +16,7 @@ from jaxcvx.features.dense import Dense, Features
 from jaxcvx.losses.base import Loss
 from jaxcvx.losses.entrywise import resolve_loss
 from jaxcvx.losses.targets import as_targets
+from jaxcvx.losses.weighted import as_sample_weight
 from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.numerics.safe import divide, divisor, norm
 from jaxcvx.numerics.trees import is_traced
@@ -89,7 +90,7 @@ def balanced_penalty(network: Network) -> Float[Array, ""]:
 
 def network_objective(network: Network, problem: Problem) -> Float[Array, ""]:
     """The training objective for the weights as given, without validation. Works under jit and grad."""
-    return problem.loss.value(network(problem.X), problem.Y) + problem.beta * weight_penalty(network)
+    return problem.loss.value(network(problem.X), problem.targets) + problem.beta * weight_penalty(network)
 
 
 _objective_jitted = jax.jit(network_objective)
@@ -236,7 +237,13 @@ def zero_network(problem: Problem, width: int = 1) -> Network:
 
 @with_full_precision
 def training_objective(
-    network: Network, X: object, Y: object, beta: object, loss: str | Loss = "squared"
+    network: Network,
+    X: object,
+    Y: object,
+    beta: object,
+    loss: str | Loss = "squared",
+    *,
+    sample_weight: object = None,
 ) -> Float[Array, ""]:
     """The training objective ``loss(f(X), Y) + beta/2 sum_j (||u_j||^2 + ||v_j||^2) (+ beta ||S||_F)``.
 
@@ -246,6 +253,7 @@ def training_objective(
       Y: targets as in :func:`jaxcvx.make_problem`.
       beta: weight decay. It is absolute: the loss is a sum over samples, not a mean.
       loss: name of a loss, or a Loss.
+      sample_weight: weights (n,) of the samples' losses, or None for equal weights of 1.
 
     Returns:
       The objective, a scalar.
@@ -259,7 +267,7 @@ def training_objective(
     >>> float(jaxcvx.training_objective(network, X=[[2.0]], Y=[3.0], beta=0.5))  # (2 - 3)^2 / 2 + 0.5 (1 + 1) / 2
     1.0
     """
-    problem = problem_for(network, X, Y, beta, loss)
+    problem = problem_for(network, X, Y, beta, loss, sample_weight)
     network = checked_network(network)
     traced = is_traced(jnp.zeros(()), *jax.tree.leaves((network, problem)))
     return network_objective(network, problem) if traced else objective_on_host(network, problem)
@@ -293,7 +301,9 @@ def checked_network(network: object) -> Network:
     return dataclasses.replace(network, hidden=hidden, output=output, skip=skip, output_bias=bias)
 
 
-def problem_for(network: Network, X: object, Y: object, beta: object, loss: str | Loss) -> Problem:
+def problem_for(
+    network: Network, X: object, Y: object, beta: object, loss: str | Loss, sample_weight: object = None
+) -> Problem:
     """Build a problem with the network's features from data that must fit the network's shapes."""
     network = checked_network(network)
     resolved = resolve_loss(loss)
@@ -309,4 +319,5 @@ def problem_for(network: Network, X: object, Y: object, beta: object, loss: str 
     Y = as_targets(resolved, Y, X.shape[0], X.dtype, num_classes=c)
     if Y.shape[1] != c:
         raise invalid("Y", f"{Y.shape[1]} outputs", f"{c}, the network's number of outputs")
-    return Problem(X, Y, as_beta(beta, X.dtype), None, resolved, network.features)
+    weight = as_sample_weight(sample_weight, X.shape[0], X.dtype)
+    return Problem(X, Y, as_beta(beta, X.dtype), None, resolved, network.features, sample_weight=weight)

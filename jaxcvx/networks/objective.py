@@ -48,8 +48,8 @@ class TrainingObjective(SmoothProblem):
         # The loss is a sum, so the loss of a batch of b samples must be multiplied by n / b. The last division does
         # that. To leave the penalty unchanged, beta is multiplied by b / n first.
         share = batch_size / self.problem.num_samples
-        X, Y, beta = self.problem.X[chosen], self.problem.Y[chosen], self.problem.beta * share
-        return network_objective(params, self.problem.replace(X=X, Y=Y, beta=beta)) / share
+        batch = self.problem.samples(chosen).replace(beta=self.problem.beta * share)
+        return network_objective(params, batch) / share
 
     def initial_params(self, key: PRNGKeyArray | None) -> Network:
         if key is None:

@@ -135,6 +135,7 @@ def shard_problem(problem: Problem, mesh: Mesh, *, samples: str | None = None, c
         problem,
         X=put(problem.X, samples),
         Y=put(problem.Y, samples),
+        sample_weight=None if problem.sample_weight is None else put(problem.sample_weight, samples),
         beta=put(problem.beta),
         arrangements=arrangements,
         max_bytes=problem.max_bytes if mesh.size == 1 else None,

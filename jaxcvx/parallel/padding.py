@@ -53,7 +53,9 @@ def loss_for_padding(problem: Problem, wanted: str) -> Loss:
 
 
 def padded_rows(problem: Problem, extra: int) -> Problem:
-    """Add ``extra`` samples with zero rows of X and Y. All cells contain them. Runs on the host.
+    """Add ``extra`` samples with zero rows of X and Y, and weight 0 if there are weights. All cells contain them.
+
+    Runs on the host.
 
     Raises:
       InvalidInputError: such rows would change the problem.
@@ -61,13 +63,19 @@ def padded_rows(problem: Problem, extra: int) -> Problem:
     if not extra:
         return problem
     wanted = f"a number of samples that the devices divide, such as {problem.num_samples + extra}"
-    loss = loss_for_padding(problem, wanted)
-    X, Y, cells = problem.X, problem.Y, problem.arrangements
+    X, Y, weight, cells = problem.X, problem.Y, problem.sample_weight, problem.arrangements
+    loss = loss_for_padding(problem, wanted) if weight is None else problem.loss
+    weight = None if weight is None else _grown(weight, 0, extra, 0)
     if cells is not None:
         masks = _grown(cells.masks, 1, extra * problem.readout.positions, True)
         cells = dataclasses.replace(cells, masks=masks)
     return dataclasses.replace(
-        problem, X=_grown(X, 0, extra, 0), Y=_grown(Y, 0, extra, 0), arrangements=cells, loss=loss
+        problem,
+        X=_grown(X, 0, extra, 0),
+        Y=_grown(Y, 0, extra, 0),
+        arrangements=cells,
+        loss=loss,
+        sample_weight=weight,
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxcvx.arrangements.cells import Arrangements, validate_arrangements
@@ -24,6 +25,7 @@ from jaxcvx.features.readout import Readout
 from jaxcvx.losses.base import Loss
 from jaxcvx.losses.entrywise import Squared, resolve_loss
 from jaxcvx.losses.targets import as_targets
+from jaxcvx.losses.weighted import Weighted, WeightedTargets, as_sample_weight
 from jaxcvx.numerics.trees import all_finite
 from jaxcvx.numerics.validation import as_beta, as_real_matrix
 from jaxcvx.operators.cells import CellOperator
@@ -45,6 +47,8 @@ class Problem:
       features: static; the first layer of the architecture, including bias and skip connection.
       max_bytes: static; limit on the intermediate arrays of products over cells, which are formed in blocks of rows.
         None for no limit, for example if the rows are distributed over devices.
+      sample_weight: (n,) weights >= 0 of the samples' losses, or None for weights of 1. With weights, ``loss`` is a
+        :class:`jaxcvx.losses.weighted.Weighted` loss, and it compares predictions with ``targets``.
 
     >>> import jaxcvx
     >>> problem = jaxcvx.make_problem([[1.0], [2.0]], [1.0, 2.0], beta=0.1)
@@ -59,12 +63,27 @@ class Problem:
     loss: Loss = dataclasses.field(default=Squared(), metadata={"static": True})
     features: Features = dataclasses.field(default=Dense(), metadata={"static": True})
     max_bytes: int | None = dataclasses.field(default=2**30, metadata={"static": True})
+    sample_weight: Float[Array, n] | None = None
+
+    def __post_init__(self) -> None:
+        if self.sample_weight is not None and not isinstance(self.loss, Weighted):
+            object.__setattr__(self, "loss", Weighted(self.loss))
 
     def replace(self, **changes: Any) -> Problem:
-        """Return a copy with some fields changed. The changes are not validated; ``beta`` may be traced."""
+        """Return a copy with some fields changed. The changes are not validated; numbers may be traced."""
         if "beta" in changes:
             changes["beta"] = jnp.asarray(changes["beta"], self.X.dtype)
+        if "sample_weight" in changes:
+            weight, loss = changes["sample_weight"], changes.get("loss", self.loss)
+            changes |= {"loss": loss.unweighted, "sample_weight": None}
+            if weight is not None:
+                changes["sample_weight"] = jnp.asarray(weight, self.X.dtype)
         return dataclasses.replace(self, **changes)
+
+    def samples(self, chosen: Any) -> Problem:
+        """The problem of some of the samples, without arrangements. ``chosen`` indexes the samples."""
+        weight = None if self.sample_weight is None else self.sample_weight[chosen]
+        return dataclasses.replace(self, X=self.X[chosen], Y=self.Y[chosen], arrangements=None, sample_weight=weight)
 
     if TYPE_CHECKING:  # bound in jaxcvx/_methods.py, as the functions behind them lie in higher layers
 
@@ -80,8 +99,21 @@ class Problem:
         return self.X.dtype
 
     def is_valid(self) -> Bool[Array, ""]:
-        """True if the data are finite and beta >= 0. ``make_problem`` cannot check this for traced arrays."""
-        return all_finite((self.X, self.Y, self.beta)) & (self.beta >= 0)
+        """True if the data are finite, and beta and weights >= 0. ``make_problem`` cannot check traced arrays."""
+        valid = all_finite((self.X, self.Y, self.beta)) & (self.beta >= 0)
+        if self.sample_weight is None:
+            return valid
+        return valid & all_finite(self.sample_weight) & jnp.all(self.sample_weight >= 0)
+
+    @property
+    def targets(self) -> Any:
+        """The second argument of the loss's methods: Y, or with sample weights Y and the weights."""
+        return self.Y if self.sample_weight is None else WeightedTargets(self.Y, self.sample_weight)
+
+    @property
+    def curvature(self) -> Any:
+        """Bound on the second derivative of the loss in the predictions, with weights; 1 if there is none."""
+        return self.loss.curvature_bound(self.targets)
 
     @property
     def num_samples(self) -> int:
@@ -135,6 +167,7 @@ def make_problem(
     arrangements: Arrangements | None = None,
     features: str | Features = "dense",
     max_bytes: int | None = 2**30,
+    sample_weight: Any = None,
 ) -> Problem:
     """Build and validate a training problem.
 
@@ -153,6 +186,9 @@ def make_problem(
         or ``jaxcvx.ConvFlatten(...)``.
       max_bytes: limit on the intermediate arrays of products over cells. Larger ones are formed in blocks of rows. None
         for no limit. ``problem.memory_estimate(solver)`` is the memory of a whole solve.
+      sample_weight: (n,) weights >= 0, not all zero, or None. The loss is then ``sum_i w_i loss(F_i, Y_i)``. A weight
+        of 0 leaves a sample out; an integer weight repeats a sample. Folds are ``jax.vmap`` over
+        ``problem.replace(sample_weight=...)``.
 
     Returns:
       The problem, a frozen pytree. ``problem.replace(beta=...)`` returns a copy with another beta.
@@ -180,4 +216,12 @@ def make_problem(
             raise wrong_type("arrangements", arrangements, "Arrangements")
         num_rows = X.shape[0] * features.readout(*X.shape[1:]).positions
         validate_arrangements(arrangements, num_rows, num_weights)
-    return Problem(X, Y, as_beta(beta, X.dtype), arrangements, loss, features, max_bytes)
+    weight = as_sample_weight(sample_weight, X.shape[0], X.dtype)
+    return Problem(X, Y, as_beta(beta, X.dtype), arrangements, loss, features, max_bytes, weight)
+
+
+def without_unweighted_samples(problem: Problem) -> Problem:
+    """The problem without its samples of weight 0 and without arrangements. It has the same objective. Host only."""
+    if problem.sample_weight is None:
+        return problem
+    return problem.samples(np.flatnonzero(np.asarray(problem.sample_weight) > 0))

@@ -139,7 +139,7 @@ class SoftThresholdedSVD(Solver):
     max_steps: int = 1
     check_every: int = 1
 
-    requires = frozenset({"squared loss", "no skip", "no free bias"})
+    requires = frozenset({"squared loss", "no sample weights", "no skip", "no free bias"})
 
     def validate(self, problem: Problem) -> None:
         if _traced(problem):

@@ -31,7 +31,7 @@ from jaxcvx.networks.network import (
 from jaxcvx.networks.recovery import network_from_cone
 from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.numerics.safe import norm, unit_rows
-from jaxcvx.problems.training import Problem
+from jaxcvx.problems.training import Problem, without_unweighted_samples
 from jaxcvx.proximal.norms import shrink_groups
 from jaxcvx.proximal.polyhedral_cone import no_active_rows, project_cone
 from jaxcvx.solvers.cone.admm import ConeADMM
@@ -56,11 +56,12 @@ def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> 
       A balanced network of the same width. Its objective is never larger.
     """
     loss = problem.loss
-    if not loss.is_smooth or (network.skip is not None and not loss.is_quadratic):
+    if not loss.is_smooth or (network.skip is not None and not loss.unweighted.is_quadratic):
         return balance(network)
     network = balance(network)
     Z, readout = problem.rows, problem.readout
     Y = problem.Y if network.skip is None else problem.Y - readout.apply(Z, network.skip)
+    targets = problem.replace(Y=Y).targets
     size = norm(network.output)
     alive = size > 0
     towards = unit_rows(network.output)
@@ -81,10 +82,10 @@ def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> 
     linear = LinearMap(forward, adjoint)
     weights = (network.hidden * size[:, None])[:, :, None]
     rows = no_active_rows(Z.shape[1], Z.dtype, size.shape)
-    guess = 0.05 * (loss.curvature or 1.0) * readout.gain * jnp.sum(Z**2)
+    guess = 0.05 * problem.curvature * readout.gain * jnp.sum(Z**2)
 
     def block(_, state):
-        step = functools.partial(accelerated_step, loss, Y, linear, prox)
+        step = functools.partial(accelerated_step, loss, targets, linear, prox)
         return refresh(linear, jax.lax.fori_loop(0, 20, lambda _, s: step(s), state))
 
     state = jax.lax.fori_loop(0, max(1, max_steps // 20), block, start(linear, weights, guess, rows))
@@ -133,13 +134,23 @@ def polish_problem(problem: Problem, network: Network, *, tol: float = 1e-6, rou
 
 
 @with_full_precision
-def polish(network: Network, X: Any, Y: Any, beta: Any, *, loss: str | Loss = "squared", tol: float = 1e-6) -> Network:
+def polish(
+    network: Network,
+    X: Any,
+    Y: Any,
+    beta: Any,
+    *,
+    loss: str | Loss = "squared",
+    tol: float = 1e-6,
+    sample_weight: Any = None,
+) -> Network:
     """Improve a network by the convex programs on its own cells. The result is never worse. Works only outside jit.
 
     Args:
       network: any network, trained by any method.
       X, Y, beta, loss: as in :func:`jaxcvx.make_problem`.
       tol: relative program gap for the cone program (one output).
+      sample_weight: as in :func:`jaxcvx.make_problem`. The cells ignore samples of weight 0.
 
     Returns:
       A balanced, pruned network. Its training objective is at most that of the given network; its width may differ.
@@ -157,7 +168,7 @@ def polish(network: Network, X: Any, Y: Any, beta: Any, *, loss: str | Loss = "s
       >>> bool(after < before)
       True
     """
-    problem = problem_for(network, X, Y, beta, loss)
+    problem = without_unweighted_samples(problem_for(network, X, Y, beta, loss, sample_weight))
     if problem.features.free_bias:
         raise invalid("network", "one with FreeBias()", "a penalised bias or none: CuttingPlane solves the others")
     return polish_problem(problem, checked_network(network), tol=tol)

@@ -54,6 +54,23 @@ def test_added_zero_rows_change_no_value(loss):
     assert float(scaling[1]) == pytest.approx(float(scaling[0]), rel=1e-12)
 
 
+@pytest.mark.parametrize("loss", ["squared", "logistic", "hinge"])
+def test_with_sample_weights_added_rows_have_weight_zero(loss):
+    X, Y = gaussian_data(0, 12, 3, 1)
+    weight = np.arange(12.0)
+    problem = jaxcvx.make_problem(X, np.sign(Y), 0.5, loss=loss, features=jaxcvx.Dense(bias=True), sample_weight=weight)
+    more = padded_rows(problem, 4)
+    np.testing.assert_array_equal(more.sample_weight, np.append(weight, np.zeros(4)))
+    F = np.random.default_rng(1).standard_normal((16, 1))
+    for ours, theirs in (
+        (more.loss.value(F, more.targets), problem.loss.value(F[:12], problem.targets)),
+        (more.loss.grad(F, more.targets)[:12], problem.loss.grad(F[:12], problem.targets)),
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    sharded = jaxcvx.parallel.shard_problem(problem, jaxcvx.parallel.make_mesh(samples=1))
+    np.testing.assert_array_equal(sharded.sample_weight, weight)
+
+
 def test_added_cells_keep_completeness_and_beta_max():
     X, Y = gaussian_data(0, 8, 2, 1)
     problem = jaxcvx.make_problem(X, Y, 0.5, arrangements=jaxcvx.enumerate_arrangements(X))

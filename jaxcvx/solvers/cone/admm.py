@@ -161,9 +161,8 @@ class ConeADMM(Solver):
         rho = jnp.maximum(3 * scale * top / size, jnp.finfo(Y.dtype).tiny)
         slack = _non_negative(program, _cone(program, cache, Q))
         fit = Y if problem.loss.is_quadratic else program.forward(Q)
-        curvature = problem.loss.curvature
-        gradient = problem.loss.grad(program.forward(Q), Y)
-        rho_fit = one * (1.0 if curvature is None else curvature)
+        gradient = problem.loss.grad(program.forward(Q), problem.targets)
+        rho_fit = one * problem.curvature
         return _State(
             params=params,
             group=Q,
@@ -225,7 +224,7 @@ class ConeADMM(Solver):
             return state
         F = program.forward(Q)
         relaxed_fit = over * F + (1 - over) * state.fit
-        fit = problem.loss.prox(relaxed_fit + state.dual_fit, Y, 1 / state.rho_fit)
+        fit = problem.loss.prox(relaxed_fit + state.dual_fit, problem.targets, 1 / state.rho_fit)
         dual_fit = state.dual_fit + relaxed_fit - fit
         return state._replace(
             fit=fit,
@@ -235,8 +234,8 @@ class ConeADMM(Solver):
         )
 
     def check(self, problem: Problem, state: _State) -> _State:
-        program, loss, Y = cone_program(problem, self.grouping), problem.loss, problem.Y
-        Q, rows = program.penalty.project_above(state.group, state.rows, jnp.zeros((), Y.dtype))
+        program, loss, Y = cone_program(problem, self.grouping), problem.loss, problem.targets
+        Q, rows = program.penalty.project_above(state.group, state.rows, jnp.zeros((), problem.dtype))
         objective = program.objective(problem, Q)
         # Any non-negative multipliers bound the dual norm; those of the slack copies cost nothing.
         constrained = program.penalty.signs[:, :, None] != 0

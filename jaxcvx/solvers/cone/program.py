@@ -57,7 +57,7 @@ class ConeProgram(NamedTuple):
 
     def objective(self, problem: Problem, Q: Stack) -> Float[Array, ""]:
         """Value of the program at Q."""
-        return problem.loss.value(self.forward(Q), problem.Y) + problem.beta * self.penalty.value(Q)
+        return problem.loss.value(self.forward(Q), problem.targets) + problem.beta * self.penalty.value(Q)
 
 
 def cone_program(problem: Problem, grouping: str) -> ConeProgram:
@@ -99,7 +99,7 @@ def cone_optimality(problem: Problem, params: tuple[Array, Array], grouping: str
 
     program, Q = cone_program(problem, grouping), stack(params)
     norms = program.penalty.group_norms(Q)
-    gradient = program.adjoint(problem.loss.grad(program.forward(Q), problem.Y))
+    gradient = program.adjoint(problem.loss.grad(program.forward(Q), problem.targets))
     # A solution is a multiple of the projection of Q - step * gradient. The step gives both terms the same size.
     step = norms / divisor(problem.beta)
     _, rows = program.penalty.project(Q - step * gradient, program.penalty.start_memory(Q))

@@ -56,7 +56,7 @@ class ConeProximal(Solver):
         Q, rows = stack(params), program.penalty.start_memory(stack(params))
         Q, active = program.penalty.project(Q, rows)  # a given start may be infeasible
         one = jnp.ones((), problem.X.dtype)
-        curvature = 2 * program.operator.max_curvature(10) * (problem.loss.curvature or 1.0)
+        curvature = 2 * program.operator.max_curvature(10) * problem.curvature
         fista = start(_linear(program), Q, curvature, active)
         step = jnp.asarray(0, jnp.int32)
         return _State(unstack(Q), fista, rows, step, jnp.inf * one, one, one)
@@ -64,14 +64,14 @@ class ConeProximal(Solver):
     def step(self, problem: Problem, state: _State) -> _State:
         program = cone_program(problem, self.grouping)
         prox = prox_of(program.penalty, problem.beta)
-        fista = accelerated_step(problem.loss, problem.Y, _linear(program), prox, state.fista)
+        fista = accelerated_step(problem.loss, problem.targets, _linear(program), prox, state.fista)
         return state._replace(fista=fista, step=state.step + 1)
 
     def check(self, problem: Problem, state: _State) -> _State:
         program = cone_program(problem, self.grouping)
         fista = refresh(_linear(program), state.fista)
-        objective = problem.loss.value(fista.F, problem.Y) + problem.beta * program.penalty.value(fista.params)
-        R = -problem.loss.grad(fista.F, problem.Y)
+        objective = problem.loss.value(fista.F, problem.targets) + problem.beta * program.penalty.value(fista.params)
+        R = -problem.loss.grad(fista.F, problem.targets)
         projected, rows = program.penalty.project_above(program.adjoint(R), state.rows, problem.beta)
         bound = scaled_bound(problem, R, program.penalty.groups.dual_norm(projected))
         residual = relative_gap(objective, bound)
@@ -80,7 +80,7 @@ class ConeProximal(Solver):
         )
 
     def finish(self, problem: Problem, state: _State) -> Outcome:
-        return Outcome(state.params, -problem.loss.grad(state.fista.F, problem.Y))
+        return Outcome(state.params, -problem.loss.grad(state.fista.F, problem.targets))
 
     def evaluate(self, problem: Problem, outcome: Outcome) -> Parts:
         return evaluate_cone(problem, outcome, self.grouping)

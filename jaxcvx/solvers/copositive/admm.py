@@ -112,7 +112,7 @@ class CopositiveADMM(Solver):
             return (self,)
         return (CopositiveInterior(tol=0.1 * self.tol), self)
 
-    requires = frozenset({"cells", "squared loss", "no skip", "no free bias"})
+    requires = frozenset({"cells", "squared loss", "no sample weights", "no skip", "no free bias"})
 
     def validate(self, problem: Problem) -> None:
         if self.phases not in ("auto", "admm"):

@@ -47,6 +47,9 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a smooth loss",
         "ConeADMM takes every loss",
     ),
+    "no sample weights": Requirement(
+        "sample_weight", lambda p: p.sample_weight is None, lambda p: "weights", "None", "ConeADMM takes weights"
+    ),
     "squared loss": Requirement("loss", lambda p: p.loss.is_quadratic, lambda p: repr(p.loss.name), "'squared'"),
     "no skip": Requirement("features", lambda p: not p.features.skip, lambda p: "a skip connection", "none"),
     "no free bias": Requirement(

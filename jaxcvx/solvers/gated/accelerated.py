@@ -95,7 +95,7 @@ class GatedGradient(Solver, abc.ABC):
 
     def init(self, problem: Problem, key: Any, params: Float[Array, "P p q"]) -> _State:
         operator, one = problem.operator, jnp.ones((), problem.X.dtype)
-        curvature = operator.max_curvature(self.power_steps) * (problem.loss.curvature or 1.0)
+        curvature = operator.max_curvature(self.power_steps) * problem.curvature
         linear = LinearMap(operator.forward, operator.adjoint)
         fista = start(linear, params, curvature, self.penalty(problem).start_memory(params))
         return _State(params, fista, jnp.asarray(0, jnp.int32), jnp.inf * one, one, one)
@@ -103,14 +103,14 @@ class GatedGradient(Solver, abc.ABC):
     def step(self, problem: Problem, state: _State) -> _State:
         linear = LinearMap(problem.operator.forward, problem.operator.adjoint)
         prox = prox_of(self.penalty(problem), problem.beta)
-        fista = accelerated_step(problem.loss, problem.Y, linear, prox, state.fista)
+        fista = accelerated_step(problem.loss, problem.targets, linear, prox, state.fista)
         return state._replace(params=fista.params, fista=fista, step=state.step + 1)
 
     def check(self, problem: Problem, state: _State) -> _State:
         penalty = self.penalty(problem)
         fista = refresh(LinearMap(problem.operator.forward, problem.operator.adjoint), state.fista)
         objective = gated_objective(problem, fista.params, fista.F, penalty)
-        bound = gated_bound(problem, -problem.loss.grad(fista.F, problem.Y), penalty)
+        bound = gated_bound(problem, -problem.loss.grad(fista.F, problem.targets), penalty)
         residual = relative_gap(objective, bound)
         return state._replace(fista=fista, objective=objective, bound=bound, residual=residual)
 

@@ -132,7 +132,7 @@ def newton_direction(
     def pull(R):
         return jnp.where(on, operator.adjoint(R), 0.0)
 
-    g = pull(problem.loss.grad(F, problem.Y)) + problem.beta * C.unit
+    g = pull(problem.loss.grad(F, problem.targets)) + problem.beta * C.unit
     tolerable = accuracy * jnp.linalg.norm(g)
     x = conjugate_gradients(
         lambda x: x + operator.forward(C(pull(x))),
@@ -175,7 +175,7 @@ def newton_step(
     least = jnp.min(values)
     chosen = jnp.argmax(values <= least + 16 * jnp.finfo(W.dtype).eps * jnp.abs(least))
     t = lengths[chosen]
-    return jnp.where((t < ends)[:, None, None], W + t * D, 0.0), t, -problem.loss.grad(F, problem.Y) - change
+    return jnp.where((t < ends)[:, None, None], W + t * D, 0.0), t, -problem.loss.grad(F, problem.targets) - change
 
 
 @dataclasses.dataclass(frozen=True)

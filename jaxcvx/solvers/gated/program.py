@@ -38,7 +38,7 @@ def gated_objective(
     problem: Problem, W: Blocks, F: Float[Array, "n c"], penalty: Penalty = FROBENIUS
 ) -> Float[Array, ""]:
     """Value of the gated program at W, whose predictions are F."""
-    return problem.loss.value(F, problem.Y) + problem.beta * penalty.value(W)
+    return problem.loss.value(F, problem.targets) + problem.beta * penalty.value(W)
 
 
 def gated_bound(problem: Problem, R: Float[Array, "n c"], penalty: Penalty = FROBENIUS) -> Float[Array, ""]:
@@ -102,7 +102,7 @@ def inverse_hessian(problem: Problem, W: Blocks) -> Callable[[Blocks], Blocks]:
     """
     operator, norms = problem.operator, group_norms(W)
     live = norms > 0
-    curvature = problem.loss.curvature or 1.0
+    curvature = problem.curvature
     scale = jnp.where(live, norms / jnp.maximum(problem.beta, jnp.finfo(W.dtype).tiny), 0.0)  # of M^-1
     unit = divide(W, norms[:, None, None])
 
@@ -115,16 +115,23 @@ def inverse_hessian(problem: Problem, W: Blocks) -> Callable[[Blocks], Blocks]:
     n = problem.num_samples
     if n > _MAX_ROWS:
         return lambda X: blocks(X, divide_by_M)
-    K = jnp.eye(n, dtype=W.dtype) / curvature + operator.gram(weights=scale)
-    factor = cho_factor(K)
+    gram, identity = operator.gram(weights=scale), jnp.eye(n, dtype=W.dtype)
+    if problem.sample_weight is None:
+        factor, size = cho_factor(identity / curvature + gram), None
+    else:  # with S = diag(size): (S^-2 + gram)^-1 = S (I + S gram S)^-1 S, which also holds where size is 0
+        size = jnp.sqrt((problem.loss.curvature or 1.0) * problem.sample_weight)[:, None]
+        factor = cho_factor(identity + size * gram * size.T)
+
+    def solve_samples(B):
+        return cho_solve(factor, B) if size is None else size * cho_solve(factor, size * B)
 
     def solve_without(X):
         Y = divide_by_M(X)
-        return Y - divide_by_M(operator.adjoint(cho_solve(factor, operator.forward(Y))))
+        return Y - divide_by_M(operator.adjoint(solve_samples(operator.forward(Y))))
 
     root = jnp.sqrt(scale)
     along = operator.each_block(root[:, None, None] * unit)
-    solved = cho_solve(factor, along.reshape(n, -1)).reshape(along.shape)
+    solved = solve_samples(along.reshape(n, -1)).reshape(along.shape)
     small = jnp.einsum("nqc,nrc->qr", along, solved)
     damping = 1e-2 * jnp.finfo(W.dtype).eps ** 0.5 * jnp.mean(jnp.diagonal(small))
     inner = cho_factor(small + jnp.diag(jnp.where(live, damping, 1.0)))

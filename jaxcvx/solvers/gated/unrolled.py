@@ -41,8 +41,7 @@ def unrolled_params(problem: Problem, num_steps: int, *, init: Any = None) -> Fl
         raise InvalidTypeError(f"problem: got {type(problem).__name__}, expected one from jaxcvx.make_problem.")
     if problem.arrangements is None:
         raise invalid("problem.arrangements", None, "cells, as for ProximalGradient")
-    curvature = problem.loss.curvature
-    if curvature is None:
+    if not problem.loss.is_smooth:
         raise invalid("loss", repr(problem.loss.name), "a smooth loss")
     if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
         raise invalid("num_steps", num_steps, "a positive integer")
@@ -52,14 +51,14 @@ def unrolled_params(problem: Problem, num_steps: int, *, init: Any = None) -> Fl
         raise invalid("init", f"shape {W0.shape}", f"shape {expected}")
     constant = jax.lax.stop_gradient(problem)
     # The power iteration approaches the largest curvature from below.
-    largest = 1.1 * constant.operator.max_curvature(30) * curvature
+    largest = 1.1 * constant.operator.max_curvature(30) * constant.curvature
     step = 1 / jnp.maximum(largest, jnp.finfo(problem.dtype).tiny)
 
     @jax.checkpoint
     def iteration(carry, t):
         W, point = carry
         operator = problem.operator
-        gradient = operator.adjoint(problem.loss.grad(operator.forward(point), problem.Y))
+        gradient = operator.adjoint(problem.loss.grad(operator.forward(point), problem.targets))
         new = shrink_groups(point - step * gradient, problem.beta * step)
         return (new, new + t / (t + 3) * (new - W)), None
 

@@ -106,12 +106,12 @@ class GatedWorkingSet(Solver):
     def init(self, problem: Problem, key: Any, params: Float[Array, "P p c"]) -> WorkingSetState:
         operator, one, W = problem.operator, jnp.ones((), problem.dtype), params
         F = operator.forward(W)
-        gradient = problem.loss.grad(F, problem.Y)
+        gradient = problem.loss.grad(F, problem.targets)
         G = operator.adjoint(gradient)
         anchor = self._anchor(operator, self._choose(group_norms(W) > 0, group_norms(G)), W, F, gradient, G)
         linear = _linear(problem, anchor)
         local = _local(problem, anchor)
-        curvature = local.max_curvature(10).astype(one.dtype) * anchor.size**2 * (problem.loss.curvature or 1.0)
+        curvature = local.max_curvature(10).astype(one.dtype) * anchor.size**2 * problem.curvature
         fista = start(linear, anchor.W, curvature)
         return WorkingSetState(
             params, fista, anchor, jnp.asarray(0, jnp.int32), jnp.inf * one, one, one, jnp.zeros((), bool)
@@ -120,7 +120,7 @@ class GatedWorkingSet(Solver):
     def step(self, problem: Problem, state: WorkingSetState) -> WorkingSetState:
         linear, greedy = _linear(problem, state.anchor), state.step < _GREEDY_STEPS
         prox = prox_of(FROBENIUS, problem.beta)
-        fista = accelerated_step(problem.loss, problem.Y, linear, prox, state.fista, greedy)
+        fista = accelerated_step(problem.loss, problem.targets, linear, prox, state.fista, greedy)
         fista = fista._replace(lipschitz=_SHRINK * fista.lipschitz)
         return state._replace(fista=fista, step=state.step + 1)
 
@@ -135,7 +135,7 @@ class GatedWorkingSet(Solver):
             lambda: (state.params, operator.forward(state.params)),
             lambda: (empty.at[old].set(fista.params), few.forward(fista.params)),
         )
-        gradient = problem.loss.grad(F, problem.Y)
+        gradient = problem.loss.grad(F, problem.targets)
         G = operator.adjoint(gradient)
         live, dual_norms = group_norms(W) > 0, group_norms(G)
         objective = gated_objective(problem, W, F)

@@ -40,7 +40,7 @@ def refit_outputs(problem: Problem, network: Network, *, tol: float = 1e-6, max_
     """
     loss, squared = problem.loss, problem.loss.is_quadratic
     fixed = network.skip is not None or network.output_bias is not None
-    if not loss.is_smooth or (fixed and not squared):
+    if not loss.is_smooth or (fixed and not loss.unweighted.is_quadratic):
         return balance(network)
     Z, readout = problem.rows, problem.readout
     norms = hidden_norms(network)
@@ -50,23 +50,24 @@ def refit_outputs(problem: Problem, network: Network, *, tol: float = 1e-6, max_
     Y = Y if network.output_bias is None else Y - network.output_bias
     weights = (norms[:, None] * network.output)[:, None, :]
     # The trace of the Gram matrix, an upper bound of the curvature. The line search starts from a twentieth of it.
-    curvature = readout.gain * jnp.sum(atoms**2) * (loss.curvature or 1.0)
+    curvature = readout.gain * jnp.sum(atoms**2) * problem.curvature
     if squared and readout == Readout() and atoms.shape[0] > atoms.shape[1]:
         atoms, Y = _compressed(atoms, Y)
     local = problem.replace(Y=Y)
+    targets = local.targets
     linear = LinearMap(lambda W: readout.apply(atoms, W[:, 0, :]), lambda R: readout.price(atoms, R)[:, None, :])
 
     def prox(A, step, carry):
         return shrink_groups(A, problem.beta * step), carry
 
     def gap(F, W):
-        R = -loss.grad(F, Y)
+        R = -loss.grad(F, targets)
         bound = scaled_bound(local, R, jnp.max(group_norms(linear.adjoint(R))))
-        return relative_gap(loss.value(F, Y) + problem.beta * jnp.sum(group_norms(W)), bound)
+        return relative_gap(loss.value(F, targets) + problem.beta * jnp.sum(group_norms(W)), bound)
 
     def block(carry):
         state, _, step = carry
-        state = jax.lax.fori_loop(0, 20, lambda _, s: accelerated_step(loss, Y, linear, prox, s), state)
+        state = jax.lax.fori_loop(0, 20, lambda _, s: accelerated_step(loss, targets, linear, prox, s), state)
         state = refresh(linear, state)
         return state, gap(state.F, state.params), step + 20
 

@@ -78,7 +78,7 @@ class CuttingPlane(HostSolver):
     num_starts: int = 256
     final_starts: int = 5000
 
-    requires = frozenset({"no skip", "positive beta"})
+    requires = frozenset({"no sample weights", "no skip", "positive beta"})
 
     def validate(self, problem: Problem) -> None:
         if not problem.loss.is_quadratic:

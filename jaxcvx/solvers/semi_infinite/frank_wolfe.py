@@ -77,7 +77,7 @@ class FrankWolfe(HostSolver):
     radius: float | None = None
     line_search: bool = True
 
-    requires = frozenset({"squared loss", "no skip", "no free bias"})
+    requires = frozenset({"squared loss", "no sample weights", "no skip", "no free bias"})
     resumable = False  # the iterate holds predictions only; the network needs the list of all steps
 
     def validate(self, problem: Problem) -> None:

@@ -64,7 +64,7 @@ def pool_objective(problem: Problem, pool: Pool) -> Float[Array, ""]:
 @jax.jit
 def dual_residual(problem: Problem, pool: Pool) -> Float[Array, "n c"]:
     """Minus the loss's gradient at the pool's predictions."""
-    return -problem.loss.grad(pool_network(problem, pool)(problem.X), problem.Y)
+    return -problem.loss.grad(pool_network(problem, pool)(problem.X), problem.targets)
 
 
 @jax.jit

@@ -67,7 +67,7 @@ def scaled_problem(problem: Problem, dtype: Any = None) -> tuple[Problem, Scalin
     dtype = problem.X.dtype if dtype is None else dtype
     X, Y = np.asarray(problem.X, np.float64), np.asarray(problem.Y, np.float64)
     x = 1.0 if problem.features.bias else _size(X)
-    y = _size(Y) if problem.loss.is_quadratic else 1.0
+    y = _size(Y) if problem.loss.unweighted.is_quadratic else 1.0
     scaled = dataclasses.replace(
         problem,
         X=jnp.asarray(X / x, dtype),
