@@ -21,7 +21,6 @@ def strict_rows() -> list[Any]:
 @pytest.mark.parametrize("name", strict_rows())
 def test_strict_promotion(name: str, dtype: Any) -> None:
     case, problem = CASES[name], CASES[name].prepared(dtype)
-    jax.clear_caches()  # functions that were traced before would not be looked at
     with jax.numpy_dtype_promotion("strict"):
         if case.on_host:
             case.solve(problem)
