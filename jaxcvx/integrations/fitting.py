@@ -1,9 +1,9 @@
 """Fits for the estimators: few compiled programs, for data of any size, scale and sample weights.
 
-The data are brought to a normal form that keeps the problem. Equal samples are merged. Sample weights go into rows and
-targets. Inputs and targets are divided by one number each; beta changes accordingly, so this is exact. Zero rows and
-columns are added up to the next of a few sizes. Therefore fits of nearly equal sizes share their compiled programs, for
-every beta.
+The data are brought to a normal form that keeps the problem. Equal samples are merged. Sample weights become those of
+the problem; for the squared loss they go into rows and targets, which keeps it quadratic. Inputs and targets are
+divided by one number each; beta changes accordingly, so this is exact. Zero rows and columns are added up to the next
+of a few sizes. Therefore fits of nearly equal sizes share their compiled programs, for every beta.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from jaxcvx.certificates.certificate import bound_scope, network_bound
 from jaxcvx.errors import TooManyArrangements, invalid
 from jaxcvx.features.dense import Dense
 from jaxcvx.losses.base import Loss
-from jaxcvx.losses.entrywise import Squared
-from jaxcvx.losses.weighted import WeightedLogistic, WeightedSoftmax
+from jaxcvx.losses.entrywise import Logistic, Squared
+from jaxcvx.losses.softmax import SoftmaxCrossEntropy
 from jaxcvx.networks.network import Network
 from jaxcvx.networks.objective import TrainingObjective
 from jaxcvx.pricing.multistart import price_multistart
@@ -37,8 +37,8 @@ from jaxcvx.solvers.neurons.refit import refit_outputs
 
 LOSSES: dict[str, Loss] = {
     "squared": Squared(),
-    "logistic": WeightedLogistic(),
-    "softmax": WeightedSoftmax(),
+    "logistic": Logistic(),
+    "softmax": SoftmaxCrossEntropy(),
 }
 _FULL_BATCH_ROWS = 4096  # with more rows, Adam takes mini-batches of a quarter of this number
 _RATE = 1e-2
@@ -155,20 +155,20 @@ def prepare(X: Any, Y: Any, weights: Any, loss: str, bias: bool) -> Training:
         _check_range("y", target_scale)
         unit *= target_scale**2
         Z, Y = Z * np.sqrt(w), Y / target_scale * np.sqrt(w)
-    else:
-        Y = Y * w
     padded = np.zeros((bucket(n, 256), bucket(p, 16)))
     padded[:n, :p] = Z
     targets = np.zeros((len(padded), Y.shape[1]))
     targets[:n] = Y
     problem = Problem(jnp.asarray(padded), jnp.asarray(targets), jnp.ones(()), None, LOSSES[loss])
+    if loss != "squared":
+        problem = problem.replace(sample_weight=np.pad(w[:, 0], (0, len(padded) - n)))
     return Training(problem, Z, input_scale, target_scale, unit, features)
 
 
 @jax.jit
 def _largest_slope(problem: Problem, starts: Float[Array, "S p"]) -> Float[Array, ""]:
     """Estimate ``max_u ||R^T (Z u)_+||`` over unit u from ``starts``, for the residual R of the zero network."""
-    R = -problem.loss.grad(jnp.zeros_like(problem.Y), problem.Y)
+    R = -problem.loss.grad(jnp.zeros_like(problem.Y), problem.targets)
     return price_multistart(problem.rows, R, starts, num=1, finish=False).values[0]
 
 
@@ -278,4 +278,4 @@ def _objective(training: Training, network: Network, beta: float) -> float:
     F = np.zeros(training.problem.Y.shape)
     F[: len(training.rows)] = np.maximum(training.rows @ hidden.T, 0) @ output
     penalty = 0.5 * beta * float((hidden**2).sum() + (output**2).sum())
-    return float(training.problem.loss.value(jnp.asarray(F), training.problem.Y)) + penalty
+    return float(training.problem.loss.value(jnp.asarray(F), training.problem.targets)) + penalty

@@ -15,7 +15,7 @@ from jaxcvx.arrangements.cells import Arrangements
 from jaxcvx.errors import JaxcvxError, invalid
 from jaxcvx.losses.base import Loss
 from jaxcvx.parallel.mesh import mesh_axes
-from jaxcvx.parallel.padding import loss_for_padding
+from jaxcvx.parallel.padding import weighted_for_padding
 from jaxcvx.problems.training import Problem, make_problem
 
 _COMMON = ("X", "Y", "beta", "loss", "features", "gates")  # arguments that must agree on all processes, except for rows
@@ -115,9 +115,8 @@ def problem_from_local_rows(
     check_reports(everywhere, common)
 
     rows = -(-int(everywhere[:, 1].max()) // shares) * shares
-    kept_loss = local.loss
     if (everywhere[:, 1] != rows).any():
-        kept_loss = loss_for_padding(local, f"{rows} samples on every process")
+        local = weighted_for_padding(local, f"{rows} samples on every process")
 
     def spread(array: Any) -> jax.Array:
         host = np.asarray(array)
@@ -125,7 +124,8 @@ def problem_from_local_rows(
         return jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec(samples)), host)
 
     whole_X, whole_Y = spread(local.X), spread(local.Y)
-    whole = Problem(whole_X, whole_Y, _everywhere(mesh, local.beta), None, kept_loss, local.features, None)
+    weight = None if local.sample_weight is None else spread(local.sample_weight)
+    whole = Problem(whole_X, whole_Y, _everywhere(mesh, local.beta), None, local.loss, local.features, None, weight)
     if directions is None:
         return whole
     return whole.replace(arrangements=_cells(whole, mesh, directions, samples, cells))

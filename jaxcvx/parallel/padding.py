@@ -10,35 +10,30 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxcvx.errors import invalid
-from jaxcvx.losses.base import Loss
 from jaxcvx.losses.entrywise import Logistic
 from jaxcvx.losses.softmax import SoftmaxCrossEntropy
-from jaxcvx.losses.weighted import WeightedLogistic, WeightedSoftmax
 from jaxcvx.problems.training import Problem
 
-_WEIGHTED = (WeightedLogistic, WeightedSoftmax)
 
+def weighted_for_padding(problem: Problem, wanted: str) -> Problem:
+    """Return the same problem in a form where zero rows of X and Y, with weight 0, change no objective or bound.
 
-def loss_for_padding(problem: Problem, wanted: str) -> Loss:
-    """Return a loss for which zero rows of X and Y change no objective, gradient or bound.
-
-    The logistic and softmax losses become the weighted ones. Another loss is kept under two conditions: it is zero at
-    F = Y = 0, and the features of a zero row are zero. Then every network predicts zero for such a row.
+    The logistic and softmax losses get sample weights of 1. Another loss without weights is kept under two conditions:
+    it is zero at F = Y = 0, and the features of a zero row are zero. Then every network predicts zero for such a row.
 
     Args:
-      problem: only the loss, the features and the shape of a sample are used.
+      problem: the problem without the rows.
       wanted: the number of samples that needs no padding, in words for the error message.
 
     Raises:
-      InvalidInputError: there is no such loss. This is so for the hinge, and for a bias with a loss without weights.
+      InvalidInputError: there is no such form. This is so for the hinge, and for a bias with another loss; problems
+        with sample weights always have one.
     """
     loss = problem.loss
-    if type(loss) is Logistic:
-        loss = WeightedLogistic()
-    elif type(loss) is SoftmaxCrossEntropy:
-        loss = WeightedSoftmax()
-    if isinstance(loss, _WEIGHTED):
-        return loss
+    if problem.sample_weight is not None:
+        return problem
+    if isinstance(loss, Logistic | SoftmaxCrossEntropy):
+        return problem.replace(sample_weight=np.ones(problem.num_samples))
     zero = jnp.zeros((1, problem.num_outputs), problem.dtype)
     values = loss.value(zero, zero), loss.grad(zero, zero), loss.dual_value(zero, zero)
     if any(np.any(np.asarray(a)) for a in values):
@@ -49,7 +44,7 @@ def loss_for_padding(problem: Problem, wanted: str) -> Loss:
             f"{type(problem.features).__name__} with a bias, loss {loss.name!r}, and rows to pad, which would count",
             f"{wanted}, or a column of ones in X instead of the bias",
         )
-    return loss
+    return problem
 
 
 def padded_rows(problem: Problem, extra: int) -> Problem:
@@ -63,9 +58,8 @@ def padded_rows(problem: Problem, extra: int) -> Problem:
     if not extra:
         return problem
     wanted = f"a number of samples that the devices divide, such as {problem.num_samples + extra}"
+    problem = weighted_for_padding(problem, wanted)
     X, Y, weight, cells = problem.X, problem.Y, problem.sample_weight, problem.arrangements
-    loss = loss_for_padding(problem, wanted) if weight is None else problem.loss
-    weight = None if weight is None else _grown(weight, 0, extra, 0)
     if cells is not None:
         masks = _grown(cells.masks, 1, extra * problem.readout.positions, True)
         cells = dataclasses.replace(cells, masks=masks)
@@ -74,8 +68,7 @@ def padded_rows(problem: Problem, extra: int) -> Problem:
         X=_grown(X, 0, extra, 0),
         Y=_grown(Y, 0, extra, 0),
         arrangements=cells,
-        loss=loss,
-        sample_weight=weight,
+        sample_weight=None if weight is None else _grown(weight, 0, extra, 0),
     )
 
 

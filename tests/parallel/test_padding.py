@@ -44,13 +44,15 @@ def test_added_zero_rows_change_no_value(loss):
     F = np.random.default_rng(1).standard_normal((12, 2))
     longer = np.concatenate([F, np.zeros((4, 2))])
     R = -problem.loss.grad(F, problem.Y)
-    longer_R = -more.loss.grad(longer, more.Y)
+    longer_R = -more.loss.grad(longer, more.targets)
     np.testing.assert_allclose(longer_R, np.concatenate([R, np.zeros((4, 2))]), atol=1e-15)
     for scale in (1.0, 0.5):
-        a, b = problem.loss.dual_value(scale * R, problem.Y), more.loss.dual_value(scale * longer_R, more.Y)
+        a, b = problem.loss.dual_value(scale * R, problem.Y), more.loss.dual_value(scale * longer_R, more.targets)
         assert float(b) == pytest.approx(float(a), rel=1e-12)
-    assert float(more.loss.value(longer, more.Y)) == pytest.approx(float(problem.loss.value(F, problem.Y)), rel=1e-12)
-    scaling = problem.loss.max_scaling(R, problem.Y), more.loss.max_scaling(longer_R, more.Y)
+    assert float(more.loss.value(longer, more.targets)) == pytest.approx(
+        float(problem.loss.value(F, problem.Y)), rel=1e-12
+    )
+    scaling = problem.loss.max_scaling(R, problem.Y), more.loss.max_scaling(longer_R, more.targets)
     assert float(scaling[1]) == pytest.approx(float(scaling[0]), rel=1e-12)
 
 
