@@ -36,30 +36,36 @@ Maker = Callable[[], Any]
 
 
 def classifiers(inner: int) -> dict[str, Maker]:
-    """The others' classifiers. The grid search has ``inner`` folds."""
+    """The others' classifiers. Their choices of penalties have ``inner`` shuffled folds."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegressionCV
-    from sklearn.model_selection import GridSearchCV
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
     from sklearn.neural_network import MLPClassifier
     from sklearn.svm import SVC
 
+    folds = StratifiedKFold(inner, shuffle=True, random_state=0)
     return {
-        "linear": lambda: LogisticRegressionCV(max_iter=1000),
+        "linear": lambda: LogisticRegressionCV(max_iter=1000, cv=folds),
         "SVM": lambda: SVC(),
         "boosting": lambda: HistGradientBoostingClassifier(random_state=0),
         "MLP": lambda: MLPClassifier(random_state=0),
-        "MLP, alpha by grid": lambda: GridSearchCV(MLPClassifier(random_state=0), {"alpha": ALPHAS}, cv=inner),
+        "MLP, alpha by grid": lambda: GridSearchCV(MLPClassifier(random_state=0), {"alpha": ALPHAS}, cv=folds),
     }
 
 
 def regressors(outputs: int, inner: int) -> dict[str, Maker]:
-    """The others' regressors. Those of one output are fitted to each output. The grid search has ``inner`` folds."""
+    """The others' regressors. Those of one output are fitted to each output.
+
+    The grid search has ``inner`` folds. They are shuffled, because the rows of some tables have an order.
+    """
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.linear_model import RidgeCV
-    from sklearn.model_selection import GridSearchCV
+    from sklearn.model_selection import GridSearchCV, KFold
     from sklearn.multioutput import MultiOutputRegressor
     from sklearn.neural_network import MLPRegressor
     from sklearn.svm import SVR
+
+    folds = KFold(inner, shuffle=True, random_state=0)
 
     def each(model: Any) -> Any:
         return MultiOutputRegressor(model) if outputs > 1 else model
@@ -69,7 +75,7 @@ def regressors(outputs: int, inner: int) -> dict[str, Maker]:
         "SVM": lambda: each(SVR()),
         "boosting": lambda: each(HistGradientBoostingRegressor(random_state=0)),
         "MLP": lambda: MLPRegressor(random_state=0),
-        "MLP, alpha by grid": lambda: GridSearchCV(MLPRegressor(random_state=0), {"alpha": ALPHAS}, cv=inner),
+        "MLP, alpha by grid": lambda: GridSearchCV(MLPRegressor(random_state=0), {"alpha": ALPHAS}, cv=folds),
     }
 
 
