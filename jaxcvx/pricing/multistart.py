@@ -79,13 +79,7 @@ def price_multistart(
     curvature = jnp.linalg.norm(rows, ord=2) ** 2
 
     def ascend(state, steps):
-        def more(carry):
-            return (carry[0] < rounds) & jnp.any(carry[1].moving)
-
-        def step(carry):
-            return carry[0] + 1, _round(rows, R, carry[1], steps, curvature)
-
-        return jax.lax.while_loop(more, step, (0, state))[1]
+        return _ascend(rows, R, state, rounds, steps, curvature)
 
     # Rough solutions of the inner problems move u in small steps, which leads to better maxima.
     stages = [(len(u), inner_steps // 12), (len(u) // 8, inner_steps), (0, 4 * inner_steps)]
@@ -94,6 +88,52 @@ def price_multistart(
         state = ascend(jax.tree.map(lambda a, best=best: a[best], state), max(1, steps))
     best, values = distinct(state.u, neuron_values(Z, Rl, state.u), num)
     return Priced(state.u[best], values, jnp.full((), jnp.inf, values.dtype))
+
+
+def ascend_neurons(
+    Z: Float[Array, "N p"],
+    Rl: Float[Array, "N q"],
+    u: Float[Array, "S p"],
+    v: Float[Array, "S q"],
+    *,
+    rounds: int,
+    inner_steps: int,
+    curvature: Float[Array, ""],
+) -> tuple[Float[Array, "S p"], Float[Array, S]]:
+    """Difference-of-convex steps from given neurons, one ascent each. Small enough to stand inside other loops.
+
+    Args:
+      Z: (N, p) feature rows.
+      Rl: (N, q) lifted residual.
+      u: unit directions; zero rows stay zero.
+      v: unit output directions. For one output they are the signs +1 or -1, which are kept.
+      rounds: limit on steps. They end when no neuron improves.
+      inner_steps: accelerated gradient steps of each inner problem.
+      curvature: an upper bound on the squared spectral norm of the rows of Z, each scaled to length 1.
+
+    Returns:
+      The neurons and their prices.
+    """
+    size = jnp.linalg.norm(Z, axis=1, keepdims=True)
+    rows = Z / divisor(size)
+    R = Rl * size
+    top = jnp.max(jnp.abs(R))
+    R = R / divisor(top)
+    state = _Ascent(u, v, *_linearised(rows, R, u, v), jnp.ones(len(u), bool))
+    state = _ascend(rows, R, state, rounds, inner_steps, curvature)
+    return state.u, state.value * top
+
+
+def _ascend(rows: Array, R: Array, state: _Ascent, rounds: int, inner_steps: int, curvature: Array) -> _Ascent:
+    """At most ``rounds`` difference-of-convex steps. They end when no start improves."""
+
+    def more(carry):
+        return (carry[0] < rounds) & jnp.any(carry[1].moving)
+
+    def step(carry):
+        return carry[0] + 1, _round(rows, R, carry[1], inner_steps, curvature)
+
+    return jax.lax.while_loop(more, step, (0, state))[1]
 
 
 def _both_signs(Z: Array, R: Array, u: Array) -> tuple[Array, Array]:

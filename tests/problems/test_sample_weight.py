@@ -32,7 +32,7 @@ def _network(c, seed=1, d=2):
     return Network(jnp.asarray(rng.standard_normal((5, d))), jnp.asarray(rng.standard_normal((5, c))))
 
 
-@pytest.mark.routine(2)
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_integer_weights_repeat_samples(loss):
     X, Y = _data(loss)
@@ -58,7 +58,7 @@ def test_integer_weights_repeat_samples(loss):
     np.testing.assert_allclose(ours.network(X[again]), theirs.network(X[again]), atol=1e-3)
 
 
-@pytest.mark.routine(2)
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_sample_of_weight_zero_is_left_out(loss):
     X, Y = _data(loss, seed=3)
@@ -87,7 +87,7 @@ def test_a_sample_of_weight_zero_is_left_out(loss):
     assert full.loss.dual_value(R.at[2].set(0.1), full.targets) == -np.inf
 
 
-@pytest.mark.routine(2)
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_scaling_weights_and_beta_scales_the_objective(loss):
     X, Y = _data(loss)
