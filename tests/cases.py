@@ -37,7 +37,6 @@ class Case(NamedTuple):
       rtol: relative difference of the objectives of two solves that differ in rounding only.
       float32_rtol: the same between float32 and float64.
       float64_params: True if the solver works in float64 on the host, whatever the type of the data.
-      strict: False if an optimiser of optax or jaxopt inside mixes types, which jax's strict promotion refuses.
       routine: False for further settings of a solver, which run with ``-m long`` only.
     """
 
@@ -48,7 +47,6 @@ class Case(NamedTuple):
     rtol: float = 1e-6
     float32_rtol: float = 1e-4
     float64_params: bool = False
-    strict: bool = True
     routine: bool = True
 
     @property
@@ -165,14 +163,12 @@ CASES: dict[str, Case] = {
         NO_CELLS,
         jaxcvx.GradientDescent(width=6, max_steps=300, check_every=10, schedule="cosine"),
         key=0,
-        strict=False,
     ),
     "minibatches": Case(
         NO_CELLS,
         jaxcvx.GradientDescent(width=6, max_steps=200, check_every=10, batch_size=4),
         key=0,
         float32_rtol=0.1,  # other samples are drawn
-        strict=False,
         routine=False,
     ),
     "momentum": Case(
@@ -186,7 +182,6 @@ CASES: dict[str, Case] = {
         jaxcvx.Jaxopt(jaxopt.NonlinearCG, width=6, max_steps=60, check_every=10),
         key=0,
         float32_rtol=1e-2,  # other paths to other weights
-        strict=False,
     ),
     "factors": Case(completion(), jaxcvx.GradientDescent(tol=1e-9, check_every=3), key=0, varied="targets"),
     "noise": Case(
@@ -194,7 +189,6 @@ CASES: dict[str, Case] = {
         jaxcvx.AnnealedNoise(width=6, max_steps=300, check_every=10, epoch_length=30),
         key=0,
         float32_rtol=0.1,  # other noise is drawn
-        strict=False,
     ),
     "noise-on-sphere": Case(
         teacher,
@@ -206,14 +200,13 @@ CASES: dict[str, Case] = {
     ),
     "primal-dual": Case(completion(row_bound=2.0), jaxcvx.PrimalDual(tol=1e-6, check_every=5), key=0, varied="targets"),
     "svd": Case(whitened, jaxcvx.SoftThresholdedSVD()),
-    "columns": Case(NO_CELLS, jaxcvx.ColumnGeneration(tol=1e-6, width=20, move_steps=50), rtol=4e-6, strict=False),
+    "columns": Case(NO_CELLS, jaxcvx.ColumnGeneration(tol=1e-6, width=20, move_steps=50), rtol=4e-6),
     "columns-multistart": Case(
         NO_CELLS,
         jaxcvx.ColumnGeneration(tol=1e-4, width=20, move_steps=50, pricing="multistart", final_starts=256),
         key=0,
         rtol=4e-4,
         float32_rtol=4e-4,
-        strict=False,
         routine=False,
     ),
     "cuts": Case(NO_CELLS, jaxcvx.CuttingPlane(tol=1e-6), rtol=4e-6, float64_params=True),

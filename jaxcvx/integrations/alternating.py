@@ -22,6 +22,7 @@ from jaxcvx.integrations.flax_layer import ConvexLayer
 from jaxcvx.losses.base import Loss
 from jaxcvx.losses.entrywise import resolve_loss
 from jaxcvx.losses.targets import as_targets
+from jaxcvx.numerics.precision import default_promotion
 from jaxcvx.numerics.validation import as_beta
 from jaxcvx.solvers.core.protocol import AnySolver
 from jaxcvx.solvers.core.solution import Solution
@@ -271,8 +272,9 @@ def _steps(statics: Any, params: Any, rest: Any, state: Any, head_state: Any, da
         params, rest, state = carry
         rows = jax.random.permutation(jax.random.fold_in(key, i), len(inputs))[:size]
         gradient, rest = jax.grad(mean_loss, has_aux=True)(params, rest, rows)
-        updates, state = optimizer.update(gradient, state, params)
-        return optax.apply_updates(params, updates), rest, state
+        with default_promotion():
+            updates, state = optimizer.update(gradient, state, params)
+            return optax.apply_updates(params, updates), rest, state
 
     return jax.lax.fori_loop(0, steps, step, (params, rest, state))
 

@@ -29,6 +29,7 @@ from jaxcvx.losses.entrywise import Logistic, Squared
 from jaxcvx.losses.softmax import SoftmaxCrossEntropy
 from jaxcvx.networks.network import Network
 from jaxcvx.networks.objective import TrainingObjective
+from jaxcvx.numerics.precision import default_promotion
 from jaxcvx.pricing.multistart import price_multistart
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.driver import solve
@@ -253,8 +254,9 @@ def _descend(problem: Problem, network: Network, key: Any, max_steps: int) -> Ne
         else:
             draw = jax.random.fold_in(key, i)
             gradient = jax.grad(smooth.sampled_objective)(network, draw, _FULL_BATCH_ROWS // 4)
-        updates, state = optimizer.update(gradient, state, network)
-        return optax.apply_updates(network, updates), state
+        with default_promotion():
+            updates, state = optimizer.update(gradient, state, network)
+            return optax.apply_updates(network, updates), state
 
     return jax.lax.fori_loop(0, max_steps, step, (network, optimizer.init(network)))[0]
 

@@ -46,6 +46,17 @@ def double_precision():
         yield
 
 
+@contextlib.contextmanager
+def default_promotion():
+    """Run code of other libraries under jax's default promotion of types and ranks.
+
+    Optimisers of optax and jaxopt mix types, which jax refuses if the caller has set its strict flags. This library's
+    own code needs no promotion.
+    """
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 def to_double(tree: Any) -> Any:
     """Copy a pytree to the host and its floating leaves to float64. Call it inside ``double_precision()``."""
 

@@ -11,14 +11,8 @@ import pytest
 from tests.cases import CASES, rows
 
 
-def strict_rows() -> list[Any]:
-    """Rows of the table; those expected to fail are marked so."""
-    expected = pytest.mark.xfail(raises=ValueError, strict=False, reason="optax or jaxopt mixes types")
-    return [p if CASES[p.values[0]].strict else pytest.param(*p.values, marks=[*p.marks, expected]) for p in rows()]
-
-
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("name", strict_rows())
+@pytest.mark.parametrize("name", rows())
 def test_strict_promotion(name: str, dtype: Any) -> None:
     case, problem = CASES[name], CASES[name].prepared(dtype)
     with jax.numpy_dtype_promotion("strict"):

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from jaxcvx.errors import invalid
 from jaxcvx.numerics.noise import check_noise, perturbed
+from jaxcvx.numerics.precision import default_promotion
 from jaxcvx.numerics.trees import tree_norm
 from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.solvers.gradient.base import SmoothSolver
@@ -197,8 +198,10 @@ class AnnealedNoise(SmoothSolver):
         noisy = perturbed(use, state.current, radii, self.noise)
         gradient = smooth.tangent(state.current, self._gradient(smooth, noisy, batch))
         optimizer = self._optimizer(smooth, state.current)
-        updates, after = optimizer.update(gradient, state.optimizer, state.current)
-        current = smooth.retract(optax.apply_updates(state.current, updates))
+        with default_promotion():
+            updates, after = optimizer.update(gradient, state.optimizer, state.current)
+            moved = optax.apply_updates(state.current, updates)
+        current = smooth.retract(moved)
         return state._replace(current=current, optimizer=after, key=key, step=state.step + 1)
 
     def _split(self, key: Array) -> tuple[Any, Any, Any]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxcvx.errors import invalid
+from jaxcvx.numerics.precision import default_promotion
 from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.solvers.gradient.base import SmoothSolver
 
@@ -111,6 +112,8 @@ class GradientDescent(SmoothSolver):
         smooth = self.smooth(problem)
         key, use = (None, None) if state.key is None else jax.random.split(state.key)
         gradient = self._gradient(smooth, state.current, use)
-        updates, optimizer = self._optimizer(smooth).update(gradient, state.optimizer, state.current)
-        current = smooth.retract(optax.apply_updates(state.current, updates))
+        with default_promotion():
+            updates, optimizer = self._optimizer(smooth).update(gradient, state.optimizer, state.current)
+            moved = optax.apply_updates(state.current, updates)
+        current = smooth.retract(moved)
         return state._replace(current=current, optimizer=optimizer, key=key, step=state.step + 1)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import InvalidTypeError, MissingExtraError, invalid, wrong_type
+from jaxcvx.numerics.precision import default_promotion
 from jaxcvx.numerics.trees import all_finite, tree_norm
 from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.solvers.gradient.base import BestSeen, SmoothSolver
@@ -154,10 +155,11 @@ class Jaxopt(SmoothSolver):
 
     def init(self, problem: Any, key: Any, params: Any) -> _State:
         current = _cast(params, float)
-        if self._is_optax():
-            optimizer = self.solver.init(current)
-        else:
-            optimizer = self._minimiser().init_state(current, self.smooth(problem))
+        with default_promotion():
+            if self._is_optax():
+                optimizer = self.solver.init(current)
+            else:
+                optimizer = self._minimiser().init_state(current, self.smooth(problem))
         return _State(
             current=current,
             optimizer=jax.tree.map(jnp.asarray, optimizer),
@@ -169,11 +171,12 @@ class Jaxopt(SmoothSolver):
     def step(self, problem: Any, state: _State) -> _State:
         smooth = self.smooth(problem)
         update = self._optax_step if self._is_optax() else self._minimiser().update
-        new = _like(tuple(update(state.current, state.optimizer, smooth)), (state.current, state.optimizer))
+        with default_promotion():
+            new = _like(tuple(update(state.current, state.optimizer, smooth)), (state.current, state.optimizer))
 
         def at_rest() -> Array:
             size = tree_norm(jax.grad(_objective)(state.current, smooth))
-            return size <= jnp.finfo(problem.dtype).eps * state.gradient
+            return size <= float(jnp.finfo(problem.dtype).eps) * state.gradient.astype(size.dtype)
 
         # Some minimisers divide by the gradient norm: where it is zero, the iterate stays.
         stays = jax.lax.cond(all_finite(new[0]), lambda: jnp.zeros((), bool), at_rest)

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcvx.networks.network import Network, balance, network_objective
+from jaxcvx.numerics.precision import default_promotion
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.neurons.group_lasso import fit_atoms
 from jaxcvx.solvers.neurons.refit import refit_outputs
@@ -145,8 +146,10 @@ def move(problem: Problem, pool: Pool, num_steps: int, rate: Float[Array, ""]) -
 
     def step(_, carry):
         network, state = carry
-        updates, state = optimizer.update(jax.grad(network_objective)(network, problem), state)
-        return optax.apply_updates(network, updates), state
+        gradient = jax.grad(network_objective)(network, problem)
+        with default_promotion():
+            updates, state = optimizer.update(gradient, state)
+            return optax.apply_updates(network, updates), state
 
     network, _ = jax.lax.fori_loop(0, num_steps, step, (start, optimizer.init(start)))
     return _better(problem, pool_of(network), pool)
