@@ -11,6 +11,7 @@ from jaxcvx import Status
 from jaxcvx.solvers.core.callback_loop import run_with_callback
 from jaxcvx.solvers.core.loop import run_jitted
 from tests.cases import CASES
+from tests.solvers.core.test_loop import Halving
 
 NAMES = ["gated", "cone", "primal-dual"]  # with several phases, and with a key
 
@@ -39,13 +40,33 @@ def test_it_ends_where_the_compiled_loop_ends(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_goes_on_from_a_snapshot(name):
+def test_it_goes_on_from_every_snapshot(name):
     snapshots = []
     whole = run(name, lambda info, snapshot: snapshots.append(snapshot))
     assert len(snapshots) >= 3
-    resumed = run(name, lambda info, snapshot: False, snapshots[len(snapshots) // 2])
-    jax.tree.map(np.testing.assert_array_equal, resumed.outcome, whole.outcome)
-    assert int(resumed.num_steps) == int(whole.num_steps)
+    last_of_phases = [k for k in range(len(snapshots) - 1) if snapshots[k].phase != snapshots[k + 1].phase]
+    for k in {1, len(snapshots) // 2, *last_of_phases, *(k + 1 for k in last_of_phases)}:
+        resumed = run(name, lambda info, snapshot: False, snapshots[k])
+        jax.tree.map(np.testing.assert_array_equal, resumed, whole)  # steps, history and outcome to the same bits
+
+
+def phases_that_go_astray():
+    """A second phase makes the objective of the first one worse."""
+    return Halving(tol=1e-9, check_every=2, max_steps=4, then=(Halving(factor=3.0, max_steps=6, check_every=2),))
+
+
+@pytest.mark.parametrize("solver", [phases_that_go_astray(), Halving(tol=1e-9, factor=2.0, max_steps=5, check_every=5)])
+def test_the_best_of_start_and_phases_comes_back(solver):
+    problem = CASES["gated"].make()
+    snapshots = []
+    start = solver.initial_params(problem, None)
+    whole = run_with_callback(problem, solver, start, None, lambda info, snapshot: snapshots.append(snapshot), None)
+    expected = run_jitted(problem, solver, start, None)
+    jax.tree.map(np.testing.assert_array_equal, whole, expected)
+    assert float(whole.outcome.params) == (0.5**4 if solver.then else 1.0)
+    for snapshot in snapshots:
+        resumed = run_with_callback(problem, solver, start, None, lambda info, snapshot: False, snapshot)
+        jax.tree.map(np.testing.assert_array_equal, resumed, expected)
 
 
 def test_a_true_value_stops_it_and_keeps_what_was_reached():
