@@ -59,6 +59,10 @@ class Certificate:
         if self.balanced is None:
             object.__setattr__(self, "balanced", self.upper)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickle. Earlier versions had no ``balanced``; their ``upper`` was that of balanced weights."""
+        self.__dict__.update({"balanced": state["upper"]} | state)
+
 
 def bound_scope(arrangements: Arrangements | None, num_columns: int) -> str:
     """Scope of the bound that :func:`network_bound` proves for q = num_columns output weights per neuron."""

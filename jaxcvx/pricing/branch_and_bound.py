@@ -30,6 +30,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import invalid
+from jaxcvx.numerics.safe import divisor
 from jaxcvx.pricing.base import neuron_values
 from jaxcvx.pricing.multistart import least_squares_in_box
 
@@ -88,7 +89,7 @@ def price_branch(
         u, upper, used = _price_one(Z, parts[:, k], U, max(2, max_nodes // len(columns)), tol)
         U, squares, nodes = jnp.concatenate([U, u[None]]), squares + upper**2, nodes + used
     size = jnp.linalg.norm(U, axis=1, keepdims=True)
-    U = jnp.where(size > 0, U / jnp.where(size > 0, size, 1.0), axis)
+    U = jnp.where(size > 0, U / divisor(size), axis)
     values = neuron_values(Z, Rl, U)
     best = jnp.argmax(values)
     margin = 1 + 64 * float(jnp.finfo(Z.dtype).eps)
@@ -100,7 +101,7 @@ def price_branch(
 def _price_one(Z: Array, r: Array, U: Array, max_nodes: int, tol: float) -> tuple[Array, float, int]:
     """Best neuron, upper bound on |r^T (Z u)_+| and number of nodes, for one output."""
     size = jnp.linalg.norm(Z, axis=1)
-    rows = Z / jnp.where(size > 0, size, 1.0)[:, None]
+    rows = Z / divisor(size)[:, None]
     scale = float(jnp.max(jnp.abs(r) * size))
     if scale == 0:
         return U[0], 0.0, 0
@@ -189,5 +190,5 @@ def _bound_nodes(
         jnp.sqrt(jnp.sum(free, axis=1) * jnp.maximum(largest, 0.0)), jnp.linalg.norm(free, axis=1) * top
     )
     rounding = 8 * eps * (jnp.linalg.norm(weight, axis=1) + jnp.linalg.norm(lam, axis=1)) * top
-    u = u / jnp.where(size > 0, size, 1.0)[:, None]
+    u = u / divisor(size)[:, None]
     return size + 0.5 * spread + rounding, u, lam, jnp.abs(jax.nn.relu(u @ rows.T) @ r)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,3 +60,11 @@ def test_double_precision_where_the_default_is_single():
         assert (exact["a"] + 1e-12 != exact["a"]).all()
         assert jax.tree.leaves(exact)[0].devices() == {jax.local_devices(backend="cpu")[0]}
     assert jnp.ones(1).dtype == jnp.float32
+
+
+def test_pickles_keep_both_objectives_and_earlier_ones_get_the_second():
+    made = make_certificate(2.0, 1.0, "global", balanced=1.5)
+    assert pickle.loads(pickle.dumps(made)).balanced == 1.5
+    earlier = object.__new__(Certificate)
+    earlier.__setstate__({name: value for name, value in vars(made).items() if name != "balanced"})
+    assert earlier.balanced == earlier.upper == 2.0

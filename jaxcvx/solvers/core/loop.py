@@ -47,7 +47,7 @@ def record(history: History, state: Any, offset: Array) -> History:
     """Append a check's numbers to the history. Once it is full, the last entry is overwritten."""
     at = jnp.minimum(history.count, history.step.shape[0] - 1)
     return History(
-        history.step.at[at].set(offset + state.step),
+        history.step.at[at].set((offset + state.step).astype(jnp.int32)),
         history.objective.at[at].set(state.objective),
         history.bound.at[at].set(state.bound),
         at + 1,
@@ -130,7 +130,8 @@ def after_first_check(between: Between, solver: Solver, objective: Array, params
 def phase_end(between: Between, state: Any, status: Array, outcome: Outcome) -> Between:
     """Merge a phase's result into the best so far. A phase that ends worse than it started changes nothing."""
     best = _keep_best(between.best, state, outcome)
-    return between._replace(status=status, total=between.total + state.step, best=best, params=best.params)
+    total = (between.total + state.step).astype(jnp.int32)
+    return between._replace(status=status, total=total, best=best, params=best.params)
 
 
 def as_run(between: Between) -> Run:

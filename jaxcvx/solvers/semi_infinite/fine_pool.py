@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.numerics.precision import double_precision, to_double
+from jaxcvx.numerics.safe import divisor
 from jaxcvx.pricing.base import neuron_values
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.semi_infinite.pool import Pool, fit_weights, insert, pool_objective
@@ -31,7 +32,7 @@ def fit_finely(fine: Problem, pool: Pool) -> tuple[Pool, np.ndarray, float]:
     with double_precision():
         work, given = to_double((fine, pool))
         size = jnp.linalg.norm(given.directions, axis=1, keepdims=True)  # 1 to the rounding of float32
-        unit = given.directions / jnp.where(size > 0, size, 1.0)
+        unit = given.directions / divisor(size)
         pool, R = fit_weights(work, Pool(unit, given.weights * size))
         return jax.device_get(pool), np.asarray(R), float(pool_objective(work, pool))
 
@@ -41,7 +42,7 @@ def price_finely(fine: Problem, R: np.ndarray, directions: Any) -> tuple[np.ndar
     with double_precision():
         work, exact, found = to_double((fine, R, directions))
         size = jnp.linalg.norm(found, axis=1, keepdims=True)
-        found = found / jnp.where(size > 0, size, 1.0)
+        found = found / divisor(size)
         values = neuron_values(work.rows, work.readout.lift(exact), found)
         low = scaled_bound(work, exact, jnp.maximum(jnp.max(values), work.beta))
         return np.asarray(found), np.asarray(values), float(low)

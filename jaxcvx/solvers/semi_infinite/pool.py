@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from jaxcvx.networks.network import Network, balance, network_objective
 from jaxcvx.numerics.precision import default_promotion
+from jaxcvx.numerics.safe import divisor
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.neurons.group_lasso import fit_atoms
 from jaxcvx.solvers.neurons.refit import refit_outputs
@@ -49,7 +50,7 @@ def pool_of(network: Network) -> Pool:
     Gradient steps shrink a neuron but never make it zero. In the end its norm underflows and its direction is lost.
     """
     size = jnp.linalg.norm(network.hidden, axis=1, keepdims=True)
-    unit = network.hidden / jnp.where(size > 0, size, 1.0)
+    unit = network.hidden / divisor(size)
     weights = network.output * size
     weight = jnp.linalg.norm(weights, axis=1, keepdims=True)
     alive = weight > jnp.finfo(weight.dtype).eps * jnp.max(weight)
@@ -109,7 +110,7 @@ def reweight(problem: Problem, pool: Pool, num_steps: int) -> Pool:
         w, z, t = carry
         v = (z - (G @ z - b) / L).reshape(m, k * c)
         size = jnp.linalg.norm(v, axis=1, keepdims=True)
-        factor = jnp.where(size > problem.beta / L, 1 - problem.beta / L / jnp.where(size > 0, size, 1.0), 0.0)
+        factor = jnp.where(size > problem.beta / L, 1 - problem.beta / L / divisor(size), 0.0)
         new = (v * factor).reshape(m * k, c)
         t = jnp.where(jnp.sum((z - new) * (new - w)) > 0, 1.0, t)
         grown = 0.5 * (1 + jnp.sqrt(1 + 4 * t**2))

@@ -151,3 +151,14 @@ def test_phase_end_takes_params_by_objective_and_dual_by_bound():
     unmoved = lower._replace(step=jnp.asarray(0), objective=jnp.asarray(0.0), bound=jnp.asarray(9.0))
     assert int(now.total) == 6
     assert float(phase_end(now, unmoved, status, Outcome(60 * one, 70 * one)).params) == 40.0
+
+
+def test_a_solver_may_count_its_steps_in_another_integer_type(problem):
+    @dataclasses.dataclass(frozen=True)
+    class Counting(Halving):
+        def init(self, problem, key, params):
+            return super().init(problem, key, params)._replace(step=jnp.asarray(0, jnp.int64))
+
+    counted, usual = (ran(problem, solver(tol=0.01, check_every=3)) for solver in (Counting, Halving))
+    jax.tree.map(np.testing.assert_array_equal, counted, usual)
+    assert counted.num_steps.dtype == usual.num_steps.dtype == counted.history.step.dtype
