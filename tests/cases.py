@@ -94,7 +94,14 @@ def distinct_cells(Z: np.ndarray, num: int, dtype: Any) -> Arrangements:
 
 
 def training(
-    *, n: int = N, d: int = D, c: int = 1, cells: int | None = P, loss: str = "squared", beta: float = 0.5
+    *,
+    n: int = N,
+    d: int = D,
+    c: int = 1,
+    cells: int | None = P,
+    loss: str = "squared",
+    beta: float = 0.5,
+    features: jaxcvx.Dense = jaxcvx.Dense(),
 ) -> Callable[[Any], jaxcvx.Problem]:
     """Maker of a network's training problem, over given cells or over none."""
 
@@ -103,7 +110,7 @@ def training(
         Y = np.sign(Y) if loss == "logistic" else Y
         chosen = None if cells is None else distinct_cells(X, cells, dtype)
         arrays = (jnp.asarray(a, dtype) for a in (X, Y))
-        return jaxcvx.make_problem(*arrays, beta, loss=loss, arrangements=chosen)
+        return jaxcvx.make_problem(*arrays, beta, loss=loss, arrangements=chosen, features=features)
 
     return make
 
@@ -164,6 +171,17 @@ CASES: dict[str, Case] = {
         jaxcvx.GradientDescent(width=6, max_steps=300, check_every=10, schedule="cosine"),
         key=0,
     ),
+    "adam-output-bias": Case(
+        training(cells=None, features=jaxcvx.Dense(output_bias=True)),
+        jaxcvx.GradientDescent(width=6, max_steps=200, check_every=10, schedule="cosine"),
+        key=0,
+    ),
+    "adam-output-bias-logistic": Case(
+        training(loss="logistic", features=jaxcvx.Dense(output_bias=True)),
+        jaxcvx.GradientDescent(width=6, max_steps=200, check_every=10, schedule="cosine"),
+        key=0,
+        routine=False,
+    ),
     "minibatches": Case(
         NO_CELLS,
         jaxcvx.GradientDescent(width=6, max_steps=200, check_every=10, batch_size=4),
@@ -210,6 +228,13 @@ CASES: dict[str, Case] = {
         routine=False,
     ),
     "cuts": Case(NO_CELLS, jaxcvx.CuttingPlane(tol=1e-6), rtol=4e-6, float64_params=True),
+    "cuts-output-bias": Case(
+        training(cells=None, features=jaxcvx.Dense(output_bias=True)),
+        jaxcvx.CuttingPlane(tol=1e-6),
+        rtol=4e-6,
+        float64_params=True,
+        routine=False,
+    ),
     "frank-wolfe": Case(
         NO_CELLS, jaxcvx.FrankWolfe(radius=1.0, tol=1e-3, max_steps=200), key=0, rtol=4e-3, float32_rtol=4e-3
     ),

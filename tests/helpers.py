@@ -148,6 +148,7 @@ def cone_optimum(
     grouping: str = "shared",
     skip: bool = False,
     positions: int = 1,
+    output_bias: bool = False,
 ) -> float:
     """Optimum of the cone-constrained program by CVXPY and Clarabel, written from its definition.
 
@@ -166,6 +167,8 @@ def cone_optimum(
         S = cp.Variable((Z.shape[1], _outputs(loss, Y)))
         blocks.append(S)
         F = F + Z @ S
+    if output_bias:
+        F = F + np.ones((len(Z) // positions, 1)) @ cp.Variable((1, c))
     return _minimise(_cvxpy_loss(loss, F, Y) + beta * _groups(blocks, grouping), constraints)
 
 

@@ -67,8 +67,9 @@ def rank_one_solution(problem: Problem, tol: float | None = None) -> tuple[Netwo
     """
     if isinstance(problem.X, jax.core.Tracer):
         raise InvalidTypeError("rank_one_solution: got traced arrays, expected concrete ones.")
-    if not problem.loss.is_quadratic or problem.features.skip:
-        raise invalid("problem", f"loss {problem.loss.name!r}", "the squared loss without a skip connection")
+    if not problem.loss.is_quadratic or problem.features.skip or problem.features.output_bias:
+        got = f"loss {problem.loss.name!r}, {problem.features}"
+        raise invalid("problem", got, "the squared loss without a skip connection or an output bias")
     Z, Y, beta = problem.rows, problem.Y, problem.beta
     _, size, right = np.linalg.svd(np.asarray(Z), full_matrices=False)
     tol = max(Z.shape) * float(jnp.finfo(Z.dtype).eps) if tol is None else tol
@@ -115,7 +116,7 @@ def whitened_solution(problem: Problem, tol: float | None = None) -> ClosedForm:
     then the rows and the targets are not checked.
 
     Args:
-      problem: one of these losses; no skip connection, no free bias.
+      problem: one of these losses; no skip connection, no output bias.
       tol: the rows count as whitened if no entry of ``Z Z^T - I`` exceeds ``tol``. The default is ``1e4`` units of
         rounding.
 
@@ -131,11 +132,11 @@ def whitened_solution(problem: Problem, tol: float | None = None) -> ClosedForm:
     """
     loss, Z, Y, beta = problem.loss, problem.rows, problem.Y, problem.beta
     features = problem.features
-    if not isinstance(loss, Squared | Interpolation | Hinge) or features.skip or features.free_bias:
+    if not isinstance(loss, Squared | Interpolation | Hinge) or features.skip or features.output_bias:
         raise invalid(
             "problem",
             f"loss {loss.name!r}, {features}",
-            "squared, interpolation or hinge, without skip or free bias",
+            "squared, interpolation or hinge, without skip or output bias",
         )
     eps = float(jnp.finfo(Z.dtype).eps)
     tol = 1e4 * eps if tol is None else tol

@@ -60,7 +60,8 @@ def semi_nmf(problem: Problem, network: Network | None = None) -> SemiNMF:
       A SemiNMF.
 
     Raises:
-      InvalidInputError: there is no network and the data are not spike-free; another loss; a skip connection.
+      InvalidInputError: there is no network and the data are not spike-free; another loss; a skip connection; an output
+        bias.
       InvalidTypeError: the arrays are traced.
 
     Example:
@@ -72,8 +73,9 @@ def semi_nmf(problem: Problem, network: Network | None = None) -> SemiNMF:
     """
     if isinstance(problem.X, jax.core.Tracer):
         raise InvalidTypeError("semi_nmf: got traced arrays, expected concrete ones.")
-    if not problem.loss.is_quadratic or problem.features.skip:
-        raise invalid("problem", f"loss {problem.loss.name!r}", "the squared loss without a skip connection")
+    if not problem.loss.is_quadratic or problem.features.skip or problem.features.output_bias:
+        got = f"loss {problem.loss.name!r}, {problem.features}"
+        raise invalid("problem", got, "the squared loss without a skip connection or an output bias")
     network = prune(balance(network)) if network is not None else _positive_network(problem)
     width = problem.rows.shape[1]
     if network.hidden.shape[1] != width or network.output.shape[1] != problem.num_outputs:

@@ -166,7 +166,7 @@ def spike_free_solution(problem: Problem, solver: ConeADMM | None = None) -> Sol
     Its optimum is the optimal training objective over networks of any width. Therefore the bound's scope is "global".
 
     Args:
-      problem: its rows must be spike-free; no skip connection, no free bias. Arrangements are not used.
+      problem: its rows must be spike-free; no skip connection, no output bias. Arrangements are not used.
       solver: the ConeADMM that solves the program, default ``ConeADMM(tol=1e-8)``.
 
     Raises:
@@ -190,8 +190,8 @@ def spike_free_solution(problem: Problem, solver: ConeADMM | None = None) -> Sol
 def positive_cell(problem: Problem, solver: ConeADMM) -> Solution:
     """Solve the cone program of the single cell Z u >= 0. Spike-free data need no other cell."""
     Z = problem.rows
-    if problem.features.skip or problem.features.free_bias:
-        raise invalid("features", f"{problem.features}", "no skip connection and no free bias")
+    if problem.features.skip or problem.features.output_bias:
+        raise invalid("features", f"{problem.features}", "no skip connection and no output bias")
     if not is_spike_free(Z):
         raise invalid("problem.X", "data that are not spike-free", "spike-free data")
     ones = jnp.ones(Z.shape[0], Z.dtype)

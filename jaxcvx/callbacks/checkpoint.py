@@ -30,6 +30,7 @@ def fingerprint(problem: Any, solver: AnySolver) -> str:
     text = str(structure)
     if isinstance(problem, Problem) and problem.sample_weight is None:
         text = text.removesuffix(", None]))") + "]))"  # files from versions without weights keep their hash
+    text = text.replace(", output_bias=False", "")  # so do those from versions without output biases
     digest = hashlib.sha256(f"{type(problem).__name__} {text}".encode())
     for leaf in map(np.asarray, leaves):
         digest.update(f"{leaf.dtype}{leaf.shape}".encode())

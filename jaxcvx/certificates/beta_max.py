@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcvx.certificates.centring import best_shifted, feasible_residual
 from jaxcvx.certificates.dual import (
     all_networks_dual_norm,
     cone_dual_norm,
-    feasible_residual,
     gated_dual_norm,
     skip_dual_norm,
 )
@@ -23,7 +23,9 @@ from jaxcvx.problems.training import Problem
 def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
     """Smallest beta at which the zero solution is optimal.
 
-    It is a dual norm of R_0, the dual residual at predictions 0 (Y itself for the squared loss).
+    It is a dual norm of R_0, the dual residual at predictions 0 (Y itself for the squared loss). With an output bias it
+    is that of the residual at the best constant predictions: the mean of Y for the squared loss, the log-odds of the
+    classes for the logistic and the softmax loss.
 
     Args:
       problem: data, loss and perhaps arrangements; its own beta is not used.
@@ -39,8 +41,7 @@ def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
       A scalar in the problem's precision.
 
     Raises:
-      InvalidInputError: unknown program; "gated" without arrangements; free biases with another loss than the
-        squared one.
+      InvalidInputError: unknown program; "gated" without arrangements; an output bias with a loss that is not smooth.
       InvalidTypeError: "network" with arrangements and several outputs inside jit.
       TooManyArrangements: "network" with several outputs and cells that have too many faces.
 
@@ -57,11 +58,10 @@ def beta_max(problem: Problem, program: str | None = None) -> Float[Array, ""]:
         program = "network" if problem.arrangements is None else "gated"
     if program not in ("gated", "network"):
         raise invalid("program", repr(program), "'gated' or 'network'")
-    zero = jnp.zeros_like(problem.Y)
-    R = -problem.loss.grad(zero, problem.targets)
-    if problem.features.free_bias and not problem.loss.unweighted.is_quadratic:
-        raise invalid("problem", f"FreeBias() with loss {problem.loss.name!r}", "the squared loss with FreeBias()")
-    R = feasible_residual(problem, R)  # with free biases the residual of the best constant
+    if problem.features.output_bias and not problem.loss.is_smooth:
+        raise invalid("problem", f"an output bias with loss {problem.loss.name!r}", "a smooth loss with an output bias")
+    constant = best_shifted(problem, jnp.zeros_like(problem.Y))
+    R = feasible_residual(problem, -problem.loss.grad(constant, problem.targets))
     if problem.features.free_bias and sweeps(problem):
         return sweep_pricer(problem)(problem, R, None, None, 1).values[0]
     if program == "gated":

@@ -9,8 +9,9 @@ The price of a unit neuron u at a residual R is ``||R^T (Z u)_+||``. A dual norm
 neurons in some set. If |s| <= beta / M, then s R is feasible for the problem restricted to that set, and its dual value
 is a lower bound on the objective of every network made of these neurons.
 
-With free biases the dual has the constraint ``sum_i R_i = 0`` as well, and ||u|| leaves the bias out. Every R below
-must then be a ``feasible_residual``.
+With an output bias the dual has the constraint ``sum_i R_i = 0`` as well: for any network with predictions F + c,
+Fenchel's inequality ``loss(F + c) >= -loss*(-R) - <R, F + c>`` then holds without c. Every R below must be a
+``feasible_residual``; see :mod:`jaxcvx.certificates.centring`. With free hidden biases ||u|| leaves the bias out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxcvx.certificates.centring import (
+    best_shifted,
+    dual_targets,
+    feasible_residual,
+    imbalance,
+    imbalance_price,
+    spread,
+)
 from jaxcvx.networks.network import Network, hidden_norms
 from jaxcvx.numerics.rounding import careful_sum, gamma, masked_sums_error
 from jaxcvx.numerics.safe import divide, divisor
@@ -35,11 +44,6 @@ Scalar = Float[Array, ""]
 _MAX_PROJECTION_WORK = 2e7
 _CHUNK = 16  # cells projected at a time
 _NO_WINNER = 0.99  # a projection stops once it is shorter than this share of the longest so far
-
-
-def feasible_residual(problem: Problem, R: Float[Array, "n c"]) -> Float[Array, "n c"]:
-    """R itself; with free biases a residual near R whose columns sum to zero."""
-    return problem.loss.center_dual(R, problem.targets) if problem.features.free_bias else R
 
 
 def scaled_bound(problem: Problem, R: Float[Array, "n c"], dual_norm: Scalar) -> Scalar:
@@ -67,23 +71,31 @@ def proved_bound(problem: Problem, R: Float[Array, "n c"], dual_norm: Scalar, *,
     dtype, size = R.dtype, rows.shape[1] * lifted.shape[1]
     blocks = problem.operator.row_blocks(size, dtype) if masked and problem.arrangements is not None else 1
     norm = dual_norm * (1 + gamma(size + 64, dtype)) + masked_sums_error(rows, lifted, masked, blocks)
+    share = imbalance(R) if problem.features.output_bias else None
+    if share is not None:
+        norm = norm + imbalance_price(problem, R, rows, share)
     if problem.features.free_bias:  # the columns of R sum to zero up to rounding only, and biases are unbounded
-        X = problem.features.penalised(rows)
-        spread = jnp.linalg.norm(X - jnp.mean(X, axis=0)) * (1 + len(X) ** 0.5)
-        norm = norm + gamma(4 * len(X) + 8, dtype) * jnp.linalg.norm(lifted) * spread
+        norm = norm + gamma(4 * len(rows) + 8, dtype) * jnp.linalg.norm(lifted) * spread(problem, rows)
     terms, slack = _scaled_terms(problem, R, norm)
     value, error = careful_sum(terms)
+    if share is not None:
+        at_zero = problem.loss.dual_terms(jnp.zeros_like(R), problem.targets)[0]
+        slack = slack + share * (jnp.sum(jnp.abs(terms)) + jnp.sum(jnp.abs(at_zero)))
     return _reported(problem, value - error - slack)
 
 
 def _scaled_terms(problem: Problem, R: Float[Array, "n c"], norm: Scalar) -> tuple[Array, Scalar]:
     """Terms of the dual objective at the best multiple of R (-inf outside its domain), and their rounding error."""
-    loss, Y, info = problem.loss, problem.targets, jnp.finfo(R.dtype)
+    loss, info = problem.loss, jnp.finfo(R.dtype)
+    Y, centred = dual_targets(problem)
     eps = 32 * info.eps
     scale = problem.beta / divisor(norm * (1 + eps))
     limit = jnp.where(norm > 0, scale, jnp.where(norm == 0, jnp.inf, 0.0))  # a norm of NaN allows R = 0 only
-    terms, inside = loss.dual_terms(loss.best_scaling(R, Y, limit) * R, Y)
+    scaled = loss.best_scaling(R, Y, limit) * R
+    terms, inside = loss.dual_terms(scaled, Y)
     slack = eps * jnp.sum(jnp.abs(terms)) + terms.size * float(info.tiny)
+    if centred is not None:  # entries of Y - mean are rounded, and products with them may cancel in a term
+        slack = slack + eps * jnp.sum(jnp.abs(scaled * centred))
     return jnp.where(inside, terms, -jnp.inf), slack
 
 
@@ -104,7 +116,7 @@ def dual_residuals(problem: Problem, F: Float[Array, "n c"], dual: Array | None 
       F: predictions; their residual is minus the loss's gradient.
       dual: another residual (n, c), which need not lie in the dual objective's domain; or None.
     """
-    residuals = [-problem.loss.grad(F, problem.targets)]
+    residuals = [-problem.loss.grad(best_shifted(problem, F), problem.targets)]
     if dual is not None:
         residuals.append(problem.loss.project_dual(dual, problem.targets))
     return [feasible_residual(problem, R) for R in residuals]
@@ -131,7 +143,8 @@ def bound_from_residuals(
 
 def best_bound(problem: Problem, F: Float[Array, "n c"], dual_norm: Callable[[Array], Scalar]) -> Scalar:
     """Best proved bound over the loss's dual candidates at predictions F; ``dual_norm`` maps R to its dual norm."""
-    candidates = jax.vmap(lambda R: feasible_residual(problem, R))(problem.loss.dual_candidates(F, problem.targets))
+    tried = problem.loss.dual_candidates(best_shifted(problem, F), problem.targets)
+    candidates = jax.vmap(lambda R: feasible_residual(problem, R))(tried)
     masked = problem.arrangements is not None
     return jnp.max(jax.lax.map(lambda R: proved_bound(problem, R, dual_norm(R), masked=masked), candidates))
 

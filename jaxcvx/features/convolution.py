@@ -61,6 +61,7 @@ class _Convolution(Features):
     bias: bool = False
     skip: bool = False
     basis: Basis | None = None
+    output_bias: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         filter_shape = _sizes("features.filter_shape", self.filter_shape)
@@ -135,6 +136,7 @@ class ConvPool(_Convolution):
       basis: restrict the filters to combinations of these orthonormal columns, given as a tuple of rows; see
         :func:`jaxcvx.restrict_filters`. The hidden weights are then the coefficients, whose norm is the filter's.
       pool: "mean" or "sum" over positions.
+      output_bias: add a bias to every output, ``network.output_bias``, without penalty (keyword only).
 
     >>> import jax.numpy as jnp, jaxcvx
     >>> jaxcvx.ConvPool((2, 2)).matrix(jnp.ones((5, 3, 3))).shape  # 4 patches of 4 entries for each of 5 images

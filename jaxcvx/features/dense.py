@@ -8,16 +8,18 @@ Biases and skip connections are decisions about features, so solvers need no cod
 in Z, and its weights are penalised like all others. A skip connection S is one more block of weights, whose "cell" has
 an all-True mask and no cone constraint.
 
-:class:`FreeBias` stands for another class of networks, whose biases have no weight decay. It also appends ones to X,
-but the last hidden weight is not penalised, and the outputs get a bias of their own. The dual problem of these networks
-has the additional constraint ``sum_i R_i = 0``.
+With ``output_bias=True`` the outputs get a bias, one number for each, which has no weight decay. Then adding a constant
+to Y adds it to the predictions. The dual problem has the additional constraint ``sum_i R_i = 0``.
+
+:class:`FreeBias` stands for another class of networks, whose hidden biases have no weight decay either. It also appends
+ones to X, but the last hidden weight is not penalised.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -36,13 +38,15 @@ class Features(abc.ABC):
     Attributes:
       bias: True if every row of Z ends with a one.
       skip: True if networks have a linear skip connection.
-      free_bias: True if the hidden and output biases have no weight decay.
+      free_bias: True if the hidden biases have no weight decay.
+      output_bias: True if the outputs have a bias, which has no weight decay.
       ndims: the allowed numbers of axes of X.
     """
 
     bias: bool
     skip: bool
     free_bias: bool = False
+    output_bias: bool = False
 
     @property
     @abc.abstractmethod
@@ -68,6 +72,12 @@ class Features(abc.ABC):
         """The part of the hidden weights (m, p) that weight decay penalises."""
         return hidden[:, :-1] if self.free_bias else hidden
 
+    def without_output_bias(self) -> Features:
+        """The same features without an output bias. :class:`FreeBias` stays, because its networks always have one."""
+        features: Any = self
+        is_field = "output_bias" in getattr(features, "__dataclass_fields__", ())
+        return dataclasses.replace(features, output_bias=False) if is_field else self
+
 
 def append_ones(rows: _Matrix) -> _Matrix:
     """Append a column of ones."""
@@ -83,6 +93,7 @@ class Dense(Features):
       bias: append a column of ones, so that a neuron has d + 1 hidden weights. The bias is penalised like the other
         weights. (For biases without a penalty see :class:`FreeBias`.)
       skip: add a linear skip connection Z @ S with penalty ``beta * ||S||_F``.
+      output_bias: add a bias to every output, ``network.output_bias``, without penalty.
 
     >>> import numpy as np, jaxcvx
     >>> jaxcvx.Dense(bias=True).matrix(np.array([[2.0, 3.0]]))
@@ -91,6 +102,7 @@ class Dense(Features):
 
     bias: bool = False
     skip: bool = False
+    output_bias: bool = False
 
     @property
     def ndims(self) -> tuple[int, ...]:
@@ -124,6 +136,7 @@ class FreeBias(Features):
     bias = True
     skip = False
     free_bias = True
+    output_bias = True
 
     @property
     def ndims(self) -> tuple[int, ...]:

@@ -31,11 +31,9 @@ from flax import nnx  # noqa: E402
 class ConvexReLU(nnx.Module):
     """A two-layer network as a module: Linear, relu, Linear. Train it with optax, or with a solver by ``fit``.
 
-    The output layer has no bias, as in all networks of this library.
-
     Attributes:
-      hidden: ``nnx.Linear`` (in_features, width), with a bias if ``bias``.
-      output: ``nnx.Linear`` (width, out_features).
+      hidden: ``nnx.Linear`` (in_features, width), with a bias if ``bias``. This bias is penalised.
+      output: ``nnx.Linear`` (width, out_features), with a bias if ``output_bias``. This bias is not penalised.
       skip: a linear skip connection ``nnx.Linear`` (in_features, out_features), or None.
 
     Example:
@@ -57,12 +55,13 @@ class ConvexReLU(nnx.Module):
         width: int = 64,
         bias: bool = True,
         skip: bool = False,
+        output_bias: bool = False,
         param_dtype: Any = None,
         rngs: nnx.Rngs,
     ):
         dtype = jnp.result_type(float) if param_dtype is None else param_dtype
         self.hidden = nnx.Linear(in_features, width, use_bias=bias, param_dtype=dtype, rngs=rngs)
-        self.output = nnx.Linear(width, out_features, use_bias=False, param_dtype=dtype, rngs=rngs)
+        self.output = nnx.Linear(width, out_features, use_bias=output_bias, param_dtype=dtype, rngs=rngs)
         self.skip = nnx.Linear(in_features, out_features, use_bias=bias, param_dtype=dtype, rngs=rngs) if skip else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -106,10 +105,7 @@ class ConvexReLU(nnx.Module):
         Raises:
           InvalidInputError, InvalidTypeError: bad data, or data that do not fit this module.
         """
-        bias, skip = self.hidden.bias is not None, self.skip is not None
-        problem = make_problem(
-            features, targets, beta, loss=loss, arrangements=arrangements, features=Dense(bias=bias, skip=skip)
-        )
+        problem = make_problem(features, targets, beta, loss=loss, arrangements=arrangements, features=_dense(self))
         for name, got, expected in (
             ("features", problem.X.shape[1], self.hidden.in_features),
             ("targets", problem.num_outputs, self.output.out_features),
@@ -205,6 +201,7 @@ def to_nnx(network: Network) -> ConvexReLU:
         width=network.width,
         bias=network.features.bias,
         skip=network.skip is not None,
+        output_bias=network.features.output_bias,
         param_dtype=network.hidden.dtype,
         rngs=nnx.Rngs(0),
     )
@@ -216,12 +213,11 @@ def from_nnx(module: Any) -> Network:
     """Convert a module to a network with the same outputs, up to rounding.
 
     Args:
-      module: a ConvexReLU, or ``nnx.Sequential(nnx.Linear, nnx.relu, nnx.Linear)``. A bias of the output layer must be
-        zero.
+      module: a ConvexReLU, or ``nnx.Sequential(nnx.Linear, nnx.relu, nnx.Linear)``. In a Sequential an output bias of
+        zeros counts as none.
 
     Raises:
       InvalidTypeError: another module.
-      InvalidInputError: the output bias is not zero.
 
     Example:
       >>> from flax import nnx
@@ -238,15 +234,21 @@ def from_nnx(module: Any) -> Network:
         if not linear or layers[1] not in (nnx.relu, jax.nn.relu):
             raise wrong_type("module", module, "a ConvexReLU or a Sequential of Linear, relu, Linear")
         hidden, output = layers[0], layers[2]
-        if output.bias is not None and np.any(np.asarray(output.bias[...])):
-            raise invalid("module", "an output layer with a bias", "one without (or with zeros)")
-    bias = hidden.bias is not None
+    constant = None if output.bias is None else jnp.asarray(output.bias[...])
+    if constant is not None and not isinstance(module, ConvexReLU) and not np.any(np.asarray(constant)):
+        constant = None
     return Network(
         _weights(hidden).T,
         jnp.asarray(output.kernel[...]),
         None if skip is None else _weights(skip),
-        Dense(bias=bias, skip=skip is not None),
+        Dense(bias=hidden.bias is not None, skip=skip is not None, output_bias=constant is not None),
+        constant,
     )
+
+
+def _dense(module: ConvexReLU) -> Dense:
+    """The features of a module's networks."""
+    return Dense(module.hidden.bias is not None, module.skip is not None, module.output.bias is not None)
 
 
 def _weights(layer: nnx.Linear) -> jax.Array:
@@ -258,15 +260,20 @@ def _weights(layer: nnx.Linear) -> jax.Array:
 def store(module: ConvexReLU, network: Network) -> None:
     """Copy the weights and the width of a network into a module with the same layers."""
     _fill(module.hidden, network.hidden.T)
-    _fill(module.output, network.output)
+    bias = network.output_bias
+    if bias is None and module.output.bias is not None:
+        bias = jnp.zeros(network.output.shape[1], network.output.dtype)
+    _fill(module.output, network.output, bias)
     if module.skip is not None and network.skip is not None:
         _fill(module.skip, network.skip)
 
 
-def _fill(layer: nnx.Linear, weights: Any) -> None:
-    """Set kernel and bias from a matrix like that of ``_weights``. The layer takes its shape."""
+def _fill(layer: nnx.Linear, weights: Any, bias: Any = None) -> None:
+    """Set the kernel, and the bias if it is given; else its last row is the bias. The layer takes its shape."""
     weights = jnp.asarray(weights)
-    if layer.bias is not None:
+    if bias is not None and layer.bias is not None:
+        layer.bias = nnx.Param(jnp.asarray(bias))
+    elif layer.bias is not None:
         layer.bias = nnx.Param(weights[-1])
         weights = weights[:-1]
     layer.kernel = nnx.Param(weights)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import invalid
+from jaxcvx.numerics.safe import divisor
 
 Matrix = Float[Array, "n c"]
 Scalar = Float[Array, ""]
@@ -49,6 +50,50 @@ def _maximise_concave(function: Callable[[Array], Array], low: Scalar, high: Sca
     return candidates[jnp.argmax(jax.vmap(function)(candidates))]
 
 
+def find_root(slope: Callable[[Array], Array], low: Array, high: Array) -> Array:
+    """Roots of a nondecreasing function in every entry, by bisection.
+
+    Args:
+      slope: takes and returns an array; each entry of the result depends on the same entry of the argument only.
+      low, high: ends of intervals. They are moved away from each other until the roots lie between them, as long as
+        the slope is not zero.
+
+    Returns:
+      The roots, to the precision of the dtype relative to the intervals.
+    """
+    info = jnp.finfo(low.dtype)
+    width = jnp.maximum(high - low, jnp.maximum(jnp.abs(low), jnp.abs(high)) * info.eps + info.tiny)
+
+    def outside(carry):
+        low, high, width = carry
+        return jnp.any(((slope(low) > 0) | (slope(high) < 0)) & jnp.isfinite(2 * width))
+
+    def wider(carry):
+        low, high, width = carry
+        return jnp.where(slope(low) > 0, low - width, low), jnp.where(slope(high) < 0, high + width, high), 2 * width
+
+    def halve(_, ends):
+        low, high = ends
+        middle = low + 0.5 * (high - low)
+        rising = slope(middle) > 0
+        return jnp.where(rising, low, middle), jnp.where(rising, middle, high)
+
+    low, high, _ = jax.lax.while_loop(outside, wider, (low, high, width))
+    low, high = jax.lax.fori_loop(0, info.nmant + 8, halve, (low, high))
+    return low + 0.5 * (high - low)
+
+
+def balanced_columns(R: Matrix) -> Matrix:
+    """R with the positive or the negative entries of each column scaled down, so that the column sums to zero.
+
+    Each entry stays between 0 and its old value. So a domain that is an interval around 0 for every entry is kept, and
+    zeros stay.
+    """
+    plus, minus = jnp.sum(jnp.maximum(R, 0.0), axis=0), jnp.sum(jnp.maximum(-R, 0.0), axis=0)
+    least = jnp.minimum(plus, minus)
+    return R * jnp.where(R > 0, least / divisor(plus), least / divisor(minus))
+
+
 class Loss(abc.ABC):
     """A convex loss, a sum over samples. Losses are hashable and static under jit.
 
@@ -57,12 +102,14 @@ class Loss(abc.ABC):
       curvature: bound on the second derivative of the loss in F (spectral norm per sample), or None.
       kind: what targets look like: "real", "sign" (+-1), or "label" (classes, stored one-hot).
       is_quadratic: True only for ``1/2 ||F - Y||^2``, whose programs have closed forms and linear systems.
+      shift_invariant: True if the loss depends on F - Y only, so that the dual objective is ``<R, Y> + h(R)``.
     """
 
     name: str
     curvature: float | None
     kind: str = "real"
     is_quadratic: ClassVar[bool] = False
+    shift_invariant: ClassVar[bool] = False
 
     @property
     def is_smooth(self) -> bool:
@@ -125,8 +172,29 @@ class Loss(abc.ABC):
         return R
 
     def center_dual(self, R: Matrix, Y: Matrix) -> Matrix:
-        """A point near R whose columns sum to zero, as free biases ask for; a multiple of it lies in the domain."""
+        """A point near R whose columns sum to zero, as output biases ask for; a multiple of it lies in the domain.
+
+        R lies in the domain. A point of the domain whose columns sum to zero stays as it is.
+        """
         return R - jnp.mean(R, axis=0)
+
+    def best_constant(self, F: Matrix, Y: Matrix) -> Float[Array, c]:
+        """The number for each output that makes the loss least when it is added to the predictions F.
+
+        The derivatives of the loss at the sum then add up to zero in each column, so minus the gradient is a dual
+        residual for networks with an output bias. Where the least value is not attained (one class only), the number
+        is so large that the derivatives are zero up to rounding. This method is for smooth losses that are sums over
+        entries; it bisects the derivative. Losses that couple the entries must override it.
+        """
+        low, high = self.constant_bracket(F, Y)
+        return find_root(lambda c: jnp.sum(self.grad(F + c, Y), axis=0), low, high)
+
+    def constant_bracket(self, F: Matrix, Y: Any) -> tuple[Float[Array, c], Float[Array, c]]:
+        """An interval for each output where ``best_constant`` begins its search."""
+        if self.shift_invariant:
+            return jnp.min(Y - F, axis=0), jnp.max(Y - F, axis=0)
+        one = jnp.ones(F.shape[1], F.dtype)
+        return -one, one
 
     def dual_interval(self, Y: Matrix) -> tuple[Matrix, Matrix]:
         """Bounds low <= R <= high of the domain of a dual objective that is a sum over entries.

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxcvx.errors import InvalidTypeError, invalid
-from jaxcvx.losses.base import Loss, entropy_term, rest_entropy
+from jaxcvx.losses.base import Loss, balanced_columns, entropy_term, rest_entropy
 from jaxcvx.losses.softmax import SoftmaxCrossEntropy
-from jaxcvx.numerics.safe import divide, divisor
+from jaxcvx.numerics.safe import divide
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Squared(Loss):
     name = "squared"
     curvature = 1.0
     is_quadratic = True
+    shift_invariant = True
 
     def value(self, F, Y):
         return 0.5 * jnp.sum((F - Y) ** 2)
@@ -38,6 +39,9 @@ class Squared(Loss):
 
     def prox(self, F, Y, step):
         return (F + step * Y) / (1 + step)
+
+    def best_constant(self, F, Y):
+        return jnp.mean(Y - F, axis=0)
 
     def max_scaling(self, R, Y):
         return jnp.asarray(jnp.inf, R.dtype)
@@ -54,6 +58,7 @@ class Huber(Loss):
     delta: float = 1.0
     name = "huber"
     curvature = 1.0
+    shift_invariant = True
 
     def __post_init__(self):
         if not 0 < self.delta < float("inf"):
@@ -81,6 +86,9 @@ class Huber(Loss):
     def project_dual(self, R, Y):
         return jnp.clip(R, -self.delta, self.delta)
 
+    def center_dual(self, R, Y):
+        return balanced_columns(R)
+
     def dual_interval(self, Y):
         return jnp.full_like(Y, -self.delta), jnp.full_like(Y, self.delta)
 
@@ -99,6 +107,7 @@ class Interpolation(Loss):
     penalty: float = 1e6
     name = "interpolation"
     curvature = None
+    shift_invariant = True
 
     def __post_init__(self):
         if not 0 < self.penalty < float("inf"):
@@ -123,6 +132,9 @@ class Interpolation(Loss):
 
     def project_dual(self, R, Y):
         return jnp.clip(R, -self.penalty, self.penalty)
+
+    def center_dual(self, R, Y):
+        return balanced_columns(R)
 
     def dual_interval(self, Y):
         return jnp.full_like(Y, -self.penalty), jnp.full_like(Y, self.penalty)
@@ -150,11 +162,7 @@ class _SignLoss(Loss):
         return Y * jnp.clip(Y * R, 0.0, 1.0)
 
     def center_dual(self, R, Y):
-        # The class with the larger total is scaled down: that keeps 0 <= y r <= 1.
-        total = jnp.sum(jnp.where(Y > 0, R, 0.0), axis=0), -jnp.sum(jnp.where(Y > 0, 0.0, R), axis=0)
-        least = jnp.minimum(*total)
-        plus, minus = (least / divisor(t) for t in total)
-        return R * jnp.where(Y > 0, plus, minus)
+        return balanced_columns(R)  # 0 <= y r <= 1 stays
 
     def dual_interval(self, Y):
         return jnp.minimum(Y, 0.0), jnp.maximum(Y, 0.0)

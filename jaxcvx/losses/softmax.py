@@ -9,9 +9,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jaxcvx.losses.base import Loss, Matrix, entropy_term, rest_entropy
+from jaxcvx.numerics.safe import divide
 
 
 def balanced_rows(R: Matrix, Y: Matrix) -> Matrix:
@@ -32,6 +33,59 @@ def other_classes(R: Matrix, Y: Matrix) -> tuple[Matrix, Matrix, Array]:
     missed = jnp.sum(other, axis=1, keepdims=True)
     balanced = jnp.abs(jnp.sum(R, axis=1)) <= 64 * eps * (1 + R.shape[1])
     return other, missed, jnp.all(balanced) & jnp.all((Y > 0) | (R <= 8 * eps))
+
+
+def centred_classes(R: Matrix, Y: Matrix, weight: Array) -> Matrix:
+    """A point of the domain near R whose columns sum to zero.
+
+    Row i of ``Q = weight * Y - R`` holds the probabilities of sample i times its weight. The columns of Q must sum to
+    the weights W_k of the classes. Let S_k be these sums. In a class with S_k > W_k every entry is multiplied by
+    ``W_k / S_k``. Every row divides what it lost among the classes with S_k < W_k, in proportion to ``W_k - S_k``.
+    Entries stay >= 0 and rows keep their sums. Together the rows lost ``sum_k (S_k - W_k)_+``, which is equal to
+    ``sum_k (W_k - S_k)_+``, so every class gets what it lacks.
+
+    Args:
+      R: dual residual in the domain.
+      Y: one-hot rows.
+      weight: the samples' weights (n, 1), or a scalar.
+    """
+    lacking = jnp.sum(R, axis=0)  # W_k - S_k
+    Q = jnp.where(Y > 0, jnp.maximum(weight - R, 0.0), -R)
+    excess = jnp.minimum(divide(jnp.maximum(-lacking, 0.0), jnp.sum(Q, axis=0)), 1.0)
+    lost = Q * excess
+    share = divide(jnp.maximum(lacking, 0.0), jnp.sum(jnp.maximum(lacking, 0.0)))
+    return balanced_rows(-(Q - lost + jnp.sum(lost, axis=1, keepdims=True) * share), Y)
+
+
+def best_log_odds(F: Matrix, Y: Matrix, weight: Array) -> Float[Array, c]:
+    """The constants that make the cross-entropy of ``F + constants`` least, with the samples' weights.
+
+    One step of iterative scaling, which is exact for predictions that are equal for all samples; then damped Newton.
+    A class without samples gets a constant that is very small.
+    """
+    tiny, num_classes = jnp.finfo(F.dtype).tiny, F.shape[1]
+    counts = jnp.sum(weight * Y, axis=0)
+    damping = 0.5 ** jnp.arange(10, dtype=F.dtype)
+
+    def value(c):
+        each = jax.nn.logsumexp(F + c, axis=1, keepdims=True)
+        return jnp.sum(weight * (each - jnp.sum(Y * (F + c), axis=1, keepdims=True)))
+
+    def newton(_, c):
+        P = jax.nn.softmax(F + c, axis=1)
+        mass = weight * P
+        hessian = jnp.diag(jnp.sum(mass, axis=0)) - P.T @ mass
+        # Adding the same number to all constants changes nothing: the matrix of ones fixes that direction.
+        size = jnp.trace(hessian) + tiny
+        regular = size * (jnp.ones((num_classes, num_classes), F.dtype) + jnp.finfo(F.dtype).eps * jnp.eye(num_classes))
+        step = jnp.linalg.solve(hessian + regular.astype(F.dtype), jnp.sum(mass, axis=0) - counts)
+        trials = c - damping[:, None] * step
+        best = trials[jnp.argmin(jax.vmap(value)(trials))]
+        return jnp.where(value(best) < value(c), best, c)
+
+    P = jax.nn.softmax(F, axis=1)
+    start = jnp.log(jnp.maximum(counts, tiny)) - jnp.log(jnp.maximum(jnp.sum(weight * P, axis=0), tiny))
+    return jax.lax.fori_loop(0, 30, newton, start)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +118,10 @@ class SoftmaxCrossEntropy(Loss):
         return balanced_rows(-p / jnp.maximum(jnp.sum(p, axis=1, keepdims=True), jnp.finfo(R.dtype).tiny), Y)
 
     def center_dual(self, R, Y):
-        return jnp.zeros_like(R)  # feasible; the nearest point has no closed form
+        return centred_classes(R, Y, jnp.ones((), R.dtype))
+
+    def best_constant(self, F, Y):
+        return best_log_odds(F, Y, jnp.ones((), F.dtype))
 
     def prox(self, F, Y, step):
         # Damped Newton; the Hessian diag(p) - p p^T + I/step is inverted by Sherman-Morrison.

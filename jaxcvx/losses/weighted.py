@@ -17,7 +17,8 @@ from jaxtyping import Array, Float
 
 from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.losses.base import Loss
-from jaxcvx.losses.entrywise import Huber, Squared, _SignLoss
+from jaxcvx.losses.entrywise import Huber, Interpolation, Squared, _SignLoss
+from jaxcvx.losses.softmax import SoftmaxCrossEntropy, best_log_odds, centred_classes
 from jaxcvx.numerics.safe import divide, divisor
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.numerics.validation import as_real_matrix
@@ -94,6 +95,10 @@ class Weighted(Loss):
         return self.base.kind
 
     @property
+    def shift_invariant(self) -> bool:  # type: ignore[override]
+        return self.base.shift_invariant
+
+    @property
     def unweighted(self) -> Loss:
         return self.base
 
@@ -140,11 +145,25 @@ class Weighted(Loss):
         return _checked(Y).column * self.base.project_dual(divide(R, Y.column), Y.Y)
 
     def center_dual(self, R, Y):
-        if isinstance(self.base, _SignLoss):  # scales the entries down, so zeros stay
-            return self.base.center_dual(R, _checked(Y).Y)
-        if type(self.base).center_dual is Loss.center_dual:
-            return R - _checked(Y).column * jnp.sum(R, axis=0) / divisor(jnp.sum(Y.weight))
+        base, given = self.base, _checked(Y)
+        if isinstance(base, SoftmaxCrossEntropy):
+            return centred_classes(R, given.Y, given.column)
+        if isinstance(base, _SignLoss | Huber | Interpolation):  # scales the entries down, so zeros stay
+            return base.center_dual(R, given.Y)
+        if type(base).center_dual is Loss.center_dual:
+            return R - given.column * jnp.sum(R, axis=0) / divisor(jnp.sum(given.weight))
         return jnp.zeros_like(R)  # feasible whatever the loss is
+
+    def best_constant(self, F, Y):
+        given = _checked(Y)
+        if isinstance(self.base, Squared):
+            return jnp.sum(given.column * (given.Y - F), axis=0) / divisor(jnp.sum(given.weight))
+        if isinstance(self.base, SoftmaxCrossEntropy):
+            return best_log_odds(F, given.Y, given.column)
+        return super().best_constant(F, Y)
+
+    def constant_bracket(self, F, Y):
+        return self.base.constant_bracket(F, _checked(Y).Y)
 
     def dual_interval(self, Y):
         low, high = self.base.dual_interval(_checked(Y).Y)

@@ -37,8 +37,9 @@ class Network:
       output: (m, q) output weights, the matrix V with rows v_j. q is the number of outputs c, or K c if each of K
         positions has its own output weights.
       skip: (p, q) linear skip connection S, or None.
-      features: static; Dense(bias, skip), FreeBias(), ConvPool(...) or ConvFlatten(...).
-      output_bias: (c,) output bias b, which is not penalised. Only with FreeBias(); None counts as 0.
+      features: static; Dense(bias, skip, output_bias), FreeBias(), ConvPool(...) or ConvFlatten(...).
+      output_bias: (c,) output bias b, which is not penalised. Only if ``features.output_bias`` is True, as with
+        ``Dense(output_bias=True)`` and ``FreeBias()``; None counts as 0.
 
     >>> import jax.numpy as jnp, jaxcvx
     >>> network = jaxcvx.Network(hidden=jnp.array([[1.0], [-1.0]]), output=jnp.array([[1.0], [1.0]]))
@@ -227,11 +228,25 @@ def concatenate(*networks: Network) -> Network:
     )
 
 
+def with_output_bias(network: Network, problem: Problem) -> Network:
+    """The network with an output bias of 0 where the problem's networks have one and this network has none.
+
+    Its features become those of the problem if they differ in the output bias only.
+    """
+    if not problem.features.output_bias:
+        return network
+    features, bias = network.features, network.output_bias
+    if features.without_output_bias() == problem.features.without_output_bias():
+        features = problem.features
+    bias = jnp.zeros(problem.num_outputs, network.output.dtype) if bias is None else bias
+    return dataclasses.replace(network, features=features, output_bias=bias)
+
+
 def zero_network(problem: Problem, width: int = 1) -> Network:
     """A network of zero weights with the shapes that fit ``problem``."""
     p, q, dtype = problem.rows.shape[1], problem.num_columns, problem.X.dtype
     skip = jnp.zeros((p, q), dtype) if problem.features.skip else None
-    bias = jnp.zeros(problem.num_outputs, dtype) if problem.features.free_bias else None
+    bias = jnp.zeros(problem.num_outputs, dtype) if problem.features.output_bias else None
     return Network(jnp.zeros((width, p), dtype), jnp.zeros((width, q), dtype), skip, problem.features, bias)
 
 
@@ -295,9 +310,10 @@ def checked_network(network: object) -> Network:
             raise invalid("network.skip", f"shape {skip.shape}", f"{fitting}, inputs by outputs")
     if bias is not None:
         bias = as_real_matrix("network.output_bias", bias, 1)
-        if not network.features.free_bias or bias.shape != output.shape[1:]:
+        if not network.features.output_bias or output.shape[1] % bias.shape[0]:  # every position has c columns
             got = f"shape {bias.shape} with {network.features}"
-            raise invalid("network.output_bias", got, f"({output.shape[1]},) with FreeBias(), else None")
+            expected = "one number for each output with output_bias=True or FreeBias(), else None"
+            raise invalid("network.output_bias", got, expected)
     return dataclasses.replace(network, hidden=hidden, output=output, skip=skip, output_bias=bias)
 
 
@@ -316,6 +332,8 @@ def problem_for(
     c = readout.outputs(q)
     if c == 0 or readout.columns(c) != q:
         raise invalid("X", f"{readout.positions} positions", f"a divisor of {q}, the columns of network.output")
+    if network.output_bias is not None and network.output_bias.shape != (c,):
+        raise invalid("network.output_bias", f"shape {network.output_bias.shape}", f"({c},), a number for each output")
     Y = as_targets(resolved, Y, X.shape[0], X.dtype, num_classes=c)
     if Y.shape[1] != c:
         raise invalid("Y", f"{Y.shape[1]} outputs", f"{c}, the network's number of outputs")

@@ -6,10 +6,11 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxcvx.errors import invalid
-from jaxcvx.networks.network import Network, balance, network_objective, zero_network
+from jaxcvx.networks.network import Network, balance, network_objective, with_output_bias, zero_network
 from jaxcvx.networks.recovery import widen
 from jaxcvx.numerics.trees import tree_norm
 from jaxcvx.problems.smooth import SmoothProblem
@@ -56,25 +57,30 @@ class TrainingObjective(SmoothProblem):
             raise invalid("key", None, "a jax random key for the initial weights (or init=)")
         hidden_key, output_key = jax.random.split(key)
         zero = zero_network(self.problem, self.width)
+        bias = zero.output_bias
+        if bias is not None and self.problem.loss.is_smooth:  # a constant added to Y moves the start by the same
+            bias = self.problem.loss.best_constant(jnp.zeros_like(self.problem.Y), self.problem.targets)
         hidden = jax.random.normal(hidden_key, zero.hidden.shape, zero.hidden.dtype)
         output = jax.random.normal(output_key, zero.output.shape, zero.output.dtype)
         return dataclasses.replace(
             zero,
             hidden=hidden * (self.init_scale / zero.hidden.shape[1] ** 0.5),
             output=output * (self.init_scale / self.width**0.5),
+            output_bias=bias,
         )
 
     def adopt(self, init: Any) -> Any:
-        """Pad a narrower network with zero neurons."""
+        """Pad a narrower network with zero neurons, and with an output bias of 0 where the problem has one."""
         if not isinstance(init, Network):
             return init
         if init.width > self.width:
             raise invalid("init", f"a network of width {init.width}", f"at most {self.width}, the solver's width")
-        return widen(init, self.width)
+        return widen(with_output_bias(init, self.problem), self.width)
 
     def gradient_scale(self, params: Network, largest: Float[Array, ""]) -> Float[Array, ""]:
-        """The norm of the weight decay's gradient."""
-        return self.problem.beta * tree_norm(params)
+        """The norm of the weight decay's gradient. Biases without weight decay do not count."""
+        penalised = params.features.penalised(params.hidden), params.output, params.skip
+        return self.problem.beta * tree_norm(penalised)
 
     def network(self, params: Network) -> Network:
         """The network with balanced neurons. Its function is the same, and its objective is not larger."""

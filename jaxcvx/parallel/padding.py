@@ -19,14 +19,14 @@ def weighted_for_padding(problem: Problem, wanted: str) -> Problem:
     """Return the same problem in a form where zero rows of X and Y, with weight 0, change no objective or bound.
 
     The logistic and softmax losses get sample weights of 1. Another loss without weights is kept under two conditions:
-    it is zero at F = Y = 0, and the features of a zero row are zero. Then every network predicts zero for such a row.
+    it is zero at F = Y = 0, and every network predicts zero for a zero row, as there is no bias.
 
     Args:
       problem: the problem without the rows.
       wanted: the number of samples that needs no padding, in words for the error message.
 
     Raises:
-      InvalidInputError: there is no such form. This is so for the hinge, and for a bias with another loss; problems
+      InvalidInputError: there is no such form. This is so for the hinge, and for biases with another loss; problems
         with sample weights always have one.
     """
     loss = problem.loss
@@ -44,6 +44,9 @@ def weighted_for_padding(problem: Problem, wanted: str) -> Problem:
             f"{type(problem.features).__name__} with a bias, loss {loss.name!r}, and rows to pad, which would count",
             f"{wanted}, or a column of ones in X instead of the bias",
         )
+    if problem.features.output_bias:
+        got = f"an output bias, loss {loss.name!r}, and rows to pad, which would count"
+        raise invalid("features", got, f"{wanted}, or sample_weight=numpy.ones({problem.num_samples})")
     return problem
 
 

@@ -44,7 +44,7 @@ class Problem:
       beta: scalar weight decay. It is absolute, because the loss is a sum over samples.
       arrangements: the cells of the convex programs, or None.
       loss: static; the loss.
-      features: static; the first layer of the architecture, including bias and skip connection.
+      features: static; the first layer of the architecture, including biases and skip connection.
       max_bytes: static; limit on the intermediate arrays of products over cells, which are formed in blocks of rows.
         None for no limit, for example if the rows are distributed over devices.
       sample_weight: (n,) weights >= 0 of the samples' losses, or None for weights of 1. With weights, ``loss`` is a
@@ -182,8 +182,8 @@ def make_problem(
         ``Huber(0.5)``.
       arrangements: cells for the convex programs, from ``enumerate_arrangements``,
         ``sample_arrangements`` or ``arrangements_of``.
-      features: ``"dense"``, ``jaxcvx.Dense(bias=..., skip=...)``, ``jaxcvx.FreeBias()``, ``jaxcvx.ConvPool(...)``
-        or ``jaxcvx.ConvFlatten(...)``.
+      features: ``"dense"``, ``jaxcvx.Dense(bias=..., skip=..., output_bias=...)``, ``jaxcvx.FreeBias()``,
+        ``jaxcvx.ConvPool(...)`` or ``jaxcvx.ConvFlatten(...)``.
       max_bytes: limit on the intermediate arrays of products over cells. Larger ones are formed in blocks of rows. None
         for no limit. ``problem.memory_estimate(solver)`` is the memory of a whole solve.
       sample_weight: (n,) weights >= 0, not all zero, or None. The loss is then ``sum_i w_i loss(F_i, Y_i)``. A weight

@@ -3,7 +3,8 @@
 An optimal network often lies on kinks (z_i^T u = 0). Smooth descent stalls there; a convex program with cone
 constraints does not. For one output, the network is a feasible point of the cone program over the cells of its
 neurons. Therefore the optimum of that program is at least as good. For several outputs, two convex programs alternate:
-output weights for fixed hidden directions, then hidden weights within their cells for fixed output directions.
+output weights for fixed hidden directions, then hidden weights within their cells for fixed output directions. With an
+output bias both programs fit it too, and for one output they follow the cone program.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from jaxcvx.networks.network import (
     objective_on_host,
     problem_for,
     prune,
+    with_output_bias,
 )
 from jaxcvx.networks.recovery import network_from_cone
 from jaxcvx.numerics.precision import with_full_precision
@@ -37,11 +39,12 @@ from jaxcvx.proximal.polyhedral_cone import no_active_rows, project_cone
 from jaxcvx.solvers.cone.admm import ConeADMM
 from jaxcvx.solvers.cone.program import pair_from_network
 from jaxcvx.solvers.core.loop import run
+from jaxcvx.solvers.neurons.constant import WithConstant, with_best_constant, with_constant, without_mean
 from jaxcvx.solvers.neurons.refit import better, refit_outputs
 
 
 def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> Network:
-    """Optimise the hidden weights within the neurons' own cells, for fixed output directions.
+    """Optimise the hidden weights within the neurons' own cells and the output bias, for fixed output directions.
 
     With v_j fixed and of unit length, the problem in u_j is convex: group norms under cone constraints. It is solved by
     accelerated proximal gradient steps, whose proximal operator projects on the cones. Works under jit.
@@ -55,13 +58,15 @@ def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> 
     Returns:
       A balanced network of the same width. Its objective is never larger.
     """
-    loss = problem.loss
+    loss, network = problem.loss, with_output_bias(network, problem)
     if not loss.is_smooth or (network.skip is not None and not loss.unweighted.is_quadratic):
         return balance(network)
-    network = balance(network)
+    network, free = balance(network), problem.features.output_bias
     Z, readout = problem.rows, problem.readout
     Y = problem.Y if network.skip is None else problem.Y - readout.apply(Z, network.skip)
-    targets = problem.replace(Y=Y).targets
+    local = problem.replace(Y=Y)
+    local = without_mean(local) if free else local
+    targets = local.targets
     size = norm(network.output)
     alive = size > 0
     towards = unit_rows(network.output)
@@ -74,7 +79,7 @@ def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> 
     def adjoint(R):
         return ((masks * (towards @ readout.lift(R).T)) @ Z)[:, :, None]
 
-    def prox(A, step, rows):
+    def shrink_inside(A, step, rows):
         project = jax.vmap(lambda s, a, r: project_cone(Z, s, a, warm=r))
         inside, rows = project(signs, jnp.where(alive[:, None], A[:, :, 0], 0.0), rows)
         return shrink_groups(inside[:, :, None], problem.beta * step), rows
@@ -83,13 +88,17 @@ def improve_hidden(problem: Problem, network: Network, max_steps: int = 200) -> 
     weights = (network.hidden * size[:, None])[:, :, None]
     rows = no_active_rows(Z.shape[1], Z.dtype, size.shape)
     guess = 0.05 * problem.curvature * readout.gain * jnp.sum(Z**2)
+    linear, prox, params = WithConstant(linear, shrink_inside, weights)
+    if free:
+        linear, prox, params = with_constant(local, linear, prox, weights, guess)
 
     def block(_, state):
         step = functools.partial(accelerated_step, loss, targets, linear, prox)
         return refresh(linear, jax.lax.fori_loop(0, 20, lambda _, s: step(s), state))
 
-    state = jax.lax.fori_loop(0, max(1, max_steps // 20), block, start(linear, weights, guess, rows))
-    improved = balance(dataclasses.replace(network, hidden=state.params[:, :, 0], output=towards))
+    state = jax.lax.fori_loop(0, max(1, max_steps // 20), block, start(linear, params, guess, rows))
+    hidden = state.params.ravel()[: weights.size].reshape(network.hidden.shape)
+    improved = with_best_constant(problem, balance(dataclasses.replace(network, hidden=hidden, output=towards)))
     return better(problem, improved, network)
 
 
@@ -114,19 +123,37 @@ def _padded(cells: Arrangements, multiple: int = 16) -> Arrangements:
     return dataclasses.replace(cells, masks=cells.masks[repeated], gates=cells.gates[repeated])
 
 
+def _in_cells(problem: Problem, network: Network, cells: Arrangements, tol: float, rounds: int) -> Network:
+    """The network that the convex programs over its own cells lead to.
+
+    For one output this is the cone program. It has no output bias. So it is solved for the network's own bias, where a
+    constant can be taken off Y; then all weights and the bias are optimised together, with the neurons in their cells.
+    """
+    free = problem.features.output_bias
+    if problem.num_columns > 1:
+        return _alternate(problem, network, rounds, 100)
+    if free and not problem.loss.shift_invariant:
+        return _alternate(problem, network, rounds + 1, 400)
+    local = problem.replace(arrangements=_padded(cells))
+    if network.output_bias is not None:
+        local = local.replace(Y=problem.Y - network.output_bias, features=problem.features.without_output_bias())
+    found = _cone_network(local, ConeADMM(tol=tol, max_steps=5_000), pair_from_network(local, network))
+    if not free:
+        return found
+    found = dataclasses.replace(found, features=problem.features, output_bias=network.output_bias)
+    return _alternate(problem, with_best_constant(problem, found), rounds + 1, 400)
+
+
 @with_full_precision
 def polish_problem(problem: Problem, network: Network, *, tol: float = 1e-6, rounds: int = 2) -> Network:
     """Apply :func:`polish` to a problem that is already built. Its arrangements are ignored."""
-    original, start_net = network, merge_parallel(network)
+    original = with_output_bias(network, problem)
+    start_net = with_best_constant(problem, merge_parallel(original))
     objective = float(objective_on_host(original, problem))
     candidates = [balance(original), start_net]
     cells = arrangements_of(start_net, problem.X)
-    if cells.num_cells and problem.num_columns == 1:
-        local = problem.replace(arrangements=_padded(cells))
-        init = pair_from_network(local, start_net)
-        candidates.append(_cone_network(local, ConeADMM(tol=tol, max_steps=5_000), init))
-    elif cells.num_cells:
-        candidates.append(_alternate(problem.replace(arrangements=None), start_net, rounds, 100))
+    if cells.num_cells:
+        candidates.append(_in_cells(problem.replace(arrangements=None), start_net, cells, tol, rounds))
     candidates = [jax.tree.map(jnp.asarray, prune(net)) for net in candidates]
     values = [float(objective_on_host(net, problem)) for net in candidates]
     best = min((v for v in values if v == v), default=objective)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcvx import Dense, InvalidInputError
+from jaxcvx import Dense, FreeBias, InvalidInputError
 from jaxcvx.errors import InvalidTypeError
 from jaxcvx.features.dense import resolve_features
 
@@ -31,6 +31,16 @@ def test_bias_is_a_last_column_of_ones(dtype):
         assert isinstance(made, jax.Array) and made.dtype == dtype
         np.testing.assert_array_equal(made, expected)
     assert Dense(bias=True).num_weights(2) == 3
+
+
+def test_output_biases_are_a_property_of_the_network_only():
+    X = np.arange(6.0).reshape(3, 2)
+    features = Dense(output_bias=True)
+    assert features.matrix(X) is X and features.num_weights(2) == 2
+    assert not features.bias and not features.free_bias and not Dense(bias=True).output_bias
+    assert features.without_output_bias() == Dense() == Dense().without_output_bias()
+    assert Dense(True, True, True).without_output_bias() == Dense(True, True)
+    assert FreeBias().output_bias and FreeBias().free_bias and FreeBias().without_output_bias() == FreeBias()
 
 
 def test_features_are_hashable_and_frozen():

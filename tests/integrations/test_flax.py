@@ -36,6 +36,19 @@ def test_converting_to_nnx_and_back_changes_nothing(bias, skip):
     jax.tree.map(np.testing.assert_array_equal, back, network)
 
 
+def test_output_biases_are_layers_biases():
+    network = dataclasses.replace(
+        _network(True, True), features=jaxcvx.Dense(True, True, True), output_bias=jnp.asarray([3.0, -1.0])
+    )
+    X = jnp.asarray(gaussian_data(0, 6, 3)[0])
+    module = jaxcvx.flax.to_nnx(network)
+    np.testing.assert_allclose(module(X), network(X), rtol=1e-12, atol=1e-12)
+    jax.tree.map(np.testing.assert_array_equal, jaxcvx.flax.from_nnx(module), network)
+    np.testing.assert_allclose(module.penalty(), jaxcvx.networks.network.weight_penalty(network), rtol=1e-12)
+    without = dataclasses.replace(network, output_bias=None)
+    np.testing.assert_allclose(jaxcvx.flax.to_nnx(without)(X), without(X), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.float32
 def test_float32_networks_become_float32_modules():
     module = jaxcvx.flax.to_nnx(_network(True, dtype=jnp.float32))
@@ -49,8 +62,9 @@ def test_from_a_sequential_module():
     X = jnp.asarray(gaussian_data(0, 6, 3)[0])
     np.testing.assert_allclose(jaxcvx.flax.from_nnx(module)(X), module(X), rtol=1e-6, atol=1e-6)
     layers[2].bias[...] = jnp.ones(2, layers[2].bias.dtype)
-    with pytest.raises(jaxcvx.InvalidInputError, match="bias"):
-        jaxcvx.flax.from_nnx(module)
+    network = jaxcvx.flax.from_nnx(module)
+    assert network.features == jaxcvx.Dense(bias=True, output_bias=True)
+    np.testing.assert_allclose(network(X), module(X), rtol=1e-6, atol=1e-6)
     with pytest.raises(jaxcvx.InvalidTypeError, match="module"):
         jaxcvx.flax.from_nnx(nnx.Sequential(layers[0], nnx.tanh, layers[2]))
     with pytest.raises(jaxcvx.InvalidTypeError, match="network"):

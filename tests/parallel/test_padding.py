@@ -22,6 +22,7 @@ from tests.sharding.run_sharded import fast_options
                 ("squared", jaxcvx.Dense(bias=True)),
                 ("huber", jaxcvx.FreeBias()),
                 ("interpolation", jaxcvx.ConvPool(2, bias=True)),
+                ("squared", jaxcvx.Dense(output_bias=True)),
             )
         ],
     ],

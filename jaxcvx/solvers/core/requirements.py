@@ -54,10 +54,17 @@ REQUIREMENTS: dict[str, Requirement] = {
     "no skip": Requirement("features", lambda p: not p.features.skip, lambda p: "a skip connection", "none"),
     "no free bias": Requirement(
         "features",
-        lambda p: not p.features.free_bias,
-        lambda p: "FreeBias()",
+        lambda p: not p.features.output_bias,
+        lambda p: "FreeBias()" if p.features.free_bias else "output_bias=True",
         "a penalised bias or none",
         "Dense(bias=True) or Dense()",
+    ),
+    "no free hidden bias": Requirement(
+        "features",
+        lambda p: not p.features.free_bias,
+        lambda p: "FreeBias()",
+        "penalised hidden biases or none",
+        "Dense(bias=True, output_bias=True)",
     ),
     "positive beta": Requirement(
         "beta", lambda p: is_traced(p.beta) or float(p.beta) > 0, lambda p: float(p.beta), "a positive number"

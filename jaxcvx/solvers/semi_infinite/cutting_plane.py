@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxcvx.certificates.dual import feasible_residual, scaled_bound
+from jaxcvx.certificates.centring import feasible_residual
+from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.certificates.priced import certify_priced
 from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.networks.network import Network, balance, hidden_norms, prune
@@ -28,7 +29,7 @@ _NEAR = 1e-9  # neurons closer than this count as the same cut
 
 @dataclasses.dataclass(frozen=True)
 class CuttingPlane(HostSolver):
-    """Train to the global optimum by cutting planes in the dual, with or without free biases.
+    """Train to the global optimum by cutting planes in the dual, with or without free hidden and output biases.
 
     The dual of training is ``max_R -loss*(-R)`` subject to ``||R^T (Z u)_+|| <= beta`` for every unit neuron u. The
     constraint of one neuron is called a cut. Each round has three steps. First it solves the dual with the cuts so far

@@ -30,7 +30,7 @@ class Cuts(NamedTuple):
     Attributes:
       directions: (m, p) neurons. The part that is penalised has norm 1; zero rows are empty slots.
       weights: (m, q) output weights.
-      output_bias: (c,) free output bias; 0 if the features have none.
+      output_bias: (c,) output bias; 0 if the features have none.
       dual: (n, c) dual residual.
     """
 
@@ -42,7 +42,7 @@ class Cuts(NamedTuple):
 
 def cuts_network(problem: Problem, cuts: Cuts) -> Network:
     """Turn the cuts into a balanced network of the same width."""
-    bias = cuts.output_bias if problem.features.free_bias else None
+    bias = cuts.output_bias if problem.features.output_bias else None
     return balance(Network(cuts.directions, cuts.weights, None, problem.features, bias))
 
 
@@ -55,16 +55,21 @@ def cuts_objective(problem: Problem, cuts: Cuts) -> Float[Array, ""]:
 @functools.partial(jax.jit, static_argnames="tol")
 def fit_cuts(problem: Problem, cuts: Cuts, tol: float = 1e-11) -> Cuts:
     """Solve the master program to a relative gap ``tol``, starting from the current weights."""
-    loss, Y, readout = problem.loss, problem.Y, problem.readout
+    loss, Y, readout, free = problem.loss, problem.Y, problem.readout, problem.features.output_bias
     atoms = jax.nn.relu(problem.rows @ cuts.directions.T)
     if readout.kind == "flatten":
-        fit = fit_atoms(atoms, Y, problem.beta, readout, init=cuts.weights, tol=tol)
-        return cuts._replace(weights=fit.output, dual=fit.R)
-    A, free = readout.design(atoms)[:, :, 0], problem.features.free_bias
+        # The readout of centred activations is the centred readout, since each position is centred over the samples.
+        blocks = atoms.reshape(-1, readout.positions, atoms.shape[1])
+        mean, mean_Y = (jnp.mean(a, axis=0) if free else jnp.zeros_like(a[0]) for a in (blocks, Y))
+        centred = (blocks - mean).reshape(atoms.shape)
+        fit = fit_atoms(centred, Y - mean_Y, problem.beta, readout, init=cuts.weights, tol=tol)
+        bias = mean_Y - readout.apply(mean, fit.output)[0]
+        return cuts._replace(weights=fit.output, output_bias=bias, dual=fit.R)
+    A = readout.design(atoms)[:, :, 0]
     if not loss.is_quadratic:
         lasso = fit_lasso(loss, A, Y[:, 0], problem.beta, free, tol=tol)
         return cuts._replace(weights=lasso.weights[:, None], output_bias=lasso.bias[None], dual=lasso.R[:, None])
-    # Centring eliminates a free bias. Then only the part of Y in the span of the activations matters.
+    # Centring eliminates an output bias. Then only the part of Y in the span of the activations matters.
     mean_A, mean_Y = (jnp.mean(a, axis=0) if free else 0 * a[0] for a in (A, Y))
     A, target = A - mean_A, Y - mean_Y
     Q, T = jnp.linalg.qr(A) if A.shape[0] > A.shape[1] else (jnp.eye(A.shape[0], dtype=A.dtype), A)
@@ -90,7 +95,7 @@ def cleaned(problem: Problem, cuts: Cuts) -> Cuts:
     """
     A = np.asarray(problem.readout.design(jax.nn.relu(problem.rows @ cuts.directions.T))[:, :, 0], np.float64)
     w, c = np.array(cuts.weights[:, 0]), float(cuts.output_bias[0])
-    R, Y, free = np.asarray(cuts.dual)[:, 0], np.asarray(problem.Y)[:, 0], problem.features.free_bias
+    R, Y, free = np.asarray(cuts.dual)[:, 0], np.asarray(problem.Y)[:, 0], problem.features.output_bias
     slack = 1 - np.abs(A.T @ R) / float(problem.beta)
     w[np.abs(w) <= np.maximum(slack, 1e-13) * np.abs(w).max(initial=0.0)] = 0.0
     constant = np.full((len(A), int(free)), len(A) ** -0.5)

@@ -31,7 +31,8 @@ LACKING = {
     "smooth loss": lambda: whole_problem(loss="hinge"),
     "squared loss": lambda: whole_problem(loss="logistic"),
     "no skip": lambda: whole_problem(features=jaxcvx.Dense(skip=True)),
-    "no free bias": lambda: whole_problem(features=jaxcvx.FreeBias(), arrangements=None),
+    "no free bias": lambda: whole_problem(features=jaxcvx.Dense(output_bias=True)),
+    "no free hidden bias": lambda: whole_problem(features=jaxcvx.FreeBias(), arrangements=None),
     "positive beta": lambda: whole_problem(beta=0.0),
     "no sample weights": lambda: whole_problem(sample_weight=np.ones(12)),
 }
@@ -51,6 +52,15 @@ def test_a_lacking_problem_is_refused_by_argument_value_and_solver(name):
     words = str(caught.value)
     assert words.startswith(f"{requirement.argument}: got ") and f"{requirement.expected} for Mine" in words
     assert unmet(problem, set(REQUIREMENTS) - set(unmet(problem, REQUIREMENTS))) == []
+
+
+def test_both_kinds_of_free_biases_are_refused_by_their_own_name():
+    free, output = (LACKING[name]() for name in ("no free hidden bias", "no free bias"))
+    assert unmet(free, REQUIREMENTS) == ["cells", "no free bias", "no free hidden bias"]
+    assert unmet(output, REQUIREMENTS) == ["no free bias"]
+    for problem, words in ((free, r"FreeBias\(\)"), (output, "output_bias=True")):
+        with pytest.raises(InvalidInputError, match=f"^features: got {words}, expected a penalised bias or none"):
+            refuse_unmet(problem, {"no free bias"}, "Mine")
 
 
 def test_beta_is_not_asked_for_inside_jit():
