@@ -229,7 +229,7 @@ CASES: dict[str, Case] = {
     ),
     "cuts": Case(NO_CELLS, jaxcvx.CuttingPlane(tol=1e-6), rtol=4e-6, float64_params=True),
     "cuts-output-bias": Case(
-        training(cells=None, features=jaxcvx.Dense(output_bias=True)),
+        training(cells=None, beta=1.0, features=jaxcvx.Dense(output_bias=True)),
         jaxcvx.CuttingPlane(tol=1e-6),
         rtol=4e-6,
         float64_params=True,

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxcvx.numerics.rounding import careful_sum, gamma
 from jaxcvx.numerics.safe import divide, divisor
-from jaxcvx.problems.training import Problem
+from jaxcvx.problems.training import Problem, best_constant
 
 Scalar = Float[Array, ""]
 
@@ -31,8 +31,7 @@ def best_shifted(problem: Problem, F: Float[Array, "n c"]) -> Float[Array, "n c"
     The residual of these predictions is dual feasible up to a factor and rounding, so a network's bound does not depend
     on its own output bias.
     """
-    loss, targets = problem.loss, problem.targets
-    return F + loss.best_constant(F, targets) if problem.features.output_bias and loss.is_smooth else F
+    return F + best_constant(problem, F) if problem.features.output_bias and problem.loss.is_smooth else F
 
 
 def imbalance(R: Float[Array, "n c"]) -> Scalar:

@@ -14,7 +14,7 @@ from jaxcvx.networks.network import Network, balance, network_objective, with_ou
 from jaxcvx.networks.recovery import widen
 from jaxcvx.numerics.trees import tree_norm
 from jaxcvx.problems.smooth import SmoothProblem
-from jaxcvx.problems.training import Problem
+from jaxcvx.problems.training import Problem, best_constant
 
 
 @jax.tree_util.register_dataclass
@@ -59,7 +59,7 @@ class TrainingObjective(SmoothProblem):
         zero = zero_network(self.problem, self.width)
         bias = zero.output_bias
         if bias is not None and self.problem.loss.is_smooth:  # a constant added to Y moves the start by the same
-            bias = self.problem.loss.best_constant(jnp.zeros_like(self.problem.Y), self.problem.targets)
+            bias = best_constant(self.problem, jnp.zeros_like(self.problem.Y))
         hidden = jax.random.normal(hidden_key, zero.hidden.shape, zero.hidden.dtype)
         output = jax.random.normal(output_key, zero.output.shape, zero.output.dtype)
         return dataclasses.replace(

@@ -220,6 +220,12 @@ def make_problem(
     return Problem(X, Y, as_beta(beta, X.dtype), arrangements, loss, features, max_bytes, weight)
 
 
+@jax.jit
+def best_constant(problem: Problem, F: Float[Array, "n c"]) -> Float[Array, c]:
+    """The constant for each output that makes the loss of the predictions F plus the constant least; compiled once."""
+    return problem.loss.best_constant(F, problem.targets)
+
+
 def without_unweighted_samples(problem: Problem) -> Problem:
     """The problem without its samples of weight 0 and without arrangements. It has the same objective. Host only."""
     if problem.sample_weight is None:

@@ -73,6 +73,7 @@ def test_one_class_only_needs_no_neuron(loss, dtype):
     assert 0 <= certificate.lower < 1e-6
 
 
+@pytest.mark.slow
 @hypothesis.given(
     seed=st.integers(0, 10**6),
     loss=st.sampled_from(LOSSES),

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from jaxcvx.methods.fista import LinearMap, Prox
 from jaxcvx.networks.network import Network
 from jaxcvx.numerics.safe import divisor
-from jaxcvx.problems.training import Problem
+from jaxcvx.problems.training import Problem, best_constant
 
 
 class WithConstant(NamedTuple):
@@ -69,7 +69,7 @@ def with_constant(
         W, carry = prox(x[:size].reshape(shape), step, carry)
         return jnp.concatenate([W.ravel(), x[size:]]), carry
 
-    constant = problem.loss.best_constant(centred(linear.forward(weights)), problem.targets) / scale
+    constant = best_constant(problem, centred(linear.forward(weights))) / scale
     return WithConstant(LinearMap(forward, adjoint), free_prox, jnp.concatenate([weights.ravel(), constant]))
 
 
@@ -81,7 +81,7 @@ def with_best_constant(problem: Problem, network: Network) -> Network:
     if network.output_bias is None or not problem.loss.is_smooth:
         return network
     F = dataclasses.replace(network, output_bias=None)(problem.X)
-    bias = problem.loss.best_constant(F, problem.targets).astype(network.output_bias.dtype)
+    bias = best_constant(problem, F).astype(network.output_bias.dtype)
     return dataclasses.replace(network, output_bias=bias)
 
 
