@@ -13,7 +13,8 @@ import pytest
 
 import jaxcvx
 from jaxcvx import Dense, InvalidInputError, Network, beta_max, certify, make_problem
-from jaxcvx.certificates.centring import best_shifted, feasible_residual, imbalance
+from jaxcvx.certificates.centring import best_shifted, feasible_residual, imbalance, imbalance_price
+from jaxcvx.losses.base import balanced_columns
 from tests.helpers import cone_optimum, gaussian_data, neurons_in_the_plane, targets_for
 
 LOSSES = ["squared", "huber", "logistic", "softmax", "hinge"]
@@ -44,6 +45,51 @@ def test_residuals_are_centred_inside_the_domain(loss, weighted):
         if loss != "hinge":  # whose subgradient may be zero in a whole class
             assert np.abs(centred).max() > 1e-6 and float(imbalance(R)) > 0.01
         assert float(imbalance(centred)) < 1e-12
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_way_to_a_centred_residual_costs_no_more_than_imbalance_says(loss, weighted):
+    """The proof's R' for residuals that are far from centred: its dual value and its prices."""
+    problem, X, _, _ = biased_problem(loss, 0, weighted=weighted)
+    rng = np.random.default_rng(0)
+    U = rng.standard_normal((500, 2))
+    activations = np.maximum(X @ (U / np.linalg.norm(U, axis=1, keepdims=True)).T, 0)
+    for scale in (0.03, 1.0, 3.0):
+        F = jnp.asarray(scale * rng.standard_normal(problem.Y.shape))
+        R = 0.9 * -problem.loss.grad(F, problem.targets)
+        centred = balanced_columns(R) if loss == "squared" else feasible_residual(problem, R)
+        share = float(imbalance(R))
+        assert 0.01 < share <= 1
+        (at_R, inside), (at_zero, _), (after, still) = (
+            problem.loss.dual_terms(D, problem.targets) for D in (R, 0 * R, centred)
+        )
+        assert bool(inside) and bool(still)
+        least = np.sum(at_R) - share * (np.abs(at_R).sum() + np.abs(at_zero).sum())
+        assert float(np.sum(after)) >= least - 1e-12
+        prices, moved = (np.linalg.norm(activations.T @ np.asarray(D), axis=1) for D in (R, centred))
+        change = float(imbalance_price(problem, R, problem.rows, jnp.asarray(share)))
+        assert np.all(np.abs(moved - prices) <= change)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_bounds_near_an_optimum_lie_below_good_networks(loss, weighted):
+    """The bounds of networks near an optimum are nearly tight, so a wrong one would lie above its objective."""
+    problem, X, Y, weight = biased_problem(loss, 1, 10, weighted)
+    start = jaxcvx.solve(problem, jaxcvx.GradientDescent(width=60, max_steps=1500), key=jax.random.key(0)).network
+    good = jaxcvx.polish(start, X, Y, 0.4, loss=loss, sample_weight=weight)
+    best = float(jaxcvx.training_objective(good, X, Y, 0.4, loss, sample_weight=weight))
+    rng = np.random.default_rng(0)
+    lowers = []
+    for size in (0.0, 1e-3, 0.01, 0.1, 0.3):
+        near = jax.tree.map(lambda a, s=size: a + s * jnp.asarray(rng.standard_normal(a.shape)), good)
+        certificate = certify(near, X, Y, 0.4, loss=loss, sample_weight=weight)
+        assert certificate.lower <= best * (1 + 1e-12) and certificate.lower <= certificate.upper
+        lowers.append(float(certificate.lower))
+    assert lowers[0] > (1 - 1e-5 if problem.loss.is_smooth else 0.9) * best
+    assert lowers[2] > 0.95 * best or not problem.loss.is_smooth
 
 
 @pytest.mark.parametrize("weighted", [False, True])

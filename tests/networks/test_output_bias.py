@@ -12,6 +12,7 @@ import pytest
 import jaxcvx
 from jaxcvx import ConvFlatten, ConvPool, Dense, GradientDescent, InvalidInputError, Network, make_problem, solve
 from jaxcvx.networks.network import concatenate, padded, with_output_bias, zero_network
+from jaxcvx.networks.objective import TrainingObjective
 from jaxcvx.networks.width import reduce_width
 from tests.helpers import gaussian_data, loss_value, network_value, targets_for
 
@@ -119,6 +120,17 @@ def test_a_constant_in_Y_moves_the_predictions_of_gradient_descent(loss):
     np.testing.assert_allclose(far.network(X), near.network(X) + 1000, atol=1e-6)
     assert float(far.upper_bound) == pytest.approx(float(near.upper_bound), rel=1e-8)
     assert near.network.output_bias.shape == (1,) and near.network.features == FEATURES
+
+
+def test_the_stopping_test_measures_gradients_by_the_weights_that_decay():
+    X, Y = gaussian_data(0, 9, 2, 2)
+    network = random_network()
+    objective = TrainingObjective(make_problem(X, Y, 0.3, features=FEATURES), width=6)
+    expected = 0.3 * np.sqrt((np.asarray(network.hidden) ** 2).sum() + (np.asarray(network.output) ** 2).sum())
+    assert float(objective.gradient_scale(network, jnp.ones(()))) == pytest.approx(expected, rel=1e-12)
+    free = Network(network.hidden, network.output, None, jaxcvx.FreeBias(), network.output_bias)
+    squares = (np.asarray(network.hidden)[:, :-1] ** 2).sum() + (np.asarray(network.output) ** 2).sum()
+    assert float(objective.gradient_scale(free, jnp.ones(()))) == pytest.approx(0.3 * squares**0.5, rel=1e-12)
 
 
 @pytest.mark.parametrize("solver", [GradientDescent(width=4, max_steps=2000), jaxcvx.AnnealedNoise(width=4)])
