@@ -77,8 +77,8 @@ def best_log_odds(F: Matrix, Y: Matrix, weight: Array) -> Float[Array, c]:
         hessian = jnp.diag(jnp.sum(mass, axis=0)) - P.T @ mass
         # Adding the same number to all constants changes nothing: the matrix of ones fixes that direction.
         size = jnp.trace(hessian) + tiny
-        regular = size * (jnp.ones((num_classes, num_classes), F.dtype) + jnp.finfo(F.dtype).eps * jnp.eye(num_classes))
-        step = jnp.linalg.solve(hessian + regular.astype(F.dtype), jnp.sum(mass, axis=0) - counts)
+        regular = size * (1 + float(jnp.finfo(F.dtype).eps) * jnp.eye(num_classes, dtype=F.dtype))
+        step = jnp.linalg.solve(hessian + regular, jnp.sum(mass, axis=0) - counts)
         trials = c - damping[:, None] * step
         best = trials[jnp.argmin(jax.vmap(value)(trials))]
         return jnp.where(value(best) < value(c), best, c)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -14,7 +15,9 @@ import pytest
 import jaxcvx
 from jaxcvx import Dense, InvalidInputError, Network, beta_max, certify, make_problem
 from jaxcvx.certificates.centring import best_shifted, feasible_residual, imbalance, imbalance_price
+from jaxcvx.certificates.dual import proved_bound
 from jaxcvx.losses.base import balanced_columns
+from jaxcvx.solvers.neurons.refit import refit_outputs
 from tests.helpers import cone_optimum, gaussian_data, neurons_in_the_plane, targets_for
 
 LOSSES = ["squared", "huber", "logistic", "softmax", "hinge"]
@@ -27,6 +30,16 @@ def biased_problem(loss: str, seed: int, n: int = 8, weighted: bool = False, fea
     Y = np.where(np.arange(n)[:, None] < 2, [[1.0], [-1.0]][seed % 2], Y) if loss in ("logistic", "hinge") else Y
     weight = np.arange(n) % 4.0 if weighted else None
     return make_problem(X, Y, 0.4, loss=loss, features=features, sample_weight=weight), X, Y, weight
+
+
+def to_single(tree: Any) -> Any:
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree)
+
+
+def random_network(problem: Any) -> Network:
+    rng = np.random.default_rng(1)
+    hidden, output = (jnp.asarray(rng.standard_normal(shape)) for shape in ((4, 2), (4, problem.num_outputs)))
+    return Network(hidden, output, None, problem.features, jnp.zeros(problem.num_outputs))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -107,6 +120,20 @@ def test_best_constants_make_the_loss_least(loss, weighted):
     )
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_float32_stays_float32_under_strict_promotion(loss, weighted):
+    problem = to_single(biased_problem(loss, 0, weighted=weighted)[0])
+    F = jnp.asarray(np.random.default_rng(0).standard_normal(problem.Y.shape), jnp.float32)
+    with jax.numpy_dtype_promotion("strict"):
+        shifted = jax.jit(best_shifted)(problem, F)
+        R = jax.jit(feasible_residual)(problem, -problem.loss.grad(shifted, problem.targets))
+        bound = jax.jit(proved_bound)(problem, R, jnp.asarray(3.0, jnp.float32))
+        fitted = refit_outputs(problem, to_single(random_network(problem)), max_steps=20)
+    assert shifted.dtype == R.dtype == bound.dtype == fitted.output_bias.dtype == jnp.float32
+    np.testing.assert_allclose(jnp.sum(R, axis=0), 0, atol=1e-5)
+
+
 @pytest.mark.parametrize("loss", ["logistic", "softmax"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_one_class_only_needs_no_neuron(loss, dtype):
@@ -136,16 +163,16 @@ def test_weak_duality_for_random_networks_and_biases(seed, loss, weighted, skip,
     rng = np.random.default_rng(seed)
     c = problem.num_outputs
 
-    def random_network() -> Network:
+    def drawn() -> Network:
         arrays = (rng.standard_normal(shape) * 10.0 ** rng.uniform(-2, 0.5) for shape in ((4, 2), (4, c), (2, c)))
         hidden, output, S = map(jnp.asarray, arrays)
         bias = jnp.asarray(rng.standard_normal(c) * 10.0 ** rng.uniform(-2, 2) + shift)
         return Network(hidden, output, S if skip else None, problem.features, bias)
 
-    certificate = certify(random_network(), X, Y, 0.4, loss=loss, method=method, sample_weight=weight)
+    certificate = certify(drawn(), X, Y, 0.4, loss=loss, method=method, sample_weight=weight)
     assert np.isfinite(certificate.lower) and certificate.lower <= certificate.upper
     for _ in range(5):
-        other = random_network()
+        other = drawn()
         best = dataclasses.replace(other, output_bias=None)(jnp.asarray(X))
         shifted = make_problem(X, Y, 0.4, loss=loss, features=problem.features, sample_weight=weight)
         tuned = other.output_bias

@@ -28,7 +28,7 @@ from jaxcvx import (
 )
 from jaxcvx.certificates.dual import all_networks_dual_norm
 from jaxcvx.networks.network import balanced_penalty, concatenate
-from tests.helpers import gaussian_data
+from tests.helpers import gaussian_data, targets_for
 
 
 def three_neurons() -> Network:
@@ -125,3 +125,14 @@ def test_beta_max():
         found = solve(problem, CuttingPlane(tol=1e-9)).network
         assert int((np.abs(found.output) > 0).sum()) >= width and (width or not np.any(found.output))
         np.testing.assert_allclose(found.output_bias, Y.mean(), atol=10 if width else 1e-9)
+
+
+@pytest.mark.parametrize("loss", ["huber", "logistic"])
+def test_beta_max_of_other_smooth_losses(loss):
+    x, Y = gaussian_data(5, 12, 1)
+    Y = targets_for(loss, Y)
+    limit = float(beta_max(make_problem(x, Y, 1.0, loss=loss, features=FreeBias())))
+    for factor, width in ((1.001, 0), (0.9, 1)):
+        problem = make_problem(x, Y, factor * limit, loss=loss, features=FreeBias())
+        found = solve(problem, CuttingPlane(tol=1e-9)).network
+        assert (balanced_penalty(found) > 1e-6) == (width > 0)
