@@ -125,6 +125,13 @@ class Loss(abc.ABC):
         """Bound on the second derivative in F, with sample weights; 1 for a loss that is not smooth."""
         return self.curvature or 1.0
 
+    def diagonal_curvature(self, F: Matrix, Y: Any) -> Matrix:
+        """A diagonal matrix that majorises the Hessian in F at F, as its entries (n, c). The loss must be smooth.
+
+        This is the second derivative itself for losses that are sums over entries.
+        """
+        return jax.jvp(lambda G: self.grad(G, Y), (F,), (jnp.ones_like(F),))[1]
+
     def majorant(self, D: Matrix, Y: Any) -> Scalar:
         """Bound on the second derivative along a change D of the predictions. The loss must be smooth."""
         assert self.curvature is not None, "solvers refuse non-smooth losses by name"

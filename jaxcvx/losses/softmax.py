@@ -102,6 +102,11 @@ class SoftmaxCrossEntropy(Loss):
     def grad(self, F, Y):
         return -balanced_rows(-jax.nn.softmax(F, axis=1), Y)
 
+    def diagonal_curvature(self, F, Y):
+        # diag(2 p (1 - p)) minus the Hessian diag(p) - p p^T is diagonally dominant.
+        p = jax.nn.softmax(F, axis=1)
+        return 2 * p * (1 - p)
+
     def dual_terms(self, R, Y):
         # The domain: rows of Y - R are probabilities. At the true class R is the sum of the other probabilities,
         # which keeps all digits; 1 - p loses them where p is nearly 1.

@@ -115,6 +115,9 @@ class Weighted(Loss):
     def grad(self, F, Y):
         return _checked(Y).column * self.base.grad(F, Y.Y)
 
+    def diagonal_curvature(self, F, Y):
+        return _checked(Y).column * self.base.diagonal_curvature(F, Y.Y)
+
     def dual_terms(self, R, Y):
         shares = divide(R, _checked(Y).column)
         terms, inside = jax.vmap(lambda r, y: self.base.dual_terms(r[None], y[None]))(shares, Y.Y)

@@ -26,6 +26,7 @@ from jaxcvx.losses.base import Loss
 from jaxcvx.losses.entrywise import Squared, resolve_loss
 from jaxcvx.losses.targets import as_targets
 from jaxcvx.losses.weighted import Weighted, WeightedTargets, as_sample_weight
+from jaxcvx.numerics.safe import unit_rows
 from jaxcvx.numerics.trees import all_finite
 from jaxcvx.numerics.validation import as_beta, as_real_matrix
 from jaxcvx.operators.cells import CellOperator
@@ -231,3 +232,12 @@ def without_unweighted_samples(problem: Problem) -> Problem:
     if problem.sample_weight is None:
         return problem
     return problem.samples(np.flatnonzero(np.asarray(problem.sample_weight) > 0))
+
+
+def counted_rows(problem: Problem) -> Float[Array, "N p"]:
+    """The feature rows scaled to length 1; zero for samples of weight 0, which no neuron needs to notice."""
+    rows = unit_rows(problem.rows)
+    if problem.sample_weight is None:
+        return rows
+    counts = jnp.repeat(problem.sample_weight > 0, problem.readout.positions)
+    return jnp.where(counts[:, None], rows, 0.0)
