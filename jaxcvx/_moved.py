@@ -70,7 +70,6 @@ solvers.copositive_rounding solvers.copositive.rounding
 solvers.cuts solvers.semi_infinite.master
 solvers.cutting_plane solvers.semi_infinite.cutting_plane
 solvers.driver solvers.core.driver solvers.core.loop solvers.core.memory_estimate
-solvers.fine_pool solvers.semi_infinite.fine_pool
 solvers.fista methods.fista
 solvers.frank_wolfe solvers.semi_infinite.frank_wolfe
 solvers.gated_newton solvers.gated.ssnal

@@ -51,8 +51,13 @@ class Case(NamedTuple):
 
     @property
     def on_host(self) -> bool:
-        """True if the solver's loop runs on the host: it works neither under jit nor under vmap."""
+        """True if the solver's loop runs on the host, outside jit and vmap."""
         return isinstance(self.solver, HostSolver)
+
+    @property
+    def refuses_tracers(self) -> bool:
+        """True if ``solve`` works neither under jit nor under vmap."""
+        return self.on_host and not self.solver.traceable
 
     def make(self, dtype: Any = None) -> Any:
         """The problem, by default in the precision of the moment."""

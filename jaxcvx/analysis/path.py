@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -11,34 +12,44 @@ import numpy as np
 
 from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.numerics.precision import with_full_precision
+from jaxcvx.numerics.trees import is_traced
+from jaxcvx.numerics.validation import check_key
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.driver import solve
-from jaxcvx.solvers.core.protocol import Solver
+from jaxcvx.solvers.core.protocol import AnySolver, HostSolver, Solver
+from jaxcvx.solvers.core.requirements import refuse_unmet
 from jaxcvx.solvers.core.solution import Solution
 
+LEAST_FRACTION = 0.01  # smallest beta of an integer number of betas, over the largest
 _EARLIER = 3  # number of previous solutions kept for extrapolation
 
 
 @with_full_precision
-def regularization_path(problem: Problem, betas: Any, solver: Solver, *, key: Any = None) -> Solution:
-    """Solve for every beta in turn. Each solve starts from the params of the previous one.
+def regularization_path(problem: Problem, betas: Any, solver: AnySolver, *, key: Any = None) -> Solution:
+    """Solve for every beta in turn. Each solve starts from the solution of the previous one.
 
-    Put the largest beta first: its solution is the sparsest and takes the least time. If the betas have equal ratios,
-    ProximalGradient starts from an extrapolation of the previous solutions and takes Newton steps at once. The whole
-    path is one compiled program (a scan). It works under jit and vmap.
+    Put the largest beta first: its solution is the sparsest and takes the least time. The whole path is one compiled
+    program (a scan), also under jit and vmap.
+
+    With ``ColumnGeneration()`` the networks are those of all widths, with ``upper_bound``, ``heuristic_bound`` and
+    ``num_neurons`` for each beta. Outside jit they are finished in float64. For other solvers: if the betas have equal
+    ratios, ProximalGradient starts from an extrapolation of the previous solutions and takes Newton steps at once.
 
     Args:
       problem: the problem; its own beta is not used.
-      betas: (k,) non-negative numbers.
-      solver: any solver that runs under jit.
+      betas: (k,) non-negative numbers; or with ``ColumnGeneration()`` an integer k: so many betas in equal ratios,
+        from the beta for which the solution is zero, found by many ascents, to 0.01 of it.
+      solver: ``ColumnGeneration()``, or any solver that runs under jit.
       key: as in ``solve``.
 
     Returns:
-      A Solution whose arrays have a leading axis of length k.
+      A Solution whose arrays have a leading axis of length k. Its networks have one width and some zero neurons.
+      ``solution.betas`` holds the betas.
 
     Raises:
-      InvalidInputError: betas are not a non-empty vector of finite numbers >= 0.
-      InvalidTypeError: an argument has a wrong type, or the solver runs on the host.
+      InvalidInputError: betas are not a non-empty vector of finite numbers >= 0, or the problem does not fit the
+        solver.
+      InvalidTypeError: an argument has a wrong type, or the solver follows no paths.
 
     Example:
       >>> import jaxcvx
@@ -47,12 +58,49 @@ def regularization_path(problem: Problem, betas: Any, solver: Solver, *, key: An
       >>> path = jaxcvx.regularization_path(problem, [1.0, 0.1], jaxcvx.ProximalGradient())
       >>> path.upper_bound.shape, bool(path.upper_bound[0] > path.upper_bound[1])
       ((2,), True)
+      >>> path = jaxcvx.regularization_path(problem, 3, jaxcvx.ColumnGeneration(width=8, move_steps=10))
+      >>> print(path.num_neurons[0], (path.betas[2] / path.betas[0]).round(3))
+      0 0.01
     """
     if not isinstance(problem, Problem):
         raise wrong_type("problem", problem, "one from jaxcvx.make_problem")
-    if not isinstance(solver, Solver):
-        raise wrong_type("solver", solver, "a solver that runs under jit")
-    if not isinstance(betas, jax.core.Tracer):
+    if not isinstance(solver, AnySolver):
+        raise wrong_type("solver", solver, "a solver object")
+    if key is not None:
+        check_key(key)
+    if isinstance(solver, HostSolver):
+        refuse_unmet(problem, solver.requires - {"positive beta"}, type(solver).__name__)
+        solver.validate(problem)
+        if isinstance(betas, int) and not isinstance(betas, bool):
+            betas = beta_grid(problem, solver, betas, key)
+    betas = _checked_betas(betas, problem.dtype)
+    if isinstance(solver, HostSolver) and not is_traced(betas) and "positive beta" in solver.requires:
+        if not np.all(np.asarray(betas) > 0):
+            raise invalid("betas", "a beta of 0", f"positive numbers for {type(solver).__name__}")
+    if isinstance(solver, HostSolver):
+        path = solver.solve_path(problem, betas, key)
+        if path is None:
+            raise wrong_type("solver", solver, "ColumnGeneration(), or a solver that runs under jit")
+        return path
+    assert isinstance(solver, Solver)
+    path = _path(problem, betas, solver, solver.initial_params(problem, key), key)
+    return dataclasses.replace(path, betas=betas)
+
+
+def beta_grid(problem: Problem, solver: HostSolver, num: int, key: Any) -> Any:
+    """``num`` betas in equal ratios, from that for which the solution is zero to 0.01 of it."""
+    if num < 1:
+        raise invalid("betas", num, "a positive number of betas, or a vector")
+    largest = solver.largest_beta(problem, key)
+    if largest is None:
+        raise wrong_type("solver", solver, "ColumnGeneration() for an integer number of betas")
+    ratios = np.geomspace(1.0, LEAST_FRACTION, num)
+    return jnp.asarray(largest * ratios, problem.dtype)
+
+
+def _checked_betas(betas: Any, dtype: Any) -> Any:
+    """The betas as a vector of this type."""
+    if not is_traced(betas):
         try:
             host = np.asarray(betas)
             host = host.astype(float) if host.dtype.kind in "fiub" else np.full(2, np.nan)
@@ -60,8 +108,7 @@ def regularization_path(problem: Problem, betas: Any, solver: Solver, *, key: An
             raise wrong_type("betas", betas, "a vector of numbers") from err
         if host.ndim != 1 or not host.size or not np.isfinite(host).all() or (host < 0).any():
             raise invalid("betas", repr(betas), "a non-empty vector of finite numbers >= 0")
-    betas = jnp.asarray(betas, problem.X.dtype)
-    return _path(problem, betas, solver, solver.initial_params(problem, key), key)
+    return jnp.asarray(betas, dtype)
 
 
 @functools.partial(jax.jit, static_argnames="solver")

@@ -29,7 +29,8 @@ from jaxcvx.pricing.semidefinite import semidefinite_dual_norm
 from jaxcvx.proximal.polyhedral_cone import project_cone
 from jaxcvx.solvers.copositive.program import CellFacets
 from jaxcvx.solvers.neurons.group_lasso import fit_atoms
-from jaxcvx.solvers.semi_infinite.pool import Pool, move, reweight
+from jaxcvx.solvers.semi_infinite.pool import Pool, fit_pool
+from jaxcvx.solvers.semi_infinite.sliding import move_all
 from tests.cases import CASES, D, N, P, distinct_cells, random_data, training
 
 
@@ -171,8 +172,8 @@ def _pool(function: Callable[[Problem, Pool], Pool]) -> Callable[[], Case]:
         rng = np.random.default_rng(6)
         directions = rng.standard_normal((P, D))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-        pool = Pool(_array(directions), _array(0.1 * rng.standard_normal((P, 2))))
-        return Case(function, (problem, pool), (_problem_axes(problem), Pool("--", "--")))
+        pool = Pool(_array(directions), _array(0.1 * rng.standard_normal((P, 2))), _array(np.zeros(2)))
+        return Case(function, (problem, pool), (_problem_axes(problem), Pool("--", "--", "-")))
 
     return build
 
@@ -192,8 +193,8 @@ ITERATIONS: dict[str, Callable[[], Case]] = {
     "price_multistart": _price_multistart,
     "fit_atoms": _fit_atoms,
     "semidefinite_dual_norm": _dual_norm,
-    "pool-reweight": _pool(lambda problem, pool: reweight(problem, pool, 20)),
-    "pool-move": _pool(lambda problem, pool: move(problem, pool, 20, jnp.asarray(0.01))),
+    "pool-reweight": _pool(lambda problem, pool: fit_pool(problem, pool, 20)),
+    "pool-move": _pool(lambda problem, pool: move_all(problem, pool, 20, jnp.asarray(0.01))),
     "gated-accelerated": _row("gated-accelerated", **_FIXED),
     "gated-logistic": _row("gated-logistic", phases="accelerated", **_FIXED),
     "gated": _row("gated", tol=_TIGHT),

@@ -70,8 +70,11 @@ class AnySolver:
 class HostSolver(AnySolver, abc.ABC):
     """Base class of the solvers whose loop runs on the host, because their array sizes depend on values.
 
-    Their parts are compiled, but ``solve`` with such a solver works neither under jit nor under vmap.
+    Their parts are compiled. ``solve`` with such a solver works under jit and vmap only if it is ``traceable``.
     """
+
+    traceable: ClassVar[bool] = False
+    """True if ``solve_traced`` is implemented. ``solve`` refuses traced arrays for other solvers of this kind."""
 
     @abc.abstractmethod
     def solve_on_host(self, problem: Problem, init: Any, key: Any, callback: CallbackFunction | None) -> Solution:
@@ -83,6 +86,27 @@ class HostSolver(AnySolver, abc.ABC):
           key: the argument of ``solve``.
           callback: to be called after each step, or None. If it returns a true value, the solve must end.
         """
+
+    def solve_traced(self, problem: Problem, init: Any, key: Any) -> Solution:
+        """The whole solve with fixed shapes, under jit or vmap.
+
+        Most solvers will not need this.
+        """
+        raise NotImplementedError
+
+    def solve_path(self, problem: Problem, betas: Any, key: Any) -> Solution | None:
+        """The batched solution along a path of betas (k,); None if this solver follows none.
+
+        Most solvers will not need this.
+        """
+        return None
+
+    def largest_beta(self, problem: Problem, key: Any) -> Any:
+        """The beta from which on the solution is zero, for solvers that follow paths; None for others.
+
+        Most solvers will not need this.
+        """
+        return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -103,6 +103,7 @@ class Solution:
       scope: static; "global" (all networks, exact), "relaxation" (all networks, by a relaxation),
         "sampled-cells" (networks whose neurons lie in the given cells), "heuristic", "none".
       dual: multipliers of a smooth problem's constraints, from solvers that have them (PrimalDual); else None.
+      betas: the weight decays of a regularisation path, one for each entry of the batch; else None.
     """
 
     params: Any
@@ -118,6 +119,13 @@ class Solution:
     history: History | None
     scope: str = dataclasses.field(default="none", metadata={"static": True})
     dual: Any = None
+    betas: Any = None
+
+    @property
+    def num_neurons(self) -> Any:
+        """The number of neurons whose weights are not zero: an integer, or one for each entry of a batch."""
+        hidden, output = self.network.hidden, self.network.output
+        return jnp.sum(jnp.any(hidden != 0, axis=-1) & jnp.any(output != 0, axis=-1), axis=-1)
 
     @property
     def converged(self) -> Any:

@@ -1,9 +1,11 @@
 """Scale the data to unit size: the same problem in other units. Then learning rates and float32 suit all data.
 
-Let X = s X' and, for the squared loss, Y = t Y'. If u v = (t / s) u' v', the network (u, v) has on X an output t times
-as large as that of (u', v') on X'. Therefore
+Let X = s X' and, for the squared loss, Y = t Y' + m. If u v = (t / s) u' v', the network (u, v) has on X an output t
+times as large as that of (u', v') on X'. Therefore
 
     objective(u, v; X, Y, beta) = t^2 objective(u', v'; X', Y', beta')   with beta' = beta / (s t).
+
+The shift m is the mean of Y if the networks have an output bias, which takes it up, and 0 otherwise.
 """
 
 from __future__ import annotations
@@ -12,27 +14,34 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcvx.networks.network import Network, balance
+from jaxcvx.numerics.safe import divisor
+from jaxcvx.numerics.trees import is_traced
 from jaxcvx.problems.training import Problem
 
 
 class Scaling(NamedTuple):
-    """The factors s of X and t of Y.
+    """The factors s of X and t of Y, and the shift m of Y.
 
     Attributes:
       x: factor s.
       y: factor t.
+      shift: (c,) shift m of the targets, or 0.
     """
 
-    x: float
-    y: float
+    x: Any
+    y: Any
+    shift: Any = 0.0
 
-    def objective(self, value: float) -> float:
+    def objective(self, value: Any) -> Any:
         """Convert an objective to the caller's units."""
         return value * self.y**2
+
+    def betas(self, betas: Float[Array, k]) -> Float[Array, k]:
+        """Convert weight decays of the caller's problem to the scaled units."""
+        return betas / (self.x * self.y)
 
     def residual(self, R: Float[Array, "n c"]) -> Float[Array, "n c"]:
         """Convert a dual residual to the caller's units."""
@@ -41,21 +50,26 @@ class Scaling(NamedTuple):
     def network(self, network: Network, problem: Problem) -> Network:
         """Convert a network of the scaled problem to the caller's units."""
         dtype = problem.X.dtype
-        hidden = network.hidden.astype(dtype) * (1.0 / self.x)
-        return balance(dataclasses.replace(network, hidden=hidden, output=network.output.astype(dtype) * self.y))
+        hidden, output = network.hidden.astype(dtype) * (1.0 / self.x), network.output.astype(dtype) * self.y
+        bias = network.output_bias
+        if bias is not None:
+            bias = (bias.astype(dtype) * self.y + self.shift).astype(dtype)
+        return balance(dataclasses.replace(network, hidden=hidden, output=output, output_bias=bias))
 
     def scale_network(self, network: Network) -> Network:
         """Convert a network of the caller's problem to the scaled units."""
-        return balance(
-            dataclasses.replace(network, hidden=network.hidden * self.x, output=network.output * (1.0 / self.y))
-        )
+        hidden, output = network.hidden * self.x, network.output * (1.0 / self.y)
+        bias = network.output_bias
+        if bias is not None:
+            bias = (bias - self.shift) / self.y
+        return balance(dataclasses.replace(network, hidden=hidden, output=output, output_bias=bias))
 
 
 def scaled_problem(problem: Problem, dtype: Any = None) -> tuple[Problem, Scaling]:
-    """Scale the problem: the entries of X and of Y then have a mean square of about 1. Works only outside jit.
+    """Scale the problem: the entries of X and of Y then have a mean square of about 1. Works under jit and vmap.
 
     X is not scaled if there is a bias, because its column of ones cannot be scaled. Y is scaled for the squared loss
-    only.
+    only, and shifted for losses of real targets if there is an output bias.
 
     Args:
       problem: the problem in the caller's units.
@@ -65,22 +79,35 @@ def scaled_problem(problem: Problem, dtype: Any = None) -> tuple[Problem, Scalin
       The scaled problem, without arrangements, and the factors.
     """
     dtype = problem.X.dtype if dtype is None else dtype
-    X, Y = np.asarray(problem.X, np.float64), np.asarray(problem.Y, np.float64)
-    x = 1.0 if problem.features.bias else _size(X)
-    y = _size(Y) if problem.loss.unweighted.is_quadratic else 1.0
+    one, weight = jnp.ones((), problem.dtype), problem.sample_weight
+    counts = True if weight is None else weight > 0
+    x: Any = one if problem.features.bias else _size(problem.X, counts)
+    y: Any = one
+    shift: Any = 0.0
+    Y = problem.Y
+    if problem.loss.kind == "real" and problem.features.output_bias:
+        shift = jnp.mean(Y, axis=0) if weight is None else weight @ Y / divisor(jnp.sum(weight))
+        Y = Y - shift
+    if problem.loss.unweighted.is_quadratic:
+        y = _size(Y, counts)
+    if not is_traced(x, y):
+        x, y = float(x), float(y)
     scaled = dataclasses.replace(
         problem,
-        X=jnp.asarray(X / x, dtype),
+        X=jnp.asarray(problem.X / x, dtype),
         Y=jnp.asarray(Y / y, dtype),
-        beta=jnp.asarray(float(problem.beta) / x / y, dtype),
+        beta=jnp.asarray(problem.beta / x / y, dtype),
         arrangements=None,
+        sample_weight=None if weight is None else weight.astype(dtype),
     )
-    return scaled, Scaling(x, y)
+    return scaled, Scaling(x, y, shift)
 
 
-def _size(A: np.ndarray) -> float:
-    """Return a power of two near the root mean square. Scaling by it and back is exact."""
-    top = np.abs(A).max()
-    if not top > 0:
-        return 1.0
-    return float(2.0 ** np.round(np.log2(top) + 0.5 * np.log2(np.mean((A / top) ** 2))))
+def _size(A: Array, counts: Any) -> Array:
+    """Return a power of two near the root mean square of the rows that count. Scaling by it and back is exact."""
+    A = jnp.where(jnp.reshape(counts, (-1,) + (1,) * (A.ndim - 1)), A, 0.0)
+    share = jnp.mean(jnp.asarray(counts, A.dtype))
+    top = jnp.max(jnp.abs(A))
+    mean = jnp.mean((A / divisor(top)) ** 2) / share
+    power = jnp.round(jnp.log2(divisor(top)) + 0.5 * jnp.log2(divisor(mean)))
+    return jnp.where(top > 0, jnp.ldexp(jnp.ones_like(top), power.astype(jnp.int32)), 1.0)

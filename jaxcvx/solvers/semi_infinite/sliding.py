@@ -16,14 +16,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxcvx.numerics.safe import divisor, norm, unit_rows
+from jaxcvx.networks.network import Network
+from jaxcvx.numerics.safe import norm, unit_rows
 from jaxcvx.pricing.base import distinct, neuron_values
 from jaxcvx.pricing.multistart import ascend_neurons
-from jaxcvx.problems.training import Problem
-from jaxcvx.solvers.semi_infinite.pool import Pool, dual_residual, move
+from jaxcvx.problems.training import Problem, counted_rows
+from jaxcvx.solvers.semi_infinite.pool import (
+    Pool,
+    dual_residual,
+    fit_pool,
+    has_output_bias,
+    pool_network,
+    pool_of,
+)
 
 _SAME_CELL = 1e-5  # relative overlap of opposite signs up to which two neurons are joined; measured from 1e-6 to 1e-3
-_POWER_STEPS = 15
+_START_ANEW = 0.12  # chance of a scout to start anew in a round
+_DECAY, _SQUARE_DECAY, _ADAM_EPS = 0.9, 0.999, 1e-8  # of Adam
 
 
 class Settings(NamedTuple):
@@ -31,19 +40,27 @@ class Settings(NamedTuple):
 
     Attributes:
       new_neurons: largest number of neurons added in a round.
+      starts: smallest number of ascents of pricing.
       ascent_rounds: difference-of-convex steps of pricing.
       ascent_steps: gradient steps of each inner problem of pricing.
       refit_steps: proximal gradient steps that fit the output weights.
-      move_steps: Adam steps that move all neurons.
+      moves: rounds for one beta that move all neurons; they come first.
+      move_steps: Adam steps of such a round.
       max_rounds: rounds for one beta.
+      patience: pricings in turn without success that end the rounds for one beta.
+      stop_if_full: take no rounds from a pool without an empty slot.
     """
 
     new_neurons: int = 32
+    starts: int = 96
     ascent_rounds: int = 6
     ascent_steps: int = 8
     refit_steps: int = 150
+    moves: int = 8
     move_steps: int = 150
-    max_rounds: int = 6
+    max_rounds: int = 8
+    patience: int = 1
+    stop_if_full: bool = False
 
 
 class Candidates(NamedTuple):
@@ -59,10 +76,26 @@ class Candidates(NamedTuple):
 
 
 class Sliding(NamedTuple):
-    """The state between two rounds: the pool, and the pricing at its residual."""
+    """The state between two rounds.
+
+    Attributes:
+      pool: the neurons.
+      candidates: what the pricing at the pool's residual found.
+      scouts: (s, p) directions of ascents that go on from round to round. Zero rows are drawn anew.
+    """
 
     pool: Pool
     candidates: Candidates
+    scouts: Float[Array, "s p"]
+
+
+def start_of(problem: Problem, pool: Pool, settings: Settings) -> Sliding:
+    """The state of a pool before the first pricing. Prices of -1 say that prices are unknown."""
+    p, dtype = problem.rows.shape[1], problem.dtype
+    num = max(settings.starts, len(pool.weights))
+    found = min(settings.new_neurons, num)
+    candidates = Candidates(jnp.zeros((found, p), dtype), jnp.full(found, -1.0, dtype))
+    return Sliding(pool, candidates, jnp.zeros((num, p), dtype))
 
 
 def row_curvature(problem: Problem) -> Float[Array, ""]:
@@ -71,22 +104,51 @@ def row_curvature(problem: Problem) -> Float[Array, ""]:
     return 1.01 * jnp.linalg.norm(rows, ord=2) ** 2
 
 
-def price(problem: Problem, pool: Pool, key: PRNGKeyArray, settings: Settings, curvature: Array) -> Candidates:
-    """Ascend from the neurons of the pool, and from a random direction in every empty slot."""
+def fresh_directions(key: PRNGKeyArray, Z: Float[Array, "N p"], m: int) -> Float[Array, "m p"]:
+    """Unit directions to ascend from: random ones, and differences of two rows scaled to length 1, in turn."""
+    direction_key, row_key = jax.random.split(key)
+    random = jax.random.normal(direction_key, (m, Z.shape[1]), Z.dtype)
+    row, other = jax.random.randint(row_key, (2, m), 0, Z.shape[0])
+    across = unit_rows(Z[row]) - unit_rows(Z[other])
+    proper = (jnp.arange(m) % 4 < 2) & (row != other)
+    return unit_rows(jnp.where(proper[:, None], across, random))
+
+
+def price(
+    problem: Problem,
+    pool: Pool,
+    scouts: Float[Array, "s p"],
+    key: PRNGKeyArray,
+    settings: Settings,
+    curvature: Array,
+) -> Sliding:
+    """Ascend from the neurons of the pool, and from a scout for every slot that is empty or missing.
+
+    A few steps a round do not take a fresh direction to its maximum. So the ascents of scouts go on in the next round,
+    at a residual that has changed little. In every round some of them start anew.
+
+    Returns:
+      The state with the pool as it is.
+    """
     Z, R = problem.rows, problem.readout.lift(dual_residual(problem, pool))
-    used = norm(pool.weights) > 0
-    m = len(used)
-    u = jnp.where(used[:, None], pool.directions, unit_rows(jax.random.normal(key, pool.directions.shape, Z.dtype)))
+    m = len(scouts)
+    more = m - len(pool.weights)
+    directions, weights = (jnp.pad(a, ((0, more), (0, 0))) for a in (pool.directions, pool.weights))
+    fresh_key, choice_key = jax.random.split(key)
+    anew = jnp.all(scouts == 0, axis=1) | (jax.random.uniform(choice_key, (m,)) < _START_ANEW)
+    scouts = jnp.where(anew[:, None], fresh_directions(fresh_key, Z, m), scouts)
+    used = norm(weights) > 0
+    u = jnp.where(used[:, None], directions, scouts)
     if problem.num_columns == 1:
         alternating = jnp.where(jnp.arange(m) % 2 == 0, 1.0, -1.0)
-        v = jnp.where(used, jnp.sign(pool.weights[:, 0]), alternating)[:, None].astype(Z.dtype)
+        v = jnp.where(used, jnp.sign(weights[:, 0]), alternating)[:, None].astype(Z.dtype)
     else:
         v = unit_rows(jax.nn.relu(u @ Z.T) @ R)
     u, prices = ascend_neurons(
         Z, R, u, v, rounds=settings.ascent_rounds, inner_steps=settings.ascent_steps, curvature=curvature
     )
     best, prices = distinct(u, prices, settings.new_neurons, radius=1e-2)
-    return Candidates(u[best], prices)
+    return Sliding(pool, Candidates(u[best], prices), jnp.where(used[:, None], scouts, u))
 
 
 def neuron_prices(problem: Problem, R: Float[Array, "n c"], directions: Float[Array, "m p"]) -> Float[Array, m]:
@@ -98,12 +160,13 @@ def merge_cells(problem: Problem, pool: Pool) -> Pool:
     """Join neurons of one cell with parallel output weights: their sum predicts the same and costs no more.
 
     Neurons u and u' lie in one cell if no row has opposite signs on them. Rows on which the product of the two
-    activations is below rounding do not count, so the objective may change in the last digits.
+    activations is below rounding do not count, so the objective may change in the last digits. Nor do samples of
+    weight 0.
     """
     size = norm(pool.weights)
     m = len(size)
     neurons = pool.directions * size[:, None]
-    activation = unit_rows(problem.rows) @ neurons.T
+    activation = counted_rows(problem) @ neurons.T
     positive, negative = jax.nn.relu(activation), jax.nn.relu(-activation)
     opposite = positive.T @ negative
     length = norm(activation, axis=0)
@@ -126,107 +189,110 @@ def merge_cells(problem: Problem, pool: Pool) -> Pool:
     neurons, size = jax.lax.fori_loop(0, m, join, (neurons, size))
     kept = size > 0
     length = jnp.where(kept, norm(neurons), 0.0)
-    return Pool(jnp.where(kept[:, None], unit_rows(neurons), 0.0), output * length[:, None])
+    directions = jnp.where(kept[:, None], unit_rows(neurons), 0.0)
+    return pool._replace(directions=directions, weights=output * length[:, None])
 
 
 def add(pool: Pool, candidates: Candidates, wanted: Array) -> Pool:
     """Put the wanted candidates, best first, into empty slots. Those beyond the capacity are dropped."""
     size = norm(pool.weights)
-    slots = jnp.argsort(size, stable=True)[: len(wanted)]
-    taken = wanted & (size[slots] == 0)
-    directions = jnp.where(taken[:, None], candidates.directions, pool.directions[slots])
-    return Pool(pool.directions.at[slots].set(directions), pool.weights)
+    num = min(len(wanted), len(size))
+    slots = jnp.argsort(size, stable=True)[:num]
+    taken = wanted[:num] & (size[slots] == 0)
+    directions = jnp.where(taken[:, None], candidates.directions[:num], pool.directions[slots])
+    return pool._replace(directions=pool.directions.at[slots].set(directions))
 
 
-def refit(problem: Problem, pool: Pool, steps: int) -> Pool:
-    """Fit the output weights by accelerated proximal gradient with restarts. The result is never worse.
+def move_all(problem: Problem, pool: Pool, num_steps: int | Array, rate: Array) -> Pool:
+    """Move all weights by ``num_steps`` Adam steps on the training objective. The result is never worse.
 
-    For the squared loss the steps work on the Gram matrix of the activations, so their cost does not depend on n.
+    The steps cross kinks, which difference-of-convex steps do not. The rate decays to 0 along a cosine.
     """
-    readout, Y, loss = problem.readout, problem.targets, problem.loss
-    atoms = jax.nn.relu(problem.rows @ pool.directions.T)
-    shape = pool.weights.shape
+    Z, readout, targets, free = problem.rows, problem.readout, problem.targets, has_output_bias(problem)
+    network = pool_network(problem, pool)
 
-    def forward(W):
-        return readout.apply(atoms, W)
+    def objective(params):
+        U, V, bias = params
+        F = readout.apply(jax.nn.relu(Z @ U.T), V)
+        F = F + bias if free else F
+        return problem.loss.value(F, targets) + 0.5 * problem.beta * (jnp.sum(U**2) + jnp.sum(V**2))
 
-    if loss.is_quadratic:
-        A = readout.design(atoms)  # (n, m, k)
-        A = A.reshape(A.shape[0], -1)
-        G, b = A.T @ A, A.T @ Y
+    def step(count, carry):
+        params, mean, square = carry
+        gradient = jax.grad(objective)(params)
+        mean = jax.tree.map(lambda m, g: _DECAY * m + (1 - _DECAY) * g, mean, gradient)
+        square = jax.tree.map(lambda v, g: _SQUARE_DECAY * v + (1 - _SQUARE_DECAY) * g**2, square, gradient)
+        turn = (count + 1).astype(Z.dtype)
+        here = 0.5 * rate * (1 + jnp.cos(jnp.pi * (turn - 1) / jnp.asarray(num_steps, Z.dtype)))
+        first, second = 1 - _DECAY**turn, 1 - _SQUARE_DECAY**turn
 
-        def hessian(W):
-            return (G @ W.reshape(G.shape[0], -1)).reshape(shape)
+        def moved(a, m, v):
+            return a - here * (m / first) / (jnp.sqrt(v / second) + _ADAM_EPS)
 
-        def gradient(W):
-            return hessian(W) - b.reshape(shape)
-    else:
-        curvature = problem.curvature
-        assert curvature is not None, "solvers refuse non-smooth losses by name"
+        return jax.tree.map(moved, params, mean, square), mean, square
 
-        def hessian(W):
-            return curvature * readout.price(atoms, forward(W))
-
-        def gradient(W):
-            return readout.price(atoms, loss.grad(forward(W), Y))
-
-    def power(_, W):
-        W = hessian(W)
-        return W / divisor(norm(W, axis=None))
-
-    top = jax.lax.fori_loop(0, _POWER_STEPS, power, jnp.ones(shape, atoms.dtype))
-    L = 1.1 * norm(hessian(top), axis=None) + jnp.finfo(atoms.dtype).tiny
-    threshold = problem.beta / L
-
-    def step(_, carry):
-        W, ahead, t = carry
-        moved = ahead - gradient(ahead) / L
-        size = norm(moved, keepdims=True)
-        new = moved * jnp.maximum(1 - threshold / divisor(size), 0.0)
-        t = jnp.where(jnp.sum((ahead - new) * (new - W)) > 0, 1.0, t)
-        longer = 0.5 * (1 + jnp.sqrt(1 + 4 * t**2))
-        return new, new + (t - 1) / longer * (new - W), longer
-
-    one = jnp.ones((), atoms.dtype)
-    weights = jax.lax.fori_loop(0, steps, step, (pool.weights, pool.weights, one))[0]
-
-    def value(W):
-        return loss.value(forward(W), Y) + problem.beta * jnp.sum(norm(W))
-
-    weights = jnp.where(value(weights) <= value(pool.weights), weights, pool.weights)
-    used = norm(weights) > 0
-    return Pool(jnp.where(used[:, None], pool.directions, 0.0), weights)
+    start = (network.hidden, network.output, pool.bias)
+    zero = jax.tree.map(jnp.zeros_like, start)
+    (U, V, bias), _, _ = jax.lax.fori_loop(0, num_steps, step, (start, zero, zero))
+    better = objective((U, V, bias)) < objective(start)
+    moved = pool_of(problem, Network(U, V, None, problem.features, bias))
+    return jax.tree.map(lambda new, old: jnp.where(better, new, old), moved, pool)
 
 
 def one_round(
-    problem: Problem, state: Sliding, key: PRNGKeyArray, settings: Settings, rate: Array, tol: Array, curvature: Array
+    problem: Problem,
+    state: Sliding,
+    key: PRNGKeyArray,
+    settings: Settings,
+    move_steps: int | Array,
+    rate: Array,
+    tol: Array,
+    curvature: Array,
 ) -> Sliding:
     """Merge, add, fit, move and price."""
     pool = merge_cells(problem, state.pool)
     pool = add(pool, state.candidates, state.candidates.prices > problem.beta * (1 + tol))
-    pool = refit(problem, pool, settings.refit_steps)
-    if settings.move_steps:
-        pool = move(problem, pool, settings.move_steps, rate)
-    return Sliding(pool, price(problem, pool, key, settings, curvature))
+    pool = fit_pool(problem, pool, settings.refit_steps)
+    if settings.moves:
+        pool = move_all(problem, pool, move_steps, rate)
+    return price(problem, pool, state.scouts, key, settings, curvature)
 
 
 def slide(
-    problem: Problem, state: Sliding, key: PRNGKeyArray, settings: Settings, rate: Array, tol: Array, curvature: Array
+    problem: Problem,
+    state: Sliding,
+    key: PRNGKeyArray,
+    settings: Settings,
+    rate: Array,
+    tol: Array,
+    curvature: Array,
+    active: bool | Array = True,
 ) -> tuple[Sliding, Int[Array, ""]]:
-    """Rounds at one beta until no candidate's price exceeds it by more than ``tol``, at most ``max_rounds``.
+    """Rounds at one beta until ``patience`` pricings in turn find no price that exceeds it by more than ``tol``.
+
+    The first ``moves`` rounds move all neurons; later ones only add, drop and fit. There are at most ``max_rounds``,
+    and none unless ``active``.
 
     Returns:
       The state, and the number of rounds.
     """
 
     def more(carry):
-        state, count, _ = carry
-        return (count < settings.max_rounds) & (state.candidates.prices[0] > problem.beta * (1 + tol))
+        state, count, quiet, _ = carry
+        goes_on = (count < settings.max_rounds) & (quiet < settings.patience)
+        return goes_on & jnp.any(jnp.all(state.pool.weights == 0, axis=1)) if settings.stop_if_full else goes_on
 
     def body(carry):
-        state, count, key = carry
+        state, count, quiet, key = carry
         key, here = jax.random.split(key)
-        return one_round(problem, state, here, settings, rate, tol, curvature), count + 1, key
+        steps = jnp.where(count < settings.moves, settings.move_steps, 0)
+        state = one_round(problem, state, here, settings, steps, rate, tol, curvature)
+        pays = state.candidates.prices[0] > problem.beta * (1 + tol)
+        return state, count + 1, jnp.where(pays, 0, quiet + 1), key
 
-    state, count, _ = jax.lax.while_loop(more, body, (state, jnp.asarray(0, jnp.int32), key))
+    # Nothing to do where the pool is empty and no neuron pays: beta is above beta_max. Prices below 0 are unknown.
+    best = state.candidates.prices[0]
+    nothing = jnp.all(state.pool.weights == 0) & (best >= 0) & (best <= problem.beta)
+    quiet = jnp.where(nothing | ~jnp.asarray(active), settings.patience, 0)
+    state, count, _, _ = jax.lax.while_loop(more, body, (state, jnp.zeros((), jnp.int32), quiet, key))
     return state, count

@@ -24,7 +24,7 @@ from jaxcvx.datasets import spiral
 from jaxcvx.errors import InvalidInputError, InvalidTypeError
 from tests.helpers import adam_objectives, cone_optimum, gaussian_data, network_value, targets_for
 
-TIGHT = ColumnGeneration(tol=1e-8, width=32, move_steps=300)
+TIGHT = ColumnGeneration(tol=1e-8, width=32, move_steps=100, moves=2, rounds=4)
 
 
 def one_hot_instance() -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +121,7 @@ def heuristic():
         X, Y = gaussian_data(8, 60, 6)
         problem = make_problem(X, Y, 3.0)
         solver = ColumnGeneration(
-            pricing="multistart", width=32, max_steps=8, move_steps=200, num_starts=32, final_starts=512
+            pricing="multistart", width=32, max_steps=8, moves=2, rounds=2, num_starts=32, final_starts=512
         )
         return problem, solver, solve(problem, solver, key=jax.random.key(3))
 
@@ -140,7 +140,7 @@ def test_multistart_beats_adam_and_has_no_proved_bound(heuristic):
 def test_the_objective_falls_from_round_to_round(heuristic):
     _, _, solution = heuristic
     objective = np.asarray(solution.history.objective)
-    assert len(objective) == solution.num_steps + 1 >= 3
+    assert len(objective) == solution.num_steps + 1 >= 2
     assert np.all(np.diff(objective) <= 1e-5 * objective[:-1])
 
 
@@ -228,8 +228,6 @@ def test_unsupported_problems_are_refused():
         solve(make_problem(X, Y, 0.1), ColumnGeneration(), init=3)
     with pytest.raises(InvalidInputError, match="^init: got weights of lengths"):
         solve(make_problem(X, Y, 0.1), ColumnGeneration(), init=Network(jnp.ones((2, 3)), jnp.ones((2, 1))))
-    with pytest.raises(InvalidTypeError, match="ColumnGeneration runs on the host"):
-        jax.jit(lambda b: solve(make_problem(X, Y, b), ColumnGeneration()).objective)(0.1)
 
 
 @pytest.mark.long

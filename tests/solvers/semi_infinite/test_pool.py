@@ -12,14 +12,13 @@ from jaxcvx.solvers.neurons.group_lasso import fit_atoms
 from jaxcvx.solvers.semi_infinite.pool import (
     Pool,
     dual_residual,
+    fit_pool,
+    fit_weights,
     insert,
-    move,
     pool_network,
     pool_objective,
     pool_of,
     resize,
-    reweight,
-    strongest,
 )
 
 FEATURES = {"dense": Dense(), "pool": ConvPool((2,)), "flatten": ConvFlatten((2,))}
@@ -33,7 +32,7 @@ def setting(name: str, width: int = 6):
     p, q = problem.rows.shape[1], problem.num_columns
     hidden = np.concatenate([rng.standard_normal((width, p)), np.zeros((2, p))])
     network = Network(jnp.asarray(hidden), jnp.asarray(rng.standard_normal((width + 2, q))), None, problem.features)
-    return problem, network, pool_of(network)
+    return problem, network, pool_of(problem, network)
 
 
 @pytest.mark.routine(2)
@@ -53,7 +52,8 @@ def test_neurons_with_underflowing_weights_free_their_slots():
     """Weights of 1e-38 in float32: their squares underflow, so the computed norm is wrong and the direction is lost."""
     hidden = jnp.asarray([[3.0, 4.0], [1e-19, 2e-19], [1.0, 0.0]], jnp.float32)
     output = jnp.asarray([[1.0], [1e-19], [0.5]], jnp.float32)
-    pool = pool_of(Network(hidden, output, None, Dense()))
+    problem = make_problem(np.ones((3, 2), np.float32), np.ones(3, np.float32), 1.0)
+    pool = pool_of(problem, Network(hidden, output, None, Dense()))
     np.testing.assert_allclose(pool.directions, [[0.6, 0.8], [0, 0], [1, 0]], rtol=1e-6)
     np.testing.assert_allclose(pool.weights, [[5.0], [0], [0.5]], rtol=1e-6)
 
@@ -62,19 +62,26 @@ def test_neurons_with_underflowing_weights_free_their_slots():
 @pytest.mark.parametrize("name", FEATURES)
 def test_reweighting_is_the_group_lasso(name):
     problem, _, pool = setting(name)
-    reweighted = reweight(problem, pool, 3000)
+    reweighted = fit_pool(problem, pool, 3000)
     atoms = jnp.maximum(problem.rows @ pool.directions.T, 0)
     exact = fit_atoms(atoms, problem.Y, problem.beta, problem.readout)
     assert float(pool_objective(problem, reweighted)) == pytest.approx(float(exact.objective), rel=1e-8)
     assert float(pool_objective(problem, reweighted)) < float(pool_objective(problem, pool))
 
 
-def test_moving_never_makes_it_worse():
-    problem, _, pool = setting("dense")
-    trained = move(problem, pool, 200, jnp.asarray(1e-2))
-    assert float(pool_objective(problem, trained)) < float(pool_objective(problem, pool))
-    wild = move(problem, trained, 3, jnp.asarray(1e3))
-    assert float(pool_objective(problem, wild)) == pytest.approx(float(pool_objective(problem, trained)), rel=1e-12)
+@pytest.mark.parametrize("output_bias", [False, True])
+def test_exact_weights_have_the_residual_of_their_predictions(output_bias):
+    problem, network, _ = setting("dense")
+    problem = problem.replace(features=Dense(output_bias=output_bias), Y=problem.Y + 100.0)
+    pool = pool_of(problem, network)
+    fitted, R = fit_weights(problem, pool)
+    np.testing.assert_allclose(R, problem.Y - pool_network(problem, fitted)(problem.X), atol=1e-7)
+    prices = np.linalg.norm(np.maximum(problem.rows @ fitted.directions.T, 0).T @ R, axis=1)
+    used = np.any(np.asarray(fitted.weights) != 0, axis=1)
+    np.testing.assert_allclose(prices[used], problem.beta, rtol=1e-6)
+    if output_bias:
+        np.testing.assert_allclose(np.sum(R, axis=0), 0.0, atol=1e-9)
+        assert np.all(np.asarray(fitted.bias) > 50)
 
 
 def test_inserting_takes_free_slots_only():
@@ -88,12 +95,10 @@ def test_inserting_takes_free_slots_only():
     np.testing.assert_array_equal(np.asarray(overfull.directions)[6:], np.eye(3)[[0, 1]])
 
 
-def test_resizing_and_the_strongest():
+def test_resizing_keeps_the_strongest():
     directions = jnp.asarray(np.eye(4))
-    pool = Pool(directions, jnp.asarray([[1.0], [0.0], [-3.0], [2.0]]))
+    pool = Pool(directions, jnp.asarray([[1.0], [0.0], [-3.0], [2.0]]), jnp.zeros(1))
     small = resize(pool, 2)
     assert small.weights.ravel().tolist() == [-3.0, 2.0]
     large = resize(pool, 8)
     assert large.weights.shape == (8, 1) and np.count_nonzero(large.weights) == 3
-    np.testing.assert_array_equal(strongest(pool, 2), directions[jnp.asarray([2, 3])])
-    assert strongest(pool, 9).shape == (4, 4)
