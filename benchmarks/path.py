@@ -18,6 +18,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,10 @@ def objectives(table: Table, method: Method, baseline: Baseline, keys: int = KEY
         k = int(np.argmin(abs(np.log(fractions / fraction))))
         beta, adam = float(betas[k]), baseline.best(fraction, keys)
         networks = {"before": (path.hidden[k], path.output[k])}
+        start = time.perf_counter()
         with jax.enable_x64(True):
             finished = method.finish(table.problem(beta, np.float64), *networks["before"])
+        seconds = time.perf_counter() - start
         if finished is not None:
             networks["after"] = finished
         values = {when: objective(table, *network, beta) for when, network in networks.items()}
@@ -66,6 +69,7 @@ def objectives(table: Table, method: Method, baseline: Baseline, keys: int = KEY
             "objective": values,
             "excess": {when: value / adam["objective"] - 1 for when, value in values.items()},
             "price": float(path.price[k]),
+            "finish seconds, compilation included": seconds,
             "neurons": neurons,
             "neurons of the best known": known[min(known)],
             "adam": {name: adam[name] for name in ("objective", "all", "neurons")},

@@ -1,7 +1,7 @@
-"""The method that ``benchmarks path`` measures, behind one interface, so that another one is one entry more.
+"""The methods that ``benchmarks path`` measures, behind one interface.
 
-STAND-IN: until ``jaxcvx.regularization_path`` follows paths with ``ColumnGeneration``, the only entry is the sliding
-Frank-Wolfe method of ``benchmarks.path_standin``. Add the library's method to ``METHODS`` and make it ``DEFAULT``.
+``library`` is ``jaxcvx.regularization_path`` with ``ColumnGeneration``; its finish is ``jaxcvx.solve`` from a network
+of the path. ``stand-in`` is the plain sliding Frank-Wolfe method of ``benchmarks.path_standin``.
 """
 
 from __future__ import annotations
@@ -69,5 +69,46 @@ def _standin_finish(problem: Any, hidden: Any, output: Any) -> tuple[np.ndarray,
     return np.asarray(polished.hidden), np.asarray(polished.output)
 
 
-METHODS = {"stand-in": Method("stand-in", _standin_path, _standin_one, _standin_cv, _standin_finish)}
-DEFAULT = "stand-in"
+def _library_path(problem: Any, betas: Any, key: Any) -> Path:
+    import jaxcvx
+
+    solver = jaxcvx.ColumnGeneration(final_rounds=0)
+    path = jaxcvx.regularization_path(problem, np.asarray(betas, np.float32), solver, key=key)
+    ratio = np.asarray(path.upper_bound) / np.maximum(np.asarray(path.heuristic_bound), np.finfo(np.float32).tiny)
+    return Path(path.network.hidden, path.network.output, ratio)
+
+
+def _library_one(problem: Any, key: Any) -> Path:
+    """The short path of ``solve``, without its last rounds."""
+    path = _library_path(problem, float(problem.beta) * np.array([8.0, 4.0, 2.0, 1.4, 1.0]), key)
+    return jax.tree.map(lambda a: a[-1:], path)
+
+
+def _library_cv(problem: Any, betas: Any, folds: int, key: Any) -> Any:
+    import jaxcvx
+
+    Y = np.asarray(problem.Y)
+    labels = np.argmax(Y, axis=1) if problem.loss.kind == "label" else Y
+    return jaxcvx.cross_validate(
+        np.asarray(problem.X), labels, loss=problem.loss, features=problem.features, betas=betas, folds=folds, key=key
+    )
+
+
+def _library_finish(problem: Any, hidden: Any, output: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """At most eight of the last rounds."""
+    import jaxcvx
+
+    alive = np.linalg.norm(output, axis=1) > 0
+    if not alive.any():
+        return hidden, output
+    network = jaxcvx.Network(jnp.asarray(hidden[alive]), jnp.asarray(output[alive]), features=problem.features)
+    solver = jaxcvx.ColumnGeneration(pricing="multistart", max_steps=8, tol=1e-7)
+    solution = jaxcvx.solve(problem, solver, init=network)
+    return np.asarray(solution.network.hidden), np.asarray(solution.network.output)
+
+
+METHODS = {
+    "library": Method("library", _library_path, _library_one, _library_cv, _library_finish),
+    "stand-in": Method("stand-in", _standin_path, _standin_one, _standin_cv, _standin_finish),
+}
+DEFAULT = "library"
