@@ -106,7 +106,16 @@ def test_the_record(
 ) -> None:
     def run(quick: bool, tables: Any = None, cache: Any = None, parts: Any = path.PARTS) -> dict[str, Any]:
         return original(
-            quick, tables=tables, cache=cache, parts=parts, width=5, steps=20, keys=1, compiled=(), growth=(), method="stand-in"
+            quick,
+            tables=tables,
+            cache=cache,
+            parts=parts,
+            width=5,
+            steps=20,
+            keys=1,
+            compiled=(),
+            growth=(),
+            method="stand-in",
         )
 
     original = path.run
