@@ -246,9 +246,10 @@ CASES: dict[str, Case] = {
 }
 
 
-def rows(names: Iterable[str] = CASES) -> list[Any]:
-    """Rows of the table as parameters of a test, those that are not routine marked ``long``."""
-    return [pytest.param(name, marks=() if CASES[name].routine else pytest.mark.long) for name in names]
+def rows(names: Iterable[str] = CASES, *, covered: Iterable[str] = ()) -> list[Any]:
+    """Rows of the table as parameters of a test, marked ``long`` if not routine or covered by another default test."""
+    long = {name for name in names if not CASES[name].routine} | set(covered)
+    return [pytest.param(name, marks=pytest.mark.long if name in long else ()) for name in names]
 
 
 @functools.cache

@@ -14,9 +14,13 @@ settings.register_profile("explore", deadline=None)  # pytest --hypothesis-profi
 settings.load_profile("reproducible")
 
 
+# Folders with long files. They come first, so that no worker is left alone with one at the end.
+LONG_FILES = ("notebooks", "docs", "parallel", "sharding", "reliability", "transforms_of_solve", "integrations")
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as ``long`` the cases that ``@pytest.mark.routine`` leaves out."""
+    """Mark as ``long`` the cases that ``@pytest.mark.routine`` leaves out; put ``LONG_FILES`` first."""
     seen: dict[str, int] = {}
     for item in items:
         test = item.nodeid.split("[")[0]
@@ -28,6 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         count = routine.args[0] if isinstance(routine.args[0], int) else None
         if (seen[test] > count) if count is not None else (case not in routine.args):
             item.add_marker(pytest.mark.long)
+    items.sort(key=lambda item: item.path.parent.name not in LONG_FILES)
 
 
 def pytest_configure(config: pytest.Config) -> None:

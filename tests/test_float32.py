@@ -68,6 +68,7 @@ def check_report(solution, problem, X, Y) -> None:
     assert solution.gap == pytest.approx((solution.upper_bound - solution.lower_bound) / solution.upper_bound, rel=1e-9)
 
 
+@pytest.mark.routine("3")
 @pytest.mark.parametrize("c", [1, 3])
 def test_gated_program(c):
     for seed in range(3):

@@ -149,6 +149,7 @@ def test_static_fields_become_plain(tmp_path: Path) -> None:
     assert load(tmp_path / "x").complete is True
 
 
+@pytest.mark.long  # tests/transforms_of_solve/test_save_load.py has all solvers, on other data
 def test_solutions_of_every_kind_of_variables(tmp_path: Path) -> None:
     X, Y = np.random.default_rng(0).standard_normal((8, 2)), np.random.default_rng(1).standard_normal((8, 1))
     problem = make_problem(X, Y, 0.3, arrangements=enumerate_arrangements(X))

@@ -109,10 +109,10 @@ def alternate(
       >>> from flax import nnx
       >>> import jax.numpy as jnp
       >>> from jaxcvx.flax import ConvexLayer, alternate
-      >>> inputs = jnp.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
-      >>> targets = jnp.array([[1.0], [1.0], [0.0], [0.0]])
-      >>> backbone = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
-      >>> head = ConvexLayer(3, 1, num_gates=4, beta=0.1, rngs=nnx.Rngs(1))
+      >>> inputs = jnp.array([[0.0, 1.0], [1.0, 0.0], [1.0, 2.0]])
+      >>> targets = jnp.array([[1.0], [0.0], [1.0]])
+      >>> backbone = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+      >>> head = ConvexLayer(2, 1, num_gates=4, beta=0.1, rngs=nnx.Rngs(1))
       >>> record = alternate(backbone, head, (inputs, targets), None, optax.adam(1e-2), rounds=2, steps_per_round=5)
       >>> record.objective.shape, bool(record.objective[-1] <= record.objective[0])
       ((3,), True)

@@ -1,12 +1,13 @@
 r"""Solve problems on meshes of eight simulated devices and on one, and print JSON lines. Runs in its own process.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu python -m tests.parallel.run_meshes
+XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu python -m tests.parallel.run_meshes [CASE ...]
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import Any
 
 import jax
@@ -82,7 +83,8 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     assert jax.device_count() == 8
     options = fast_options()
-    for name, (loss, outputs, features, solver, meshes) in CASES.items():
+    for name in sys.argv[1:] or CASES:
+        loss, outputs, features, solver, meshes = CASES[name]
         whole = problem_of(loss, outputs, features)
         run = jax.jit(lambda problem, solver=solver: jaxcvx.solve(problem, solver), compiler_options=options)
         single = run(whole)

@@ -29,25 +29,27 @@ LOOSE = {
     "cones, Newton": {"params": 1e-8},
     "softmax": {"upper": 1e-6},
 }
+FURTHER = ("softmax", "huber", "cones")  # as the logistic loss, and as the first steps of "cones, Newton"
 
 
 @functools.cache
-def measured() -> list[dict[str, Any]]:
+def measured(further: bool) -> list[dict[str, Any]]:
     """Results of a process with eight devices. A running process cannot add devices."""
+    names = [name for name in CASES if (name in FURTHER) == further]
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
-    command = [sys.executable, "-m", "tests.parallel.run_meshes"]
+    command = [sys.executable, "-m", "tests.parallel.run_meshes", *names]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * (n in FURTHER)) for n in CASES])
 def test_equal_to_one_device(name):
-    records = [record for record in measured() if record["case"] == name]
+    records = [record for record in measured(name in FURTHER) if record["case"] == name]
     assert len(records) == len(CASES[name][4])
     for record in records:
         samples, cells = record["mesh"]
@@ -63,7 +65,7 @@ def test_equal_to_one_device(name):
 
 
 def test_one_all_reduce_per_product():
-    records = [record for record in measured() if "collectives" in record]
+    records = [record for record in measured(False) if "collectives" in record]
     assert len(records) == 3
     for record in records:
         samples, cells = record["mesh"]

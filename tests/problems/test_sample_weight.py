@@ -99,10 +99,10 @@ def test_scaling_weights_and_beta_scales_the_objective(loss):
 
 
 def test_folds_are_a_vmap_over_weights():
-    X, Y = _data("squared", n=9)
+    X, Y = _data("squared")
     problem = _problem("squared", X, Y)
-    folds = 1.0 - np.repeat(np.eye(3), 3, axis=1)
-    solver = jaxcvx.ProximalGradient(tol=1e-8, max_steps=2000)
+    folds = 1.0 - np.repeat(np.eye(2), 4, axis=1)
+    solver = jaxcvx.ProximalGradient(tol=1e-9)
 
     def fit(weight):
         return solve(problem.replace(sample_weight=weight), solver)
@@ -137,7 +137,6 @@ def test_float32_and_every_kind_of_solver():
     assert narrow.sample_weight.dtype == jnp.float32
     for solver in (
         ConeADMM(tol=1e-4),
-        ConeADMM(tol=1e-4, phases="admm"),
         jaxcvx.GradientDescent(width=30, max_steps=4000),
         jaxcvx.ColumnGeneration(tol=1e-4, width=20),
     ):
@@ -154,14 +153,15 @@ def test_float32_and_every_kind_of_solver():
     assert exact * (1 - 1e-8) <= after < before
 
 
+@pytest.mark.routine("logistic")
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
 def test_bounds_hold_against_clarabel(loss):
-    X, Y = _data(loss, n=6)
-    halves = np.array([1, 2, 0, 3, 1, 1])  # weights 0.5, 1, ...: samples repeated in a program of half the size
-    again = np.repeat(np.arange(6), halves)
+    X, Y = _data(loss)
+    halves = np.array([1, 2, 0, 3, 1, 1, 2, 1])  # weights 0.5, 1, ...: samples repeated in a program of half the size
+    again = np.repeat(np.arange(8), halves)
     masks = np.asarray(jaxcvx.enumerate_arrangements(X).masks)
     optimum = 0.5 * cone_optimum(X[again], masks[:, again], Y[again], 2 * BETA, loss=loss)
-    solution = solve(_problem(loss, X, Y, sample_weight=0.5 * halves), ConeADMM(tol=1e-8))
+    solution = solve(_problem(loss, X, Y, sample_weight=0.5 * halves), ConeADMM(tol=1e-9))
     np.testing.assert_allclose(solution.objective, optimum, rtol=1e-6)
     assert solution.lower_bound <= optimum * (1 + 1e-8)
     for seed in range(3):

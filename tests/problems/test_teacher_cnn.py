@@ -35,7 +35,7 @@ def _naive_objective(problem, params):
     )
 
 
-@pytest.mark.routine("0.3", "7.0")
+@pytest.mark.routine("0.3")
 @pytest.mark.parametrize("length", [1.0, 0.3, 7.0])
 def test_loss_and_gradient_against_sampling(length):
     problem = _teacher()

@@ -103,8 +103,8 @@ def test_many_files_and_options(capsys, tmp_path):
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     (folder / "data.csv").write_bytes(table(np.random.default_rng(0), 0))
-    arguments = ["--target", "y", "--beta", "0.5", "--cells", "8", "--width", "2", "--out", str(folder / "out")]
-    assert main(["train", str(folder / "data.csv"), *arguments]) == 0
+    arguments = ["--target", "y", "--beta", "0.5", "--solver", "gated", "--cells", "8", "--width", "2"]
+    assert main(["train", str(folder / "data.csv"), *arguments, "--out", str(folder / "out")]) == 0
     return folder / "out"
 
 

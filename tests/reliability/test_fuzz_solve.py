@@ -43,10 +43,11 @@ SCALES_OF_SINGLE = (1.0, 1.0, 1.0, 1e-8, 1e8, 1e-30, 1e30)
 
 
 @pytest.fixture(autouse=True)
-def programs_are_dropped_after_each_test() -> Iterator[None]:
+def programs_are_dropped_after_each_long_test(request: pytest.FixtureRequest) -> Iterator[None]:
     """A solver's programs for all losses and precisions hold many of the memory maps that a process may have."""
     yield
-    jax.clear_caches()
+    if request.node.get_closest_marker("soak"):
+        jax.clear_caches()
 
 
 @functools.cache

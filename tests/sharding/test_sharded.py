@@ -17,25 +17,31 @@ from tests.sharding.cases import ITERATIONS, OPERATIONS
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+# Whole solves by these are compared in tests/parallel/test_mesh.py by default.
+FURTHER = ("gated-accelerated", "gated-logistic", "gated", "cone", "cone-admm")
+NAMES = (*OPERATIONS, *ITERATIONS)
+
+
 @functools.cache
-def measured(precision: str) -> list[dict[str, Any]]:
+def measured(precision: str, further: bool) -> list[dict[str, Any]]:
     """What one process with eight devices has measured; devices can't be added to a running one."""
+    names = [name for name in NAMES if (name in FURTHER) == further]
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
-    command = [sys.executable, "-m", "tests.sharding.run_sharded", precision]
+    command = [sys.executable, "-m", "tests.sharding.run_sharded", precision, *names]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("precision", ["float64", pytest.param("float32", marks=pytest.mark.long)])
-@pytest.mark.parametrize("name", [*OPERATIONS, *ITERATIONS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * (n in FURTHER)) for n in NAMES])
 def test_equal_to_one_device(name, precision):
     x64 = precision == "float64"
-    found = [record for record in measured(precision) if record["case"] == name]
+    found = [record for record in measured(precision, name in FURTHER) if record["case"] == name]
     assert found
     exact = 1e-10 if name in OPERATIONS else 1e-7
     for record in found:

@@ -92,7 +92,7 @@ def test_hard_data(name):
         assert solution.lower_bound <= solution.upper_bound
 
 
-@pytest.mark.routine(2)
+@pytest.mark.routine("2-shared")
 @pytest.mark.oracle
 @pytest.mark.parametrize(("c", "grouping"), [(1, "shared"), (2, "shared"), (2, "per-output")])
 def test_convolutions_with_weights_for_each_position(c, grouping):

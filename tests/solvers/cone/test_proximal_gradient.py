@@ -31,7 +31,7 @@ def test_optimum_is_clarabels_and_every_point_is_feasible():
                 assert slack.min() >= -1e-12 * np.abs(blocks).max()
 
 
-@pytest.mark.routine(2)
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("loss", ["logistic", "huber", "softmax"])
 def test_admm_finds_the_same_for_other_losses(loss):
     X, Y = gaussian_data(1, 24, 3)
@@ -44,7 +44,7 @@ def test_admm_finds_the_same_for_other_losses(loss):
     assert auto.num_steps < admm.num_steps
 
 
-@pytest.mark.routine(2)
+@pytest.mark.routine("1-admm")
 @pytest.mark.parametrize("phases", ["auto", "admm"])
 @pytest.mark.parametrize("max_steps", [1, 2000])
 def test_an_infeasible_start_is_projected_before_it_counts(phases, max_steps):

@@ -33,7 +33,7 @@ def rows_problem(c: int, features: str):
     return make_problem(X, Y, 0.5, arrangements=cells, features=FEATURES[features])
 
 
-@pytest.mark.routine(2)
+@pytest.mark.routine("2-shared-flatten")
 @pytest.mark.parametrize(("c", "grouping", "features"), CASES)
 def test_direction_is_newtons_of_the_dual_gradient(c, grouping, features):
     """The derivative of the gradient along the direction is minus the gradient."""
@@ -62,7 +62,7 @@ def test_direction_is_newtons_of_the_dual_gradient(c, grouping, features):
     assert float(jnp.linalg.norm(slope(rough) + g)) <= 1.001e-3 * float(jnp.linalg.norm(g))
 
 
-@pytest.mark.routine(2)
+@pytest.mark.routine("2-per-output-pool")
 @pytest.mark.parametrize(("c", "grouping", "features"), CASES)
 def test_the_preconditioners_matrix_is_the_hessians(c, grouping, features, monkeypatch):
     """Conjugate gradients would hide what is missing of it. More rows and groups than are summed up at a time."""
@@ -89,6 +89,7 @@ def test_the_preconditioners_matrix_is_the_hessians(c, grouping, features, monke
     np.testing.assert_allclose(found, expected, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
+@pytest.mark.routine("2")
 @pytest.mark.parametrize("c", [1, 2])
 def test_projections_that_do_not_matter_are_bounded(c):
     problem = problem_of(c)

@@ -56,7 +56,7 @@ def test_solvers_on_the_host_are_refused():
 
 
 def test_what_does_not_fit_is_refused_with_advice(monkeypatch):
-    problem, solver = small_problem(), jaxcvx.ProximalGradient()
+    problem, solver = small_problem(), jaxcvx.ProximalGradient(tol=1e-3, phases="accelerated")
     need = problem.memory_estimate(solver)
     held = memory.tree_bytes(problem)  # in memory already, so not needed again
     monkeypatch.setattr(estimate_module, "available_bytes", lambda: need - held - 1)

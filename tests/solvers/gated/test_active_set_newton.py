@@ -68,6 +68,7 @@ def test_direction_is_newtons_on_the_blocks_with_weights(c, live, radial):
     np.testing.assert_allclose(found[on].reshape(-1), expected, rtol=1e-5, atol=1e-7 * np.abs(expected).max())
 
 
+@pytest.mark.routine("2")
 @pytest.mark.parametrize("c", [1, 2])
 def test_the_preconditioner_is_the_inverse_up_to_float32(c):
     problem, W = problem_of(c), some_blocks(c, 5)
@@ -81,6 +82,7 @@ def test_the_preconditioner_is_the_inverse_up_to_float32(c):
     np.testing.assert_allclose(active_newton._rough_inverse(problem, C)(system(x)), x, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.routine("2")
 @pytest.mark.parametrize("c", [1, 2])
 def test_residual_is_as_small_as_asked_for(c):
     problem, W = problem_of(c), some_blocks(c, 5)
@@ -113,6 +115,7 @@ def test_blocks_that_a_step_turns_around_are_stopped_at_zero():
     np.testing.assert_allclose(W, optimum, atol=1e-5)
 
 
+@pytest.mark.routine("2")
 @pytest.mark.parametrize("c", [1, 2])
 def test_from_near_it_reaches_clarabels_optimum(c):
     problem = problem_of(c)

@@ -35,7 +35,7 @@ def one_hot_spiral(num_per_arm: int, beta: float):
     return make_problem(X, np.eye(3)[arm], beta, arrangements=enumerate_arrangements(X))
 
 
-@pytest.mark.routine(2)
+@pytest.mark.routine("huber")
 @pytest.mark.parametrize("loss", ["squared", "huber", "logistic", "softmax"])
 def test_against_clarabel(loss):
     problem, X, targets = sampled(loss)

@@ -31,7 +31,7 @@ def problem_of(X, Y, fraction: float, loss: str = "squared", cells: Arrangements
     return problem.replace(beta=fraction * problem.beta_max())
 
 
-@pytest.fixture(scope="module", params=[1, 3], ids=["scalar", "vector"])
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.long), 3], ids=["scalar", "vector"])
 def solved(request):
     with jax.enable_x64(True):
         problem = problem_of(*gaussian_data(0, N, D, request.param), 0.1)
@@ -109,7 +109,6 @@ def test_history_ends_where_the_solution_is(solved):
     assert np.max(history.bound) <= solution.objective * (1 + 1e-12)
 
 
-@pytest.mark.routine(1)
 def test_gated_network_has_the_same_predictions(solved):
     problem, solution = solved
     network = gated_to_relu(problem, solution.params)

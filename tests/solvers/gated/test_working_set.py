@@ -35,7 +35,7 @@ def used(params) -> int:
     return int(np.count_nonzero(np.any(np.asarray(params) != 0, axis=(1, 2))))
 
 
-@pytest.mark.routine(2)
+@pytest.mark.routine("squared-3")
 @pytest.mark.parametrize(("loss", "outputs"), [("squared", 1), ("squared", 3), ("logistic", 1)])
 def test_equals_all_cells_in_full_precision(loss, outputs):
     problem = problem_of(loss, outputs)
