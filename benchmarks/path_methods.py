@@ -95,14 +95,14 @@ def _library_cv(problem: Any, betas: Any, folds: int, key: Any) -> Any:
 
 
 def _library_finish(problem: Any, hidden: Any, output: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """At most eight of the last rounds."""
+    """At most twenty of the last rounds."""
     import jaxcvx
 
     alive = np.linalg.norm(output, axis=1) > 0
     if not alive.any():
         return hidden, output
     network = jaxcvx.Network(jnp.asarray(hidden[alive]), jnp.asarray(output[alive]), features=problem.features)
-    solver = jaxcvx.ColumnGeneration(pricing="multistart", max_steps=8, tol=1e-7)
+    solver = jaxcvx.ColumnGeneration(pricing="multistart", max_steps=20, tol=1e-7)
     solution = jaxcvx.solve(problem, solver, init=network)
     return np.asarray(solution.network.hidden), np.asarray(solution.network.output)
 

@@ -116,8 +116,9 @@ def follow_on_host(
     while True:
         capacity = len(start.pool.weights)
         may_grow = capacity < limit
-        path = follow(problem, betas, start, key, settings._replace(stop_if_full=may_grow), rate, tol, at)
-        used = np.any(np.asarray(path.pools.weights) != 0, axis=2).all(axis=1)
+        sizes = settings._replace(stop_if_full=may_grow)
+        path = jax.device_get(follow(problem, betas, start, key, sizes, rate, tol, at))
+        used = np.any(path.pools.weights != 0, axis=2).all(axis=1)
         used[:at] = False
         keep = int(np.argmax(used)) if used.any() and may_grow else len(used)
         parts.append(jax.tree.map(lambda a, at=at, keep=keep: a[at:keep], path))
@@ -127,9 +128,9 @@ def follow_on_host(
             start = state_at(path, keep - 1)
         at = keep
         start = grow(start, 2 * capacity, settings)
-    sizes = [part.pools.weights.shape[1] for part in parts]
-    grown = [path_of(grow(Sliding(*part[:3]), sizes[-1], settings), part.rounds) for part in parts]
-    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *grown)
+    capacity = parts[-1].pools.weights.shape[1]
+    grown = [path_of(grow(Sliding(*part[:3]), capacity, settings), part.rounds) for part in parts]
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *grown)
 
 
 def state_at(path: NeuronPath, k: int) -> Sliding:
@@ -138,13 +139,13 @@ def state_at(path: NeuronPath, k: int) -> Sliding:
 
 
 def grow(state: Sliding, capacity: int, settings: Settings) -> Sliding:
-    """Give a state, or a batch of them with a leading axis, ``capacity`` slots."""
+    """Give a state, or a batch of them with a leading axis, ``capacity`` slots. Runs on the host, in numpy."""
 
-    def padded(a: Array, length: int) -> Array:
+    def padded(a: Any, length: int) -> Any:
         axis = a.ndim - 2
-        return jnp.pad(a, [(0, length - n if k == axis else 0) for k, n in enumerate(a.shape)])
+        return np.pad(a, [(0, length - n if k == axis else 0) for k, n in enumerate(a.shape)])
 
-    pool, candidates, scouts = state
+    pool, candidates, scouts = jax.device_get(state)
     num = max(settings.starts, capacity)
     found = min(settings.new_neurons, num)
     prices = padded(candidates.prices[..., None], found)[..., 0]
@@ -172,7 +173,7 @@ def finish_on_host(
         state, count = finish(problem.replace(beta=betas[k]), state, here, settings, tol, most)
         parts.append(jax.device_get((state, path.rounds[k] + count)))
     capacity = max(len(state.pool.weights) for state, _ in parts)
-    grown = [path_of(jax.device_get(grow(state, capacity, settings)), rounds) for state, rounds in parts]
+    grown = [path_of(grow(state, capacity, settings), rounds) for state, rounds in parts]
     return jax.tree.map(lambda *arrays: np.stack(arrays), *grown)
 
 

@@ -11,8 +11,10 @@ The shift m is the mean of Y if the networks have an output bias, which takes it
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -79,25 +81,28 @@ def scaled_problem(problem: Problem, dtype: Any = None) -> tuple[Problem, Scalin
       The scaled problem, without arrangements, and the factors.
     """
     dtype = problem.X.dtype if dtype is None else dtype
+    scaled, scaling = _scaled(problem.replace(arrangements=None), jnp.dtype(dtype))
+    x, y = scaling.x, scaling.y
+    return scaled, scaling if is_traced(x, y) else scaling._replace(x=float(x), y=float(y))
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def _scaled(problem: Problem, dtype: Any) -> tuple[Problem, Scaling]:
     one, weight = jnp.ones((), problem.dtype), problem.sample_weight
     counts = True if weight is None else weight > 0
     x: Any = one if problem.features.bias else _size(problem.X, counts)
     y: Any = one
-    shift: Any = 0.0
-    Y = problem.Y
+    Y, shift = problem.Y, jnp.zeros_like(problem.Y[0])
     if problem.loss.kind == "real" and problem.features.output_bias:
         shift = jnp.mean(Y, axis=0) if weight is None else weight @ Y / divisor(jnp.sum(weight))
         Y = Y - shift
     if problem.loss.unweighted.is_quadratic:
         y = _size(Y, counts)
-    if not is_traced(x, y):
-        x, y = float(x), float(y)
     scaled = dataclasses.replace(
         problem,
-        X=jnp.asarray(problem.X / x, dtype),
-        Y=jnp.asarray(Y / y, dtype),
-        beta=jnp.asarray(problem.beta / x / y, dtype),
-        arrangements=None,
+        X=(problem.X / x).astype(dtype),
+        Y=(Y / y).astype(dtype),
+        beta=(problem.beta / x / y).astype(dtype),
         sample_weight=None if weight is None else weight.astype(dtype),
     )
     return scaled, Scaling(x, y, shift)
