@@ -4,6 +4,7 @@ from jaxcvx import _methods as _methods
 from jaxcvx import _moved as _moved
 from jaxcvx import errors as errors
 from jaxcvx.analysis.closed_forms import rank_one_solution, whitened_solution
+from jaxcvx.analysis.cross_validation import CrossValidation, cross_validate
 from jaxcvx.analysis.extreme_points import bias_intervals, residual_neurons, vertex_network
 from jaxcvx.analysis.jacobian import jacobian_spectrum
 from jaxcvx.analysis.landscape import (
@@ -94,6 +95,7 @@ __all__ = [
     "ConvFlatten",
     "ConvPool",
     "CopositiveADMM",
+    "CrossValidation",
     "CuttingPlane",
     "Dense",
     "Features",
@@ -147,6 +149,7 @@ __all__ = [
     "beta_max",
     "bias_intervals",
     "certify",
+    "cross_validate",
     "enumerate_arrangements",
     "epochwise_geometric",
     "errors",
@@ -198,7 +201,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> object:
     """Submodules imported on first use; ``jaxcvx.estimators`` and ``jaxcvx.flax`` need scikit-learn and flax."""
-    if name in ("estimators", "flax", "parallel"):
+    if name in ("estimators", "flax", "parallel", "plots"):
         import importlib
 
         return importlib.import_module(f"jaxcvx.{name}")

@@ -76,7 +76,8 @@ def test_output_biases_belong_to_free_biases():
 
 def test_solvers_without_free_biases_say_so():
     X, Y = gaussian_data(0, 9, 2)
-    with pytest.raises(InvalidInputError, match=r"^features: got FreeBias\(\), expected (a penalised bias|penalised hidden biases)"):
+    words = r"^features: got FreeBias\(\), expected (a penalised bias|penalised hidden biases)"
+    with pytest.raises(InvalidInputError, match=words):
         solve(make_problem(X, Y, 0.1, features=FreeBias()), ColumnGeneration())
     with pytest.raises(InvalidInputError, match="^arrangements: got cells"):
         make_problem(X, Y, 0.1, features=FreeBias(), arrangements=enumerate_arrangements(X, features=FreeBias()))

@@ -254,18 +254,19 @@ def largest_price(problem: Problem, key: PRNGKeyArray) -> Any:
 
     It is the beta from which on the solution is constant, up to neurons that the ascents miss.
     """
-
-    def search(problem: Problem) -> Array:
-        constant = best_shifted(problem, jnp.zeros_like(problem.Y))
-        R = problem.readout.lift(feasible_residual(problem, -problem.loss.grad(constant, problem.targets)))
-        starts = pricing_starts(key, problem.rows, R, _STARTS)
-        return price_multistart(problem.rows, R, starts, num=8).values[0]
-
     problem = problem.replace(arrangements=None)
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, key))):
-        return search(problem)
+        return _largest_price(problem, key)
     with double_precision():
-        return np.float64(jax.jit(search)(to_double(problem)))
+        return np.float64(_largest_price(to_double(problem), key))
+
+
+@jax.jit
+def _largest_price(problem: Problem, key: PRNGKeyArray) -> Array:
+    constant = best_shifted(problem, jnp.zeros_like(problem.Y))
+    R = problem.readout.lift(feasible_residual(problem, -problem.loss.grad(constant, problem.targets)))
+    starts = pricing_starts(key, problem.rows, R, _STARTS)
+    return price_multistart(problem.rows, R, starts, num=8).values[0]
 
 
 def neuron_path(
