@@ -59,7 +59,7 @@ def test_the_optimum_at_every_beta(plain):
         assert value >= float(exact.lower_bound)
 
 
-@pytest.mark.routine(2)
+@pytest.mark.routine(1)
 @pytest.mark.parametrize(("loss", "outputs"), [("softmax", 3), ("logistic", 1), ("huber", 1), ("squared", 2)])
 def test_losses_and_outputs_end_where_nothing_pays(loss, outputs):
     problem = problem_of(loss, outputs=outputs, output_bias=True)
