@@ -57,7 +57,7 @@ class Case(NamedTuple):
     @property
     def refuses_tracers(self) -> bool:
         """True if ``solve`` works neither under jit nor under vmap."""
-        return self.on_host and not self.solver.traceable
+        return self.on_host and type(self.solver).solve_traced is HostSolver.solve_traced
 
     def make(self, dtype: Any = None) -> Any:
         """The problem, by default in the precision of the moment."""

@@ -151,13 +151,8 @@ def _solve_everywhere(problem: Problem, solver: AnySolver, init: Any, key: Any) 
 def _solve(problem: Problem, solver: AnySolver, init: Any, key: Any, callback: Callable[..., bool] | None) -> Solution:
     if isinstance(solver, HostSolver):
         if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, init, key))):
-            if solver.traceable:
-                solution = solver.solve_traced(jax.lax.stop_gradient(problem), init, key)
-                return refuse_derivatives((problem, init), solution, type(solver).__name__)
-            raise InvalidTypeError(
-                f"problem: got traced arrays, expected concrete ones: {type(solver).__name__} runs on the host, "
-                "outside jit, vmap and grad."
-            )
+            solution = solver.solve_traced(jax.lax.stop_gradient(problem), init, key)
+            return refuse_derivatives((problem, init), solution, type(solver).__name__)
         if not bool(problem.is_valid()):
             raise invalid("problem", "NaN, inf or a negative beta", "finite data and beta >= 0")
         with np.errstate(all="ignore"):  # as in jax, overflow gives inf and then a status

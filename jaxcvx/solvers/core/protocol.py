@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from jaxtyping import PRNGKeyArray
 
-from jaxcvx.errors import invalid
+from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network
 from jaxcvx.numerics.implicit import Optimality
 from jaxcvx.problems.training import Problem
@@ -70,11 +70,8 @@ class AnySolver:
 class HostSolver(AnySolver, abc.ABC):
     """Base class of the solvers whose loop runs on the host, because their array sizes depend on values.
 
-    Their parts are compiled. ``solve`` with such a solver works under jit and vmap only if it is ``traceable``.
+    Their parts are compiled. ``solve`` with such a solver works under jit and vmap only if it has a ``solve_traced``.
     """
-
-    traceable: ClassVar[bool] = False
-    """True if ``solve_traced`` is implemented. ``solve`` refuses traced arrays for other solvers of this kind."""
 
     @abc.abstractmethod
     def solve_on_host(self, problem: Problem, init: Any, key: Any, callback: CallbackFunction | None) -> Solution:
@@ -90,9 +87,15 @@ class HostSolver(AnySolver, abc.ABC):
     def solve_traced(self, problem: Problem, init: Any, key: Any) -> Solution:
         """The whole solve with fixed shapes, under jit or vmap.
 
-        Most solvers will not need this.
+        Most solvers will not need this: by default traced arrays are refused.
+
+        Raises:
+          InvalidTypeError: the solver runs on concrete arrays only.
         """
-        raise NotImplementedError
+        raise InvalidTypeError(
+            f"problem: got traced arrays, expected concrete ones: {type(self).__name__} runs on the host, "
+            "outside jit, vmap and grad."
+        )
 
     def solve_path(self, problem: Problem, betas: Any, key: Any) -> Solution | None:
         """The batched solution along a path of betas (k,); None if this solver follows none.

@@ -114,7 +114,6 @@ class ColumnGeneration(HostSolver):
     final_rounds: int = 8
 
     requires = frozenset({"smooth loss", "no skip", "no free hidden bias", "positive beta"})
-    traceable = True
 
     def validate(self, problem: Problem) -> None:
         for name in ("width", "new_neurons", "num_starts", "final_starts", "rounds"):
