@@ -115,7 +115,7 @@ def _draw_objective(ax: Any, betas: np.ndarray, solution: Solution) -> None:
     shown = [values for values in (upper, proved, estimate) if np.isfinite(values).any()]
     heading = "Objective"
     if len(shown) > 1:
-        heading = "Objective and lower bound"
+        heading = "Objective and proved bound" if np.isfinite(proved).any() else "Objective and estimated bound"
     if shown and np.nanmin(np.concatenate(shown)) > 0 and np.nanmax(upper) > 20 * np.nanmin(upper):
         ax.set_yscale("log")
     elif shown and np.nanmin(np.concatenate(shown)) >= 0:

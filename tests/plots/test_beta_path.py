@@ -71,6 +71,7 @@ def test_three_panels(tmp_path: Any) -> None:
     objective, neurons, scores = figure.axes
     assert all(ax.get_xscale() == "log" for ax in figure.axes)
     np.testing.assert_allclose(lines(objective)["objective"], result.path.upper_bound)
+    assert objective.get_title(loc="left") == "Objective and estimated bound"  # nothing is proved here
     np.testing.assert_allclose(lines(objective)["heuristic bound"], 0.95 * np.asarray(result.path.upper_bound))
     assert "proved bound" not in lines(objective)
     assert [0, 1, 2, 3, 3, 3] in [list(line.get_ydata()) for line in neurons.lines]
