@@ -33,7 +33,6 @@ def run(quick: bool = False) -> dict[str, Any]:
         "test_share": 0.3,
         "betas": [0.003, 0.03] if quick else [0.003, 0.01, 0.03, 0.1],
         "folds": 3,
-        "n_cells": 32 if quick else 64,
         "adam": {"width": 64, "steps": 300 if quick else 3000},
         "filters": 50 if quick else 128,
         "most_samples": 200 if quick else None,
@@ -104,7 +103,7 @@ class _Task:
         from jaxcvx.estimators import ConvexReLUClassifier, ConvexReLURegressor
 
         kind = ConvexReLURegressor if self.classes is None else ConvexReLUClassifier
-        head = kind(loss="squared", beta_scale="relative", n_cells=self.settings["n_cells"], random_state=self.seed)
+        head = kind(loss="squared", beta_scale="relative", random_state=self.seed)
         grid = {f"{kind.__name__.lower()}__beta": self.settings["betas"]}
         found = GridSearchCV(make_pipeline(*stages, head), grid, cv=self.settings["folds"])
         found.fit(self.raw_train, self.y_train if self.classes is not None else self.targets()[:, 0])

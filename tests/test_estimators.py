@@ -4,15 +4,16 @@ import subprocess
 import sys
 
 import jaxcvx
-from jaxcvx.integrations import patches, sklearn
+from jaxcvx.integrations import patches, sklearn, sklearn_cv
 
 
 def test_public_names_of_estimators():
     assert jaxcvx.estimators.ConvexReLUClassifier is sklearn.ConvexReLUClassifier
     assert jaxcvx.estimators.ConvexReLURegressor is sklearn.ConvexReLURegressor
     assert jaxcvx.estimators.ConvexPatchFeatures is patches.ConvexPatchFeatures
-    names = ["ConvexPatchFeatures", "ConvexReLUClassifier", "ConvexReLURegressor"]
-    assert sorted(jaxcvx.estimators.__all__) == names
+    assert jaxcvx.estimators.ConvexReLUClassifierCV is sklearn_cv.ConvexReLUClassifierCV
+    assert jaxcvx.estimators.ConvexReLURegressorCV is sklearn_cv.ConvexReLURegressorCV
+    assert len(jaxcvx.estimators.__all__) == 5
 
 
 def test_the_module_is_imported_on_first_use():

@@ -1,57 +1,67 @@
 """Fits for the estimators: few compiled programs, for data of any size, scale and sample weights.
 
-The data are brought to a normal form that keeps the problem. Equal samples are merged. Sample weights become those of
-the problem; for the squared loss they go into rows and targets, which keeps it quadratic. Inputs and targets are
-divided by one number each; beta changes accordingly, so this is exact. Zero rows and columns are added up to the next
-of a few sizes. Therefore fits of nearly equal sizes share their compiled programs, for every beta.
+The data are brought to a normal form that keeps the problem. Equal samples are merged and their weights added up. The
+bias becomes a column of ones. Zero rows, which have weight 0, and zero columns are added up to the next of a few sizes.
+Therefore fits of nearly equal sizes share their compiled programs, for every beta.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from jaxcvx.arrangements.cells import Arrangements, arrangements_of, count_cells
+from jaxcvx.analysis.cross_validation import CrossValidation, fit_folds, score_networks, summarise
+from jaxcvx.analysis.folds import Folds, make_folds
+from jaxcvx.analysis.path import LEAST_FRACTION, regularization_path
+from jaxcvx.analysis.scoring import Score, score_name
+from jaxcvx.arrangements.cells import Arrangements, count_cells
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.arrangements.sample import sample_arrangements
-from jaxcvx.certificates.certificate import bound_scope, network_bound
 from jaxcvx.errors import TooManyArrangements, invalid
 from jaxcvx.features.dense import Dense
 from jaxcvx.losses.base import Loss
 from jaxcvx.losses.entrywise import Logistic, Squared
 from jaxcvx.losses.softmax import SoftmaxCrossEntropy
-from jaxcvx.networks.network import Network
-from jaxcvx.networks.objective import TrainingObjective
-from jaxcvx.numerics.precision import default_promotion
-from jaxcvx.pricing.multistart import price_multistart
+from jaxcvx.networks.network import Network, objective_on_host
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.driver import solve
 from jaxcvx.solvers.core.protocol import AnySolver
-from jaxcvx.solvers.neurons.refit import refit_outputs
+from jaxcvx.solvers.core.solution import Solution
+from jaxcvx.solvers.semi_infinite.column_generation import ColumnGeneration
+from jaxcvx.solvers.semi_infinite.scaling import scaled_problem
 
 LOSSES: dict[str, Loss] = {
     "squared": Squared(),
     "logistic": Logistic(),
     "softmax": SoftmaxCrossEntropy(),
 }
-_FULL_BATCH_ROWS = 4096  # with more rows, Adam takes mini-batches of a quarter of this number
-_RATE = 1e-2
-_STARTS = 64  # number of ascents that estimate beta_max
+_DESCENT = 5  # betas of the short path down to a given one
+_LEAST = 1e-4  # smallest beta that networks are trained at, as a fraction of beta_max
+_NOTHING = 1e-9  # beta_max below this share of the data's size is rounding
 
 
 class Fit(NamedTuple):
-    """The result of a fit, in the caller's units, in float64 numpy arrays."""
+    """The result of a fit, in the caller's units, in float64 numpy arrays.
+
+    Attributes:
+      network: without zero neurons; if all are zero, one of them stays.
+      objective: training objective of the network.
+      lower_bound: proved bound over the networks in ``scope``; -inf if none.
+      heuristic_bound: estimate of a bound; -inf if none.
+      scope: the networks that the bound covers.
+      num_steps: steps of the solver.
+    """
 
     network: Network
     objective: float
     lower_bound: float
+    heuristic_bound: float
     scope: str
     num_steps: int
 
@@ -61,223 +71,198 @@ class Training:
     """Data in normal form.
 
     Attributes:
-      problem: the padded and scaled problem, with beta = 1.
-      rows: (n, p) numpy, the rows without padding, scaled and weighted as in ``problem``.
-      input_scale, target_scale: the divisors of inputs and targets.
-      unit: factor from objectives of the scaled problem to the caller's units.
+      problem: the padded problem, with beta = 1 and sample weights. Its features have no bias column of their own.
+      weights: (n,) the caller's sample weights.
+      owner: (n,) the row of every sample of the caller; that of samples of weight 0 has no meaning.
+      num_rows, num_columns: size of the feature rows without padding.
       features: features of the returned network.
     """
 
     problem: Problem
-    rows: Any
-    input_scale: float
-    target_scale: float
-    unit: float
+    weights: Float[np.ndarray, n]
+    owner: Any
+    num_rows: int
+    num_columns: int
     features: Dense
 
-    @property
-    def beta_factor(self) -> float:
-        """Factor from the caller's beta to that of the scaled problem."""
-        return self.target_scale / self.unit / self.input_scale  # this order avoids overflow
-
     def restore(self, network: Network) -> Network:
-        """Return the network for the caller's data: balanced, without added columns and without zero neurons.
-
-        If all neurons are zero, one of them stays.
-        """
-        hidden: Any = np.asarray(network.hidden, np.float64)[:, : self.rows.shape[1]]
-        output: Any = np.asarray(network.output, np.float64)
-        a, b = np.linalg.norm(hidden, axis=1), np.linalg.norm(output, axis=1)
-        alive = a * b > 0
+        """Return the network for the caller's data: balanced, without added columns and without zero neurons."""
+        network = self.strip(network)
+        a, b = np.linalg.norm(network.hidden, axis=1), np.linalg.norm(network.output, axis=1)
+        alive = (a > 0) & (b > 0)
         if not alive.any():
-            return Network(0 * hidden[:1], 0 * output[:1], None, self.features)
-        size = np.sqrt(a * b * self.target_scale / self.input_scale)[alive, None]
-        hidden = hidden[alive] * (size / a[alive, None])
-        output = output[alive] * (size / b[alive, None])
-        return Network(hidden, output, None, self.features)
+            return dataclasses.replace(network, hidden=0 * network.hidden[:1], output=0 * network.output[:1])
+        scale = np.sqrt(b[alive] / a[alive])[:, None]
+        hidden: Any = network.hidden[alive] * scale
+        output: Any = network.output[alive] / scale
+        return dataclasses.replace(network, hidden=hidden, output=output)
 
-    def adopt(self, network: Network, width: int) -> Network:
-        """Turn the network of an earlier fit into a start: its strongest neurons, scaled and padded."""
-        scale = np.sqrt(self.input_scale / self.target_scale)
-        order = np.argsort(-np.linalg.norm(network.hidden, axis=1), kind="stable")[:width]
-        hidden = np.zeros((width, self.problem.X.shape[1]))
-        output = np.zeros((width, self.problem.num_outputs))
-        hidden[: len(order), : network.hidden.shape[1]] = network.hidden[order] * scale
-        output[: len(order)] = network.output[order] * scale
-        return Network(jnp.asarray(hidden), jnp.asarray(output), None, Dense())
+    def strip(self, networks: Network) -> Network:
+        """Return a network, or a batch of networks, in float64 numpy arrays and without added columns."""
+        hidden: Any = np.asarray(networks.hidden, np.float64)[..., : self.num_columns]
+        output: Any = np.asarray(networks.output, np.float64)
+        bias: Any = None if networks.output_bias is None else np.asarray(networks.output_bias, np.float64)
+        return Network(hidden, output, None, self.features, bias)
+
+    def adopt(self, network: Network) -> Network:
+        """Turn the network of an earlier fit into a start: padded with columns."""
+        more = ((0, 0), (0, self.problem.X.shape[1] - self.num_columns))
+        hidden: Any = np.pad(network.hidden, more)
+        return dataclasses.replace(network, hidden=hidden, features=self.problem.features)
+
+    def folds(self, pairs: Any) -> Folds:
+        """Weights of the rows in given folds, which are pairs of indices of the caller's samples."""
+        n = len(self.weights)
+        own = make_folds(pairs, np.zeros((n, 1)), Squared(), self.weights, None)
+        size = self.problem.num_samples
+        return Folds(*(np.stack([np.bincount(self.owner, w, minlength=size) for w in part]) for part in own))
+
+    def random_folds(self, num: int, stratified: bool, key: Any) -> Folds:
+        """Folds of the merged samples: equal samples are in the same fold."""
+        Y = np.asarray(self.problem.Y)
+        if stratified:
+            Y = np.eye(2)[(Y[:, 0] > 0).astype(int)] if Y.shape[1] == 1 else Y
+        loss: Loss = SoftmaxCrossEntropy() if stratified else Squared()
+        return make_folds(num, Y, loss, np.asarray(self.problem.sample_weight), key)
 
 
-def bucket(size: int, smallest: int) -> int:
-    """Return the next size for which programs are compiled. There are eight sizes between a number and its double."""
-    step = max(smallest, 2 ** max(0, (size - 1).bit_length() - 4))
-    return -(-size // step) * step
+def bucket(size: int, smallest: int, coarse: int) -> int:
+    """Return the next size for which programs are compiled, at least ``smallest``.
 
-
-def _size(A: Any, w: Any) -> float:
-    """Weighted root mean square of all entries; 1 if all are zero."""
-    largest = float(np.abs(A).max())
-    return largest * float(np.sqrt((w * (A / largest) ** 2).sum() / A.shape[1])) if largest > 0 else 1.0
-
-
-def _check_range(name: str, scale: float) -> None:
-    if not 1e-140 < scale < 1e140:
-        raise invalid(name, f"numbers of size {scale:.0e}", "numbers whose squares float64 holds: scale them")
-
-
-def _merge_equal(X: Any, Y: Any, weights: Any) -> tuple[Any, Any, Any]:
-    """Merge equal samples, add their weights, and sort them.
-
-    Repeated samples and weighted samples then give the same numbers to the last bit, and the same network.
+    Sizes up to ``coarse`` are powers of two. Beyond there are eight sizes between a number and its double.
     """
-    rows, owner = np.unique(np.concatenate([X, Y], axis=1) + 0.0, axis=0, return_inverse=True)
-    d = X.shape[1]
-    return rows[:, :d], rows[:, d:], np.bincount(owner.ravel(), weights)
+    bits = (size - 1).bit_length()
+    step = 2 ** max(0, bits if size <= coarse else bits - 4)
+    return max(smallest, -(-size // step) * step)
 
 
-def prepare(X: Any, Y: Any, weights: Any, loss: str, bias: bool) -> Training:
+def _check_range(name: str, A: Any) -> None:
+    """Raise if the squares of the numbers overflow or vanish."""
+    size = float(np.abs(A).max())
+    if size > 0 and not 1e-140 < size < 1e140:
+        raise invalid(name, f"numbers of size {size:.0e}", "numbers whose squares float64 holds: scale them")
+
+
+def prepare(X: Any, Y: Any, weights: Any, loss: str, features: Dense) -> Training:
     """Bring data to normal form.
+
+    Equal samples are merged and sorted. Repeated samples and weighted samples then give the same numbers to the last
+    bit, and the same network.
 
     Args:
       X: (n, d) inputs, numpy.
       Y: (n, c) targets, numpy: reals, +-1, or one-hot rows.
       weights: (n,) sample weights >= 0, numpy, not all zero.
       loss: a key of LOSSES.
-      bias: True if neurons have a bias.
+      features: ``Dense(...)``, perhaps with a bias and an output bias.
     """
-    X, Y, weights = _merge_equal(X[weights > 0], Y[weights > 0], weights[weights > 0])
-    features = Dense(bias=bias)
-    Z, unit = features.matrix(X), float(weights.sum())
-    w = weights[:, None] / unit
-    (n, p), input_scale, target_scale = Z.shape, _size(Z, w), 1.0
-    _check_range("X", input_scale)
-    Z = Z / input_scale
-    if loss == "squared":
-        target_scale = _size(Y, w)
-        _check_range("y", target_scale)
-        unit *= target_scale**2
-        Z, Y = Z * np.sqrt(w), Y / target_scale * np.sqrt(w)
-    padded = np.zeros((bucket(n, 256), bucket(p, 16)))
+    _check_range("X", X)
+    _check_range("y", Y)
+    kept, d = weights > 0, X.shape[1]
+    rows, found = np.unique(np.concatenate([X, Y], axis=1)[kept] + 0.0, axis=0, return_inverse=True)
+    owner = np.zeros(len(X), int)
+    owner[kept] = found.ravel()
+    inputs: Any = rows[:, :d]
+    Z = features.matrix(inputs)
+    n, p = Z.shape
+    padded = np.zeros((bucket(n, 32, 256), bucket(p, 4, 16)))
     padded[:n, :p] = Z
     targets = np.zeros((len(padded), Y.shape[1]))
-    targets[:n] = Y
-    problem = Problem(jnp.asarray(padded), jnp.asarray(targets), jnp.ones(()), None, LOSSES[loss])
-    if loss != "squared":
-        problem = problem.replace(sample_weight=np.pad(w[:, 0], (0, len(padded) - n)))
-    return Training(problem, Z, input_scale, target_scale, unit, features)
+    targets[:n] = rows[:, d:]
+    inner = dataclasses.replace(features, bias=False)
+    weight = jnp.asarray(np.bincount(owner[kept], weights[kept], minlength=len(padded)))
+    problem = Problem(
+        jnp.asarray(padded), jnp.asarray(targets), jnp.ones(()), None, LOSSES[loss], inner, sample_weight=weight
+    )
+    return Training(problem, weights, owner, n, p, features)
 
 
-@jax.jit
-def _largest_slope(problem: Problem, starts: Float[Array, "S p"]) -> Float[Array, ""]:
-    """Estimate ``max_u ||R^T (Z u)_+||`` over unit u from ``starts``, for the residual R of the zero network."""
-    R = -problem.loss.grad(jnp.zeros_like(problem.Y), problem.targets)
-    return price_multistart(problem.rows, R, starts, num=1, finish=False).values[0]
+def beta_max(training: Training, solver: ColumnGeneration) -> float:
+    """The smallest beta whose solution is zero, in the caller's units, by many ascents in float64."""
+    work, scaling = scaled_problem(training.problem)
+    largest = float(solver.largest_beta(work, jax.random.key(0)))
+    floor = _NOTHING * float(training.weights.sum())  # in scaled units the entries of X and Y are about 1
+    return max(largest, floor) * (scaling.x * scaling.y)
 
 
-def beta_max(training: Training) -> float:
-    """Estimate the smallest beta whose solution is zero, in the caller's units, by ascents from many starts."""
-    columns, width = training.rows.shape[1], training.problem.X.shape[1]
-    starts = np.zeros((_STARTS, width))
-    starts[:, :columns] = np.random.default_rng(0).standard_normal((_STARTS, columns))
-    return float(_largest_slope(training.problem, jnp.asarray(starts))) / training.beta_factor
+def beta_grid(top: float, num: int) -> np.ndarray:
+    """``num`` betas in equal ratios, from ``top`` to 0.01 of it."""
+    return top * np.geomspace(1.0, LEAST_FRACTION, num)
 
 
-def choose_cells(training: Training, num: int, key: Any) -> Arrangements:
-    """Return ``num`` cells: all cells if there are so few, sampled ones otherwise. Cells are repeated up to ``num``."""
-    rows = training.rows
-    cells = None
-    if len(rows) <= num and count_cells(rows)[0] <= num:
-        with contextlib.suppress(TooManyArrangements):  # the two functions may disagree on which rows are parallel
-            cells = enumerate_arrangements(rows, max_cells=num)
-    if cells is None:
-        cells = sample_arrangements(key, rows, num)
-    again = np.arange(num) % cells.num_cells
-    masks = np.ones((num, training.problem.num_samples), bool)
-    masks[:, : len(rows)] = np.asarray(cells.masks)[again]
-    gates = np.zeros((num, training.problem.X.shape[1]))
-    gates[:, : rows.shape[1]] = np.asarray(cells.gates)[again]
-    return Arrangements(jnp.asarray(masks), jnp.asarray(gates), cells.complete)
+def fit_at(training: Training, beta: float, top: float, solver: ColumnGeneration, key: Any, warm: Any) -> Fit:
+    """Train at one beta, by a short path down to it or from the network ``warm``."""
+    used = min(max(beta, _LEAST * top), 2 * top)
+    if warm is not None:
+        problem = training.problem.replace(beta=used)
+        return finished(
+            training, solve(problem, solver, init=jax.tree.map(jnp.asarray, training.adopt(warm)), key=key), beta, used
+        )
+    betas = np.geomspace(max(used, min(8 * used, top)), used, _DESCENT)
+    path = regularization_path(training.problem, betas, solver, key=key)
+    return finished(training, entry(path, -1), beta, used)
 
 
-def fit(
-    training: Training,
-    beta: float,
-    *,
-    num_cells: int,
-    solver: AnySolver | None,
-    max_steps: int,
-    seed: int,
-    warm: Network | None = None,
-) -> Fit:
-    """Train a network and compute a lower bound on the best objective.
+def entry(path: Solution, index: int) -> Solution:
+    """One solution of a path, in numpy arrays."""
+    return jax.tree.map(lambda a: np.asarray(a)[index], path)
 
-    Without a ``solver``, Adam trains a network of ``num_cells / 2`` neurons, and a convex program fits its output
-    weights anew. The bound covers its cells and ``num_cells`` others.
+
+def finished(training: Training, solution: Solution, beta: float, used: float | None = None) -> Fit:
+    """The fit of a solution, with its objective at ``beta``. Bounds at another beta ``used`` are dropped."""
+    same = used is None or used == beta
+    network = training.restore(solution.network)
+    lower = float(solution.lower_bound) if same else -np.inf
+    estimate = float(solution.heuristic_bound) if same else -np.inf
+    value = objective(training.problem, training.adopt(network), beta)
+    return Fit(network, value, min(lower, value), min(estimate, value), solution.scope, int(solution.num_steps))
+
+
+def objective(problem: Problem, network: Network, beta: float) -> float:
+    """Training objective in float64."""
+    number: Any = np.asarray(beta)
+    return float(objective_on_host(network, dataclasses.replace(problem, beta=number)))
+
+
+def stripped(training: Training, path: Solution) -> Solution:
+    """The path with networks for the caller's data."""
+    networks = training.strip(path.network)
+    return dataclasses.replace(path, network=networks, params=networks)
+
+
+def validate(
+    training: Training, betas: Any, parts: Folds, solver: ColumnGeneration, key: Any, score: Score | None
+) -> CrossValidation:
+    """Cross-validation. Without a ``score`` all scores are NaN; :func:`jaxcvx.analysis.cross_validation.summarise` has
+    to be called again with the right ones.
     """
-    problem = training.problem.replace(beta=beta * training.beta_factor)
-    key = jax.random.key(seed)
-    problem = problem.replace(arrangements=choose_cells(training, num_cells, key))
-    if solver is None:
-        width = max(1, num_cells // 2)
-        start = random_network(training, width, seed) if warm is None else training.adopt(warm, width)
-        network, lower = _train(problem, start, key, max_steps)
-        steps = max_steps
-        scope = bound_scope(problem.arrangements, problem.num_outputs)
-    else:
-        solution = solve(problem, solver, key=key)
-        network, lower, scope = solution.network, solution.lower_bound, solution.scope
-        steps = solution.num_steps
-    network = training.restore(network)
-    objective = training.unit * _objective(training, network, float(problem.beta))
-    return Fit(network, objective, min(float(lower) * training.unit, objective), scope, int(steps))
+    path, networks = fit_folds(training.problem, betas, parts, solver, key)
+    if score is None:
+        nothing = np.full((len(parts.train), len(betas)), np.nan)
+        return summarise(stripped(training, path), training.strip(networks), parts, nothing, nothing, "")
+    scores = score_networks(training.problem, networks, parts, score)
+    return summarise(stripped(training, path), training.strip(networks), parts, *scores, score_name(score))
 
 
-def random_network(training: Training, width: int, seed: int) -> Network:
-    """Draw initial weights of He's size. They are zero on added columns."""
-    columns, rng = training.rows.shape[1], np.random.default_rng(seed)
-    hidden = np.zeros((width, training.problem.X.shape[1]))
-    hidden[:, :columns] = rng.standard_normal((width, columns)) * np.sqrt(2 / columns)
-    output = rng.standard_normal((width, training.problem.num_outputs)) / np.sqrt(width)
-    return Network(jnp.asarray(hidden), jnp.asarray(output), None, Dense())
+def fit_with_solver(training: Training, beta: float, solver: AnySolver, num_cells: int, key: Any) -> Fit:
+    """Train by any solver on the scaled data without padding, over ``num_cells`` cells."""
+    whole = training.problem.samples(slice(training.num_rows))
+    whole = dataclasses.replace(whole, X=whole.X[:, : training.num_columns])
+    if np.all(np.asarray(whole.sample_weight) == 1):
+        whole = whole.replace(sample_weight=None)
+    work, scaling = scaled_problem(whole)
+    work = work.replace(beta=beta / (scaling.x * scaling.y))
+    cells = None if isinstance(solver, ColumnGeneration) else choose_cells(work.X, num_cells, key)
+    solution = solve(work.replace(arrangements=cells), solver, key=key)
+    network = training.restore(scaling.network(solution.network, whole))
+    value = objective(whole, dataclasses.replace(network, features=whole.features), beta)
+    lower, estimate = (float(scaling.objective(b)) for b in (solution.lower_bound, solution.heuristic_bound))
+    return Fit(network, value, min(lower, value), min(estimate, value), solution.scope, int(solution.num_steps))
 
 
-def _descend(problem: Problem, network: Network, key: Any, max_steps: int) -> Network:
-    """Run Adam with cosine decay on all weights. With many rows it uses mini-batches."""
-    import optax
-
-    smooth = TrainingObjective(problem, network.width)
-    optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, max_steps))
-
-    def step(i, carry):
-        network, state = carry
-        if problem.num_samples <= _FULL_BATCH_ROWS:
-            gradient = jax.grad(smooth.objective)(network)
-        else:
-            draw = jax.random.fold_in(key, i)
-            gradient = jax.grad(smooth.sampled_objective)(network, draw, _FULL_BATCH_ROWS // 4)
-        with default_promotion():
-            updates, state = optimizer.update(gradient, state, network)
-            return optax.apply_updates(network, updates), state
-
-    return jax.lax.fori_loop(0, max_steps, step, (network, optimizer.init(network)))[0]
-
-
-@functools.partial(jax.jit, static_argnames="max_steps")
-def _train(problem: Problem, start: Network, key: Any, max_steps: int) -> tuple[Network, Array]:
-    cells = problem.arrangements
-    assert cells is not None
-    local = problem.replace(arrangements=None)
-    network = refit_outputs(local, _descend(local, start, key, max_steps), tol=1e-7, max_steps=200)
-    own = arrangements_of(network, problem.X)
-    if not cells.complete:
-        cells = Arrangements(jnp.concatenate([cells.masks, own.masks]), jnp.concatenate([cells.gates, own.gates]))
-    return network, network_bound(problem.replace(arrangements=cells), network)
-
-
-def _objective(training: Training, network: Network, beta: float) -> float:
-    """Objective of the scaled problem at a restored network, in float64."""
-    scale = np.sqrt(training.input_scale / training.target_scale)
-    hidden, output = network.hidden * scale, network.output * scale
-    F = np.zeros(training.problem.Y.shape)
-    F[: len(training.rows)] = np.maximum(training.rows @ hidden.T, 0) @ output
-    penalty = 0.5 * beta * float((hidden**2).sum() + (output**2).sum())
-    return float(training.problem.loss.value(jnp.asarray(F), training.problem.targets)) + penalty
+def choose_cells(rows: Any, num: int, key: Any) -> Arrangements:
+    """Return all cells if there are at most ``num``, and ``num`` sampled ones otherwise."""
+    if count_cells(rows)[0] <= num:
+        with contextlib.suppress(TooManyArrangements):  # the two functions may disagree on which rows are parallel
+            return enumerate_arrangements(rows, max_cells=num)
+    return sample_arrangements(key, rows, num)

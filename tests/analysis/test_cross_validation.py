@@ -214,7 +214,7 @@ def test_the_folds_together_equal_one_after_the_other(together, result, monkeypa
 
 
 def test_a_weight_of_zero_equals_the_data_without_the_samples():
-    """The global optimum is unique. It is reached to rounding in float64, with all samples or only those left."""
+    """The global optimum is unique and reached to rounding in float64, with all samples or only those that count."""
     X, y = curve(20)
     kept = np.arange(20) % 4 > 0
     whole = jaxcvx.make_problem(X, y, 1.0, features=jaxcvx.Dense(bias=True, output_bias=True), sample_weight=kept)

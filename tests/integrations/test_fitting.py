@@ -11,6 +11,7 @@ from tests.helpers import gaussian_data, network_value
 
 X, Y = gaussian_data(0, 30, 4, 2)
 WEIGHTS = np.random.default_rng(1).integers(0, 4, 30).astype(float)
+BIAS = jaxcvx.Dense(bias=True)
 
 
 def coded(loss):
@@ -19,21 +20,20 @@ def coded(loss):
     return np.where(Y > 0, 1.0, -1.0) if loss == "logistic" else np.eye(2)[(Y[:, 0] > 0).astype(int)]
 
 
-def some_network(p, q, seed=2):
+def some_network(p, q, features=BIAS, seed=2):
     rng = np.random.default_rng(seed)
-    return Network(rng.standard_normal((5, p)), rng.standard_normal((5, q)), None, jaxcvx.Dense())
+    bias = rng.standard_normal(q) if features.output_bias else None
+    return Network(rng.standard_normal((5, p)), rng.standard_normal((5, q)), None, features, bias)
 
 
 @pytest.mark.routine(2)
 @pytest.mark.parametrize("loss", ["squared", "logistic", "softmax"])
-def test_the_scaled_objective_times_the_unit_is_the_original_objective(loss):
-    """For any network the value of the scaled, padded, merged problem times ``unit`` is the weighted objective."""
+def test_the_padded_objective_is_the_original_one(loss):
+    """For any network the value of the merged, padded, weighted problem is that of repeated samples."""
     targets, beta = coded(loss), 0.7
-    training = fitting.prepare(X, targets, WEIGHTS, loss, bias=True)
+    training = fitting.prepare(X, targets, WEIGHTS, loss, BIAS)
     network = some_network(5, targets.shape[1])
-    scaled = training.adopt(network, 5)
-    problem = training.problem.replace(beta=beta * training.beta_factor)
-    got = training.unit * float(jaxcvx.networks.network.network_objective(scaled, problem))
+    got = fitting.objective(training.problem, training.adopt(network), beta)
     again = np.repeat(np.arange(30), WEIGHTS.astype(int))
     Z = np.c_[X, np.ones(30)][again]
     labels = targets[again].argmax(axis=1) if loss == "softmax" else targets[again]
@@ -42,46 +42,74 @@ def test_the_scaled_objective_times_the_unit_is_the_original_objective(loss):
 
 
 def test_restoring_undoes_adopting_and_balances():
-    training = fitting.prepare(X, Y, WEIGHTS, "squared", bias=False)
-    network = some_network(4, 2)
-    back = training.restore(training.adopt(network, 8))
-    f = np.maximum(X @ network.hidden.T, 0) @ network.output
-    np.testing.assert_allclose(np.maximum(X @ back.hidden.T, 0) @ back.output, f, rtol=1e-12, atol=1e-12)
+    features = jaxcvx.Dense(output_bias=True)
+    training = fitting.prepare(X, Y, WEIGHTS, "squared", features)
+    network = some_network(4, 2, features)
+    network.hidden[2] = 0
+    back = training.restore(training.adopt(network))
+    np.testing.assert_allclose(back(X), network(X), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(np.linalg.norm(back.hidden, axis=1), np.linalg.norm(back.output, axis=1))
-    assert back.hidden.shape == (5, 4)  # without zero neurons and without added columns
+    assert back.hidden.shape == (4, 4) and back.features == features  # no zero neurons, no added columns
+    network.output[:] = 0
+    nothing = training.restore(training.adopt(network))
+    assert nothing.hidden.shape == (1, 4) and not nothing.hidden.any()
+    np.testing.assert_array_equal(nothing.output_bias, network.output_bias)
 
 
 def test_equal_samples_are_one_with_the_sum_of_their_weights():
     order = np.random.default_rng(3).permutation(60)
-    twice = fitting.prepare(np.r_[X, X][order], np.r_[Y, Y][order], np.ones(60), "squared", bias=True)
-    double = fitting.prepare(X, Y, np.full(30, 2.0), "squared", bias=True)
-    assert len(twice.rows) == 30 and twice.unit == double.unit
+    twice = fitting.prepare(np.r_[X, X][order], np.r_[Y, Y][order], np.ones(60), "squared", BIAS)
+    double = fitting.prepare(X, Y, np.full(30, 2.0), "squared", BIAS)
+    assert twice.num_rows == 30
     for a, b in zip(jax.tree.leaves(twice.problem), jax.tree.leaves(double.problem), strict=True):
         np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(np.asarray(twice.problem.X)[twice.owner, :4], np.r_[X, X][order])
 
 
 def test_samples_of_weight_zero_are_dropped():
-    without = fitting.prepare(X[WEIGHTS > 0], Y[WEIGHTS > 0], WEIGHTS[WEIGHTS > 0], "squared", bias=True)
-    np.testing.assert_array_equal(fitting.prepare(X, Y, WEIGHTS, "squared", bias=True).problem.X, without.problem.X)
+    kept = WEIGHTS > 0
+    without = fitting.prepare(X[kept], Y[kept], WEIGHTS[kept], "squared", BIAS)
+    with_them = fitting.prepare(X, Y, WEIGHTS, "squared", BIAS)
+    np.testing.assert_array_equal(with_them.problem.X, without.problem.X)
+    np.testing.assert_array_equal(np.asarray(with_them.problem.X)[with_them.owner[kept], :4], X[kept])
+
+
+def test_folds_of_the_samples_are_weights_of_the_rows():
+    training = fitting.prepare(np.r_[X, X[:5]], np.r_[Y, Y[:5]], np.ones(35), "squared", BIAS)
+    parts = training.folds([(np.arange(30), np.arange(30, 35)), (np.arange(5, 35), np.arange(5))])
+    assert parts.train[0].sum() == 30 and parts.test[0].sum() == 5
+    np.testing.assert_array_equal(parts.train[0], parts.train[1])  # the repeated samples are one row
+    np.testing.assert_array_equal(parts.test[0], parts.test[1])
+    drawn = training.random_folds(3, False, jax.random.key(0))
+    np.testing.assert_array_equal((drawn.train + drawn.test)[0], training.problem.sample_weight)
+    assert not ((drawn.train > 0) & (drawn.test > 0)).any()
+
+
+def test_stratified_folds():
+    signs = np.where(np.arange(30) < 6, 1.0, -1.0)[:, None]
+    training = fitting.prepare(X, signs, np.ones(30), "logistic", BIAS)
+    parts = training.random_folds(3, True, jax.random.key(0))
+    positive = np.asarray(training.problem.Y)[:, 0] > 0
+    np.testing.assert_array_equal((parts.test * positive).sum(axis=1), 2)
 
 
 def test_constant_zero_data_have_a_normal_form():
-    training = fitting.prepare(np.zeros((3, 2)), np.zeros((3, 1)), np.ones(3), "squared", bias=False)
-    assert training.input_scale == training.target_scale == 1
-    assert fitting.beta_max(training) == 0
+    training = fitting.prepare(np.zeros((3, 2)), np.zeros((3, 1)), np.ones(3), "squared", jaxcvx.Dense())
+    assert 0 < fitting.beta_max(training, jaxcvx.ColumnGeneration()) < 1e-6
 
 
 @pytest.mark.routine(2)
-@pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 1000, 1500, 4097, 60_000])
+@pytest.mark.parametrize("size", [1, 33, 255, 256, 257, 1000, 1500, 4097, 60_000])
 def test_buckets_are_never_too_small_and_waste_little(size):
-    padded = fitting.bucket(size, 256)
-    assert padded >= size and (padded - size) < max(256, size / 7)
-    assert fitting.bucket(padded, 256) == padded
+    padded = fitting.bucket(size, 32, 256)
+    assert padded >= max(size, 32) and padded - size < (max(32, size) if size <= 256 else size / 7)
+    assert fitting.bucket(padded, 32, 256) == padded
 
 
 def test_the_number_of_buckets_is_small():
-    assert len({fitting.bucket(size, 256) for size in range(1, 4097)}) == 16
-    assert len({fitting.bucket(size, 1) for size in range(2**16, 2**17)}) <= 9
+    assert {fitting.bucket(size, 32, 256) for size in range(1, 257)} == {32, 64, 128, 256}
+    assert len({fitting.bucket(size, 32, 256) for size in range(257, 4097)}) == 32
+    assert {fitting.bucket(size, 4, 16) for size in range(1, 17)} == {4, 8, 16}
 
 
 @pytest.mark.routine(1)
@@ -90,31 +118,12 @@ def test_beta_max_equals_that_of_enumerated_cells(outputs):
     data, targets = gaussian_data(5, 12, 2, outputs)
     cells = jaxcvx.enumerate_arrangements(data)
     exact = jaxcvx.make_problem(data, targets, 1.0, arrangements=cells).beta_max("network")
-    training = fitting.prepare(data, targets, np.ones(12), "squared", bias=False)
-    assert fitting.beta_max(training) == pytest.approx(float(exact), rel=1e-6)
+    training = fitting.prepare(1e3 * data, 1e-2 * targets, np.ones(12), "squared", jaxcvx.Dense())
+    assert fitting.beta_max(training, jaxcvx.ColumnGeneration()) == pytest.approx(10 * float(exact), rel=1e-6)
 
 
 def test_all_cells_are_used_if_they_are_few():
-    data, targets = gaussian_data(5, 12, 2)
-    training = fitting.prepare(data, targets, np.ones(12), "squared", bias=False)
-    all_cells = fitting.choose_cells(training, 40, jax.random.key(0))
-    assert all_cells.complete and all_cells.masks.shape == (40, training.problem.num_samples)
-    assert len(np.unique(np.asarray(all_cells.masks)[:, :12], axis=0)) == 24
-    sampled = fitting.choose_cells(training, 20, jax.random.key(0))
-    assert not sampled.complete
-    margins = np.asarray(sampled.gates) @ np.asarray(training.problem.X).T
-    np.testing.assert_array_equal(sampled.masks, margins >= 0)  # masks of added zero rows are True
-
-
-@pytest.mark.parametrize("warm", [False, True])
-def test_a_fit_is_between_its_bound_and_the_zero_network(warm):
-    training = fitting.prepare(X, Y, WEIGHTS, "squared", bias=True)
-    top = fitting.beta_max(training)
-    start = some_network(5, 2) if warm else None
-    fit = fitting.fit(training, 0.1 * top, num_cells=16, solver=None, max_steps=200, seed=0, warm=start)
-    zero = 0.5 * float((WEIGHTS[:, None] * Y**2).sum())
-    assert fit.lower_bound <= fit.objective < zero and fit.num_steps == 200
-    again = np.repeat(np.arange(30), WEIGHTS.astype(int))
-    Z = np.c_[X, np.ones(30)][again]
-    value = network_value(fit.network.hidden, fit.network.output, Z, Y[again], 0.1 * top, "squared")
-    assert fit.objective == pytest.approx(value, rel=1e-10)  # computed from the returned weights
+    data, _ = gaussian_data(5, 12, 2)
+    all_cells = fitting.choose_cells(data, 40, jax.random.key(0))
+    assert all_cells.complete and all_cells.num_cells == 24
+    assert not fitting.choose_cells(data, 20, jax.random.key(0)).complete

@@ -16,9 +16,9 @@ from tests.reliability.inputs import FLAWS, Counts, anything, flawed, seeds
 
 SIZES = (1.0,) * 6 + (1e-8, 1e8, 1e-120, 1e120, 1e-170, 1e200)
 SETTINGS: dict[str, tuple[Any, ...]] = {
-    "beta": ("auto", "auto", 0.1, 0, 1e-300, 1e300, -1, np.nan, "x", None, True),
-    "beta_scale": ("absolute", "relative", "x", None),
-    "n_cells": (4, 4, 4, 4, 0, -1, 2.5, None, "4"),
+    "beta": (0.3, 0.3, "auto", 0.1, 0, 1e-300, 1e300, -1, np.nan, "x", None, True),
+    "beta_scale": ("relative", "absolute", "x", None),
+    "n_cells": ("deprecated", 4, 4, 4, 0, -1, 2.5, None, "4"),
     "loss": ("auto", "auto", "auto", "squared", "logistic", "softmax", "hinge", None, 3),
     "bias": (True, True, False),
     "max_iter": (5, 5, 5, 5, 0, None, 1.5),
@@ -78,6 +78,7 @@ def fuzz(make: Any, examples: int) -> None:
             if model is None:
                 return
             assert np.isfinite(model.objective_) and np.isfinite(model.beta_)
+            assert not np.isnan(model.heuristic_bound_) and model.heuristic_bound_ <= model.objective_
             assert not np.isnan(model.lower_bound_) and model.lower_bound_ <= model.objective_
             assert not np.isnan(model.gap_)
             for a in (model.network_.hidden, model.network_.output):
@@ -112,7 +113,7 @@ def test_many_fits(make):
 def test_units_do_not_matter_unless_squares_overflow():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((8, 2)), rng.standard_normal(8)
-    options: dict[str, Any] = {"n_cells": 4, "max_iter": 5, "random_state": 0, "beta": 0.1, "beta_scale": "relative"}
+    options: dict[str, Any] = {"max_iter": 5, "random_state": 0, "beta": 0.1, "beta_scale": "relative"}
     plain = ConvexReLURegressor(bias=False, **options).fit(X, y)
     large = ConvexReLURegressor(bias=False, **options).fit(2.0**400 * X, 2.0**300 * y)
     assert np.allclose(large.predict(2.0**400 * X) / 2.0**300, plain.predict(X), rtol=1e-9)

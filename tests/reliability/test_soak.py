@@ -92,7 +92,9 @@ def fit_many(count: int) -> None:
     def fit() -> None:
         n, d = int(rng.integers(20, 250)), int(rng.integers(1, 15))
         X = rng.standard_normal((n, d))
-        model = ConvexReLURegressor(beta=0.1, n_cells=16, max_iter=50).fit(X, X[:, 0] + rng.standard_normal(n))
+        model = ConvexReLURegressor(beta=0.3, beta_scale="relative", max_iter=50).fit(
+            X, X[:, 0] + rng.standard_normal(n)
+        )
         assert np.isfinite(model.predict(X[:3])).all() and model.lower_bound_ <= model.objective_
 
     fit()
