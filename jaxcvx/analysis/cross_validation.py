@@ -44,7 +44,8 @@ class CrossValidation:
       standard_error: (k,) standard error of the mean: the folds' standard deviation over the root of their number.
       best: index of the beta with the best mean; of equal ones the largest beta.
       one_standard_error: index of the largest beta whose mean is within one standard error of the best.
-      path: batched solution on all data, one entry per beta.
+      path: batched solution on all data, one entry per beta. Only the networks at ``best`` and ``one_standard_error``
+        are finished in float64.
       train_scores: (folds, k) scores of the samples that the fold's networks were trained on.
       networks: batched networks of the folds; the arrays have two leading axes (folds, k).
       train_weights: (folds, n) weight of every sample in the fold's training problem; 0 for a sample that is left out.
@@ -95,7 +96,8 @@ def cross_validate(
 
     The networks of all betas are trained on all data, and anew on the training samples of every fold. Folds are
     sample weights, where 0 leaves a sample out, so the folds run in one compiled program: one after the other on CPUs,
-    together on accelerators. The folds' networks are trained in float32; those on all data are finished in float64.
+    together on accelerators. Networks are trained in float32. Those on all data at the two chosen betas, the best one
+    and that of the rule "one_standard_error", are finished in float64.
 
     The betas are those of all data. The loss is a sum over samples, so a fold whose training samples have the share s
     of all weight is trained with ``s * beta``. Then beta over the number of samples is the same in all folds.
@@ -152,8 +154,12 @@ def cross_validate(
     score = resolve_scoring(scoring, problem.loss)
     parts = make_folds(folds, problem.Y, problem.loss, sample_weights(problem), split_key)
     refuse_small_folds(score, parts)
-    path, networks = fit_folds(problem, betas, parts, solver, key)
-    return summarise(path, networks, parts, *score_networks(problem, networks, parts, score), score_name(score))
+    path_key, fold_key, last_key = jax.random.split(key, 3)
+    path = regularization_path(problem, betas, dataclasses.replace(solver, final_rounds=0), key=path_key)
+    networks = fit_folds(problem, path, parts, solver, fold_key)
+    result = summarise(path, networks, parts, *score_networks(problem, networks, parts, score), score_name(score))
+    chosen = {result.index(rule) for rule in RULES}
+    return dataclasses.replace(result, path=solver.finish_path(problem, path, chosen, last_key))
 
 
 def sample_weights(problem: Problem) -> Float[np.ndarray, n]:
@@ -169,20 +175,16 @@ def refuse_small_folds(score: Any, parts: Folds) -> None:
         raise invalid("folds", "a fold that leaves out one sample", expected)
 
 
-def fit_folds(
-    problem: Problem, betas: Any, parts: Folds, solver: ColumnGeneration, key: PRNGKeyArray
-) -> tuple[Solution, Network]:
-    """The path on all data, and the networks of every fold, with two leading axes (folds, k).
+def fit_folds(problem: Problem, path: Solution, parts: Folds, solver: ColumnGeneration, key: PRNGKeyArray) -> Network:
+    """The networks of every fold, with two leading axes (folds, k).
 
     Args:
       problem: of all data; its own beta is not used.
-      betas: their number, or a vector.
+      path: on all data; the folds have its betas.
       parts: the folds.
       solver: its settings are those of the folds too.
       key: for pricing's random starts.
     """
-    path_key, fold_key = jax.random.split(key)
-    path = regularization_path(problem, betas, solver, key=path_key)
     limit = problem.num_rows * problem.num_columns + 1  # no optimum needs more neurons
     capacity, used = solver.width, int(np.max(path.num_neurons))
     while capacity <= used:
@@ -191,7 +193,7 @@ def fit_folds(
     inner = np.asarray(path.betas, np.float64) / (scaling.x * scaling.y)
     shares = parts.shares(sample_weights(problem))
     scaled = jnp.asarray(shares[:, None] * inner, jnp.float32)
-    keys = jax.random.split(fold_key, len(shares))
+    keys = jax.random.split(key, len(shares))
     train = jnp.asarray(parts.train, jnp.float32)
     while True:
         settings = solver.settings()._replace(stop_if_full=capacity < limit)
@@ -206,8 +208,7 @@ def fit_folds(
         exact, fine = to_double(problem), to_double(pools)
         work, scaling = scaled_problem(exact)
         networks = _networks(work, exact, scaling, fine)
-        networks = jax.device_get(jax.tree.map(lambda a: np.asarray(a, problem.dtype), networks))
-    return path, networks
+        return jax.device_get(jax.tree.map(lambda a: np.asarray(a, problem.dtype), networks))
 
 
 @functools.partial(jax.jit, static_argnames=("settings", "together"))

@@ -104,11 +104,11 @@ class Training:
         bias: Any = None if networks.output_bias is None else np.asarray(networks.output_bias, np.float64)
         return Network(hidden, output, None, self.features, bias)
 
-    def adopt(self, network: Network) -> Network:
-        """Turn the network of an earlier fit into a start: padded with columns."""
-        more = ((0, 0), (0, self.problem.X.shape[1] - self.num_columns))
-        hidden: Any = np.pad(network.hidden, more)
-        return dataclasses.replace(network, hidden=hidden, features=self.problem.features)
+    def adopt(self, networks: Network) -> Network:
+        """Turn a network, or a batch of networks, of an earlier fit into those of the problem: padded with columns."""
+        more = [(0, 0)] * (networks.hidden.ndim - 1) + [(0, self.problem.X.shape[1] - self.num_columns)]
+        hidden: Any = np.pad(networks.hidden, more)
+        return dataclasses.replace(networks, hidden=hidden, features=self.problem.features)
 
     def folds(self, pairs: Any) -> Folds:
         """Weights of the rows in given folds, which are pairs of indices of the caller's samples."""
@@ -199,8 +199,15 @@ def fit_at(training: Training, beta: float, top: float, solver: ColumnGeneration
             training, solve(problem, solver, init=jax.tree.map(jnp.asarray, training.adopt(warm)), key=key), beta, used
         )
     betas = np.geomspace(max(used, min(8 * used, top)), used, _DESCENT)
-    path = regularization_path(training.problem, betas, solver, key=key)
+    path_key, last_key = jax.random.split(key)
+    path = regularization_path(training.problem, betas, unfinished(solver), key=path_key)
+    path = solver.finish_path(training.problem, path, {_DESCENT - 1}, last_key)
     return finished(training, entry(path, -1), beta, used)
+
+
+def unfinished(solver: ColumnGeneration) -> ColumnGeneration:
+    """The solver without last rounds."""
+    return dataclasses.replace(solver, final_rounds=0)
 
 
 def entry(path: Solution, index: int) -> Solution:
@@ -236,12 +243,24 @@ def validate(
     """Cross-validation. Without a ``score`` all scores are NaN; :func:`jaxcvx.analysis.cross_validation.summarise` has
     to be called again with the right ones.
     """
-    path, networks = fit_folds(training.problem, betas, parts, solver, key)
+    path_key, fold_key = jax.random.split(key)
+    path = regularization_path(training.problem, betas, unfinished(solver), key=path_key)
+    networks = fit_folds(training.problem, path, parts, solver, fold_key)
     if score is None:
         nothing = np.full((len(parts.train), len(betas)), np.nan)
         return summarise(stripped(training, path), training.strip(networks), parts, nothing, nothing, "")
     scores = score_networks(training.problem, networks, parts, score)
     return summarise(stripped(training, path), training.strip(networks), parts, *scores, score_name(score))
+
+
+def finish_choice(
+    training: Training, result: CrossValidation, rule: str, solver: ColumnGeneration, key: Any
+) -> CrossValidation:
+    """The result with the network at the beta that ``rule`` chooses finished in float64."""
+    networks = jax.tree.map(jnp.asarray, training.adopt(result.path.network))
+    path = dataclasses.replace(result.path, network=networks, params=networks)
+    path = solver.finish_path(training.problem, path, {result.index(rule)}, key)
+    return dataclasses.replace(result, path=stripped(training, path))
 
 
 def fit_with_solver(training: Training, beta: float, solver: AnySolver, num_cells: int, key: Any) -> Fit:

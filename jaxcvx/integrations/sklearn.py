@@ -82,7 +82,7 @@ class _ConvexReLU(BaseConvexReLU):
         return dataclasses.replace(default, move_steps=min(default.move_steps, max(1, self.max_iter // default.moves)))
 
     def _fit(self, X: np.ndarray, Y: np.ndarray, y: np.ndarray, sample_weight: Any) -> None:
-        fold_key, key = jax.random.split(jax.random.key(self._seed()))
+        fold_key, key, last_key = jax.random.split(jax.random.key(self._seed()), 3)
         follows = self._path_solver()
         takes_bias = follows is not None or not ({"no free bias"} & self.solver.requires)
         solver = ColumnGeneration() if follows is None else follows
@@ -94,7 +94,7 @@ class _ConvexReLU(BaseConvexReLU):
                 parts = self._random_folds(training, None, fold_key)
                 betas = fitting.beta_grid(self.beta_max_, NUM_BETAS)
                 result = self._validate(training, betas, parts, solver, key, self._named_score(None, Y.shape[1]))
-                self._store_choice(training, result, "best")
+                self._store_choice(training, result, "best", solver, last_key)
                 if follows is not None:
                     return  # cross-validation has trained on all data
                 beta = self.beta_

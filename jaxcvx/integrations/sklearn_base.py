@@ -79,7 +79,10 @@ class BaseConvexReLU(BaseEstimator):
         self.gap_ = (self.objective_ - self.lower_bound_) / max(abs(self.objective_), tiny)
         self.n_iter_ = max(1, fit.num_steps)
 
-    def _store_choice(self, training: fitting.Training, result: CrossValidation, rule: str) -> None:
+    def _store_choice(
+        self, training: fitting.Training, result: CrossValidation, rule: str, solver: ColumnGeneration, key: Any
+    ) -> None:
+        result = fitting.finish_choice(training, result, rule, solver, key)
         chosen = result.index(rule)
         beta = float(result.betas[chosen])
         self._store(fitting.finished(training, fitting.entry(result.path, chosen), beta), beta)

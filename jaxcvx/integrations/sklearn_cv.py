@@ -69,7 +69,7 @@ class _ConvexReLUCV(BaseConvexReLU):
 
     def _fit(self, X: np.ndarray, Y: np.ndarray, y: np.ndarray, sample_weight: Any) -> None:
         solver = ColumnGeneration() if self.solver is None else self.solver
-        fold_key, key = jax.random.split(jax.random.key(self._seed()))
+        fold_key, key, last_key = jax.random.split(jax.random.key(self._seed()), 3)
         with jax.enable_x64(True):  # as everywhere in scikit-learn
             training = self._prepare(X, Y, sample_weight, True)
             self.beta_max_ = fitting.beta_max(training, solver)
@@ -84,7 +84,7 @@ class _ConvexReLUCV(BaseConvexReLU):
             if score is None:
                 given = None if sample_weight is None else training.weights
                 result = scikit_scores(self, self.scoring, X, y, pairs, given, result)
-            self._store_choice(training, result, self.rule)
+            self._store_choice(training, result, self.rule, solver, last_key)
 
     def _folds(self, training: fitting.Training, X: Any, y: Any, key: Any) -> tuple[Folds, list[Any]]:
         """The folds of the rows, and the same as pairs of indices of the samples."""

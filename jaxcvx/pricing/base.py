@@ -48,9 +48,11 @@ def distinct(
     """
     values, order = jax.lax.top_k(values, len(values))
     sorted_ = directions[order]
-    repeated = jnp.zeros(len(values), bool)
-    for back in range(1, min(9, len(values))):
-        near = jnp.sum((sorted_[back:] - sorted_[:-back]) ** 2, axis=1) < radius**2
-        repeated = repeated.at[back:].set(repeated[back:] | near)
+
+    def compare(back, repeated):
+        near = jnp.sum((sorted_ - jnp.roll(sorted_, back, axis=0)) ** 2, axis=1) < radius**2
+        return repeated | (near & (jnp.arange(len(values)) >= back))
+
+    repeated = jax.lax.fori_loop(1, min(9, len(values)), compare, jnp.zeros(len(values), bool))
     values, best = jax.lax.top_k(jnp.where(repeated, 0.0, values), min(num, len(values)))
     return order[best], values

@@ -202,7 +202,12 @@ def _price_far(problem: Problem, R: Any, key: Any, num_starts: int, num: int) ->
 
 
 def heuristic_norm(problem: Problem, R: Float[Array, "n c"], key: Any, own: Array, num_starts: int) -> float:
-    """Largest price after ascents from ``num_starts`` fresh starts and from the network's own neurons.
+    """The largest price that :func:`search` finds."""
+    return float(jnp.max(search(problem, R, key, own, num_starts).values))
+
+
+def search(problem: Problem, R: Float[Array, "n c"], key: Any, own: Array, num_starts: int) -> Priced:
+    """Ascents from ``num_starts`` fresh starts and from the network's own neurons ``own``. Nothing is proved.
 
     The ascents run in float32. The prices of the neurons where they end are computed in the precision of R.
     """
@@ -211,12 +216,16 @@ def heuristic_norm(problem: Problem, R: Float[Array, "n c"], key: Any, own: Arra
     low = [(a / scale).astype(jnp.float32) for a, scale in zip((rows, lifted), scales, strict=True)]
     parts = [pricing_starts(k, *low, _BATCH) for k in jax.random.split(key, -(-num_starts // _BATCH))]
     own_starts = jnp.pad(own.astype(jnp.float32), ((0, -len(own) % _BATCH), (0, 0)))
-    best = 0.0
-    for starts in [*parts, *jnp.split(own_starts, len(own_starts) // _BATCH)]:
-        neurons = _search(problem, *low, starts).directions.astype(rows.dtype)
-        size = jnp.linalg.norm(problem.features.penalised(neurons), axis=1, keepdims=True)
-        best = max(best, float(jnp.max(neuron_values(rows, lifted, neurons / divisor(size)))))
-    return best
+    parts += jnp.split(own_starts, len(own_starts) // _BATCH)
+    found = jnp.concatenate([_search(problem, *low, starts).directions for starts in parts])
+    return _in_order(problem, rows, lifted, found.astype(rows.dtype))
+
+
+@jax.jit
+def _in_order(problem: Problem, rows: Array, lifted: Array, neurons: Array) -> Priced:
+    neurons = neurons / divisor(jnp.linalg.norm(problem.features.penalised(neurons), axis=1, keepdims=True))
+    best, values = distinct(neurons, neuron_values(rows, lifted, neurons), len(neurons))
+    return Priced(neurons[best], values, jnp.full((), jnp.inf, values.dtype))
 
 
 @jax.jit

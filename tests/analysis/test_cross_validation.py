@@ -165,7 +165,8 @@ def test_more_neurons_than_slots(monkeypatch):
     # At this beta there are few neurons on all data. Larger weights in the folds stand for smaller betas.
     heavy = Folds(8 * parts.train, parts.test)
     monkeypatch.setattr(Folds, "shares", lambda self, weight: np.ones(2))
-    path, networks = cross_validation.fit_folds(problem, [0.9 * top], heavy, solver, jax.random.key(0))
+    path = jaxcvx.regularization_path(problem, [0.9 * top], solver)
+    networks = cross_validation.fit_folds(problem, path, heavy, solver, jax.random.key(0))
     assert path.num_neurons[0] < 4 and capacities[:2] == [4, 8]
     assert networks.hidden.shape == (2, 1, capacities[-1], 4)
     used = (np.abs(networks.output) > 0).any(axis=-1).sum(axis=-1)

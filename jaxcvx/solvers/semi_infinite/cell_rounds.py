@@ -1,35 +1,45 @@
 """The rounds that finish a network in float64: all neurons move within their cells to the optimum of a convex program.
 
-A round merges neurons, adds those that the last pricing found, fits the output weights, solves the cone program over
-the cells of all these neurons, fits again and prices. After one or two rounds the network is stationary: no neuron near
+A round adds the neurons that the last pricing found, fits the output weights, solves the cone program over the cells
+of all neurons, fits again, merges neurons and prices. After one or two rounds the network is stationary: no neuron near
 its own pays, and no candidate does.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxcvx.numerics.safe import norm, unit_rows
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.neurons.cell_program import solve_in_cells
-from jaxcvx.solvers.semi_infinite.pool import Pool, fit_pool, has_output_bias, pool_objective
+from jaxcvx.solvers.semi_infinite.neuron_path import NeuronPath, grow, path_of, state_at
+from jaxcvx.solvers.semi_infinite.pool import Pool, fit_pool, has_output_bias, pool_objective, resize
 from jaxcvx.solvers.semi_infinite.sliding import Settings, Sliding, add, merge_cells, price, row_curvature
 
 _FIT_STEPS = 500  # proximal gradient steps of a fit
 _SAME = 1e-9  # relative growth of the objective up to which merged neurons are taken
+_DROPPED = 1e-9  # relative size below which a neuron is dropped
+_BUCKET = 32  # smallest number of slots of a finish; larger ones double
+_PAYING = 8  # slots for new neurons that a bucket must have
+_FINISH_TOL = 1e-7  # relative violation of a dual constraint in float64
 
 
 def cell_round(problem: Problem, state: Sliding, key: PRNGKeyArray, settings: Settings, tol: Array) -> Sliding:
     """One round. The objective does not grow by more than ``1e-9`` of it."""
-    pool = merged(problem, state.pool)
-    pool = add(pool, state.candidates, state.candidates.prices > problem.beta * (1 + tol))
-    pool = fit_pool(problem, pool, _FIT_STEPS)
-    pool = _better(problem, moved_in_cells(problem, pool), pool)
-    pool = merged(problem, fit_pool(problem, pool, _FIT_STEPS))
+    pool = add(state.pool, state.candidates, state.candidates.prices > problem.beta * (1 + tol))
+
+    def fit_and_move(turn, pool):  # a loop, so that fits are compiled once
+        pool = fit_pool(problem, pool, _FIT_STEPS)
+        return jax.lax.cond(turn == 0, lambda q: _better(problem, moved_in_cells(problem, q), q), lambda q: q, pool)
+
+    pool = merged(problem, jax.lax.fori_loop(0, 2, fit_and_move, pool))
     return price(problem, pool, state.scouts, key, settings, row_curvature(problem))
 
 
@@ -42,9 +52,6 @@ def moved_in_cells(problem: Problem, pool: Pool) -> Pool:
     size = jnp.where(size > _DROPPED * jnp.max(size), size, 0.0)
     directions = jnp.where((size > 0)[:, None], unit_rows(weights.x), 0.0)
     return Pool(directions, towards * size[:, None], weights.b)
-
-
-_DROPPED = 1e-9  # relative size below which a neuron is dropped
 
 
 def merged(problem: Problem, pool: Pool) -> Pool:
@@ -78,14 +85,67 @@ def finish(
     """
 
     def more(carry):
-        state, count, _ = carry
+        state, count = carry
         pays = state.candidates.prices[0] > problem.beta * (1 + tol)
         return (count < limit) & ((count == 0) | pays)
 
     def body(carry):
-        state, count, key = carry
-        key, here = jax.random.split(key)
-        return cell_round(problem, state, here, settings, tol), count + 1, key
+        state, count = carry
+        return cell_round(problem, state, jax.random.fold_in(key, count), settings, tol), count + 1
 
-    state, count, _ = jax.lax.while_loop(more, body, (state, jnp.zeros((), jnp.int32), key))
-    return state, count
+    return jax.lax.while_loop(more, body, (state, jnp.zeros((), jnp.int32)))
+
+
+def finish_on_host(
+    problem: Problem,
+    betas: Float[Array, k],
+    path: NeuronPath,
+    key: PRNGKeyArray,
+    settings: Settings,
+    limit: int,
+    chosen: Collection[int] | None = None,
+) -> NeuronPath:
+    """Finish the networks of a path in float64, each in the smallest bucket of slots that holds it.
+
+    Args:
+      problem: scaled, in float64; its own beta is not used.
+      betas: (k,) in its units.
+      path: numpy arrays in float64.
+      key: for pricing.
+      settings: sizes of a round.
+      limit: largest number of rounds for each beta.
+      chosen: indices of the networks to finish; None for all.
+    """
+    parts = []
+    tol, most = jnp.asarray(_FINISH_TOL, problem.dtype), jnp.asarray(limit, jnp.int32)
+    for k, here in enumerate(jax.random.split(key, len(betas))):
+        state, rounds = state_at(path, k), path.rounds[k]
+        if chosen is None or k in chosen:
+            state = in_bucket(state, betas[k], settings)
+            state, count = finish(problem.replace(beta=betas[k]), state, here, settings, tol, most)
+            state, rounds = jax.device_get((state, rounds + count))
+        parts.append((state, rounds))
+    capacity = max(len(state.pool.weights) for state, _ in parts)
+    grown = [path_of(grow(state, capacity, settings), rounds) for state, rounds in parts]
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *grown)
+
+
+def in_bucket(state: Sliding, beta: Any, settings: Settings) -> Sliding:
+    """The state with a power of two of slots, the fewest that hold its neurons and some new ones. Host only."""
+    prices = np.asarray(state.candidates.prices)
+    paying = int(np.sum((prices > float(beta)) | (prices < 0)))  # below 0 they are unknown
+    used = int(np.any(np.asarray(state.pool.weights) != 0, axis=1).sum())
+    capacity = _BUCKET
+    while capacity < used + min(paying, _PAYING):
+        capacity *= 2
+    num = max(settings.starts, capacity)
+    scouts: Any = np.zeros((num, state.scouts.shape[1]), np.asarray(state.scouts).dtype)
+    kept = np.asarray(state.scouts)[-num:]
+    scouts[: len(kept)] = kept
+    return grow(Sliding(resize(state.pool, capacity), state.candidates, scouts), capacity, settings)
+
+
+def thorough(settings: Settings) -> Settings:
+    """The sizes of the last rounds: their ascents reach a maximum from fresh directions."""
+    starts = settings.starts + settings.new_neurons
+    return settings._replace(moves=0, starts=starts, ascent_rounds=10, ascent_steps=32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -21,20 +22,13 @@ from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.host import host_solution, usable
 from jaxcvx.solvers.core.protocol import CallbackFunction, HostSolver
 from jaxcvx.solvers.core.solution import Solution, Status, StepInfo
+from jaxcvx.solvers.semi_infinite.cell_rounds import thorough
 from jaxcvx.solvers.semi_infinite.final_rounds import ascent_rounds, exact_rounds
-from jaxcvx.solvers.semi_infinite.neuron_path import (
-    empty_start,
-    follow_on_host,
-    grow,
-    largest_price,
-    neuron_path,
-    numbers,
-    state_at,
-    thorough,
-)
+from jaxcvx.solvers.semi_infinite.neuron_path import empty_start, follow_on_host, grow, numbers, state_at
 from jaxcvx.solvers.semi_infinite.pool import Pool, pool_network, pool_objective, pool_of
 from jaxcvx.solvers.semi_infinite.scaling import scaled_problem
 from jaxcvx.solvers.semi_infinite.sliding import Settings, Sliding, start_of
+from jaxcvx.solvers.semi_infinite.solve_path import finish_chosen, largest_price, neuron_path
 
 _DESCENT = (8.0, 4.0, 2.0, 1.4, 1.0)  # betas of the short path down to that of the problem, as multiples of it
 
@@ -160,6 +154,15 @@ class ColumnGeneration(HostSolver):
             finish_rounds=self.final_rounds,
         )
 
+    def finish_path(self, problem: Problem, path: Solution, chosen: Collection[int], key: Any) -> Solution:
+        """The path of :meth:`solve_path` with the ``chosen`` networks finished in float64. Runs outside jit."""
+        if not self.final_rounds:
+            return path
+        key = jax.random.key(0) if key is None else key
+        return finish_chosen(
+            problem, path, chosen, key, settings=self.settings(), tol=self.tol, finish_rounds=self.final_rounds
+        )
+
     def largest_beta(self, problem: Problem, key: Any) -> Array:
         """An estimate of the smallest beta whose solution is zero, from below, by many ascents."""
         return largest_price(problem, jax.random.key(0) if key is None else key)
@@ -189,7 +192,7 @@ class ColumnGeneration(HostSolver):
             if pricer.exact:
                 done = exact_rounds(work, start.pool, pricer, num=self.new_neurons, **limits)
             else:
-                done = ascent_rounds(work, start, last_key, thorough(self.settings()), pricer, **limits)
+                done = ascent_rounds(work, start, last_key, thorough(self.settings()), self.final_starts, **limits)
             pool, dual = done.pool, scaling.residual(done.dual)
             exact = whole.replace(arrangements=None)
             network = reduce_width(exact, prune(scaling.network(pool_network(work, pool), exact)))

@@ -17,11 +17,10 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxcvx.certificates.dual import scaled_bound
-from jaxcvx.pricing.oracles import Pricer
+from jaxcvx.pricing.oracles import Pricer, search
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.solution import Status
-from jaxcvx.solvers.semi_infinite.cell_rounds import finish
-from jaxcvx.solvers.semi_infinite.neuron_path import in_bucket
+from jaxcvx.solvers.semi_infinite.cell_rounds import finish, in_bucket
 from jaxcvx.solvers.semi_infinite.pool import Pool, dual_residual, fit_weights, insert, pool_objective, resize
 from jaxcvx.solvers.semi_infinite.sliding import Candidates, Settings, Sliding, neuron_prices
 
@@ -89,7 +88,7 @@ def ascent_rounds(
     state: Sliding,
     key: Any,
     settings: Settings,
-    pricer: Pricer,
+    num_starts: int,
     *,
     tol: float,
     limit: int,
@@ -103,7 +102,7 @@ def ascent_rounds(
       state: pool and candidates to start from.
       key: for fresh starts.
       settings: sizes of a round.
-      pricer: is asked for neurons from fresh starts where a round finds none that pays.
+      num_starts: fresh starts of a search where a round finds no neuron that pays.
       tol, limit, deadline, report: as for :func:`exact_rounds`.
     """
     wanted, once = jnp.asarray(_WANTED, problem.dtype), jnp.asarray(1, jnp.int32)
@@ -112,7 +111,7 @@ def ascent_rounds(
         round_key, far_key = jax.random.split(here)
         value, bound = (float(a) for a in _measure(problem, state))
         if _relative_gap(value, bound) <= tol and steps:
-            state = with_far(problem, state, far_key, settings, pricer)
+            state = with_far(problem, state, far_key, num_starts)
             value, bound = (float(a) for a in _measure(problem, state))
         gap = _relative_gap(value, bound)
         stop = report(steps, value, bound, gap, state.pool)
@@ -127,13 +126,14 @@ def ascent_rounds(
     return Rounds(pool, dual, status, steps)
 
 
-def with_far(problem: Problem, state: Sliding, key: Any, settings: Settings, pricer: Pricer) -> Sliding:
-    """The state with the neurons that ``pricer`` finds from fresh starts, where they pay more than its candidates."""
-    R = dual_residual(problem, state.pool)
-    priced = pricer(problem, R, key, state.pool.directions, len(state.candidates.prices))
-    if not bool(priced.values[0] > state.candidates.prices[0]):
+def with_far(problem: Problem, state: Sliding, key: Any, num_starts: int) -> Sliding:
+    """The state with the neurons that a search from fresh starts finds, where they pay more than its candidates."""
+    num = len(state.candidates.prices)
+    found = search(problem, dual_residual(problem, state.pool), key, state.pool.directions, num_starts)
+    directions, prices = (a[:num] for a in jax.device_get((found.directions, found.values)))
+    if not prices[0] > state.candidates.prices[0]:
         return state
-    return state._replace(candidates=Candidates(priced.directions, priced.values))
+    return state._replace(candidates=Candidates(directions, prices))
 
 
 @jax.jit

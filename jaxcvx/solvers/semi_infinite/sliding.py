@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt
 
 from jaxcvx.networks.network import Network
 from jaxcvx.numerics.safe import norm, unit_rows
@@ -104,14 +104,19 @@ def row_curvature(problem: Problem) -> Float[Array, ""]:
     return 1.01 * jnp.linalg.norm(rows, ord=2) ** 2
 
 
-def fresh_directions(key: PRNGKeyArray, Z: Float[Array, "N p"], m: int) -> Float[Array, "m p"]:
-    """Unit directions to ascend from: random ones, and differences of two rows scaled to length 1, in turn."""
-    direction_key, row_key = jax.random.split(key)
-    random = jax.random.normal(direction_key, (m, Z.shape[1]), Z.dtype)
-    row, other = jax.random.randint(row_key, (2, m), 0, Z.shape[0])
-    across = unit_rows(Z[row]) - unit_rows(Z[other])
-    proper = (jnp.arange(m) % 4 < 2) & (row != other)
-    return unit_rows(jnp.where(proper[:, None], across, random))
+def fresh_directions(bits: UInt[Array, "k m"], Z: Float[Array, "N p"]) -> Float[Array, "m p"]:
+    """Unit directions to ascend from: random ones, and differences of two rows scaled to length 1, in turn.
+
+    Args:
+      bits: random 32-bit numbers, at least p + 2 for every direction. One draw compiles faster than one for each kind.
+      Z: (N, p) feature rows.
+    """
+    bytes_ = jax.lax.bitcast_convert_type(bits, jnp.uint8).astype(Z.dtype)  # (k, m, 4)
+    random = jnp.sum(bytes_[: Z.shape[1]], axis=-1).T - 510.0  # nearly normal
+    index = (bits[-2:] % len(Z)).astype(jnp.int32)
+    ends = unit_rows(Z)[index]
+    proper = (jnp.arange(bits.shape[1]) % 4 < 2) & (index[0] != index[1])
+    return unit_rows(jnp.where(proper[:, None], ends[0] - ends[1], random))
 
 
 def price(
@@ -134,9 +139,9 @@ def price(
     m = len(scouts)
     more = m - len(pool.weights)
     directions, weights = (jnp.pad(a, ((0, more), (0, 0))) for a in (pool.directions, pool.weights))
-    fresh_key, choice_key = jax.random.split(key)
-    anew = jnp.all(scouts == 0, axis=1) | (jax.random.uniform(choice_key, (m,)) < _START_ANEW)
-    scouts = jnp.where(anew[:, None], fresh_directions(fresh_key, Z, m), scouts)
+    bits = jax.random.bits(key, (Z.shape[1] + 3, m), jnp.uint32)
+    anew = jnp.all(scouts == 0, axis=1) | (bits[0] < round(_START_ANEW * 2**32))
+    scouts = jnp.where(anew[:, None], fresh_directions(bits[1:], Z), scouts)
     used = norm(weights) > 0
     u = jnp.where(used[:, None], directions, scouts)
     if problem.num_columns == 1:
@@ -278,21 +283,21 @@ def slide(
     """
 
     def more(carry):
-        state, count, quiet, _ = carry
+        state, count, quiet = carry
         goes_on = (count < settings.max_rounds) & (quiet < settings.patience)
         return goes_on & jnp.any(jnp.all(state.pool.weights == 0, axis=1)) if settings.stop_if_full else goes_on
 
     def body(carry):
-        state, count, quiet, key = carry
-        key, here = jax.random.split(key)
+        state, count, quiet = carry
+        here = jax.random.fold_in(key, count)
         steps = jnp.where(count < settings.moves, settings.move_steps, 0)
         state = one_round(problem, state, here, settings, steps, rate, tol, curvature)
         pays = state.candidates.prices[0] > problem.beta * (1 + tol)
-        return state, count + 1, jnp.where(pays, 0, quiet + 1), key
+        return state, count + 1, jnp.where(pays, 0, quiet + 1)
 
     # Nothing to do where the pool is empty and no neuron pays: beta is above beta_max. Prices below 0 are unknown.
     best = state.candidates.prices[0]
     nothing = jnp.all(state.pool.weights == 0) & (best >= 0) & (best <= problem.beta)
     quiet = jnp.where(nothing | ~jnp.asarray(active), settings.patience, 0)
-    state, count, _, _ = jax.lax.while_loop(more, body, (state, jnp.zeros((), jnp.int32), quiet, key))
+    state, count, _ = jax.lax.while_loop(more, body, (state, jnp.zeros((), jnp.int32), quiet))
     return state, count

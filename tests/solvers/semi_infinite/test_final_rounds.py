@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxcvx
-from jaxcvx.pricing.oracles import MultistartPricer, choose_pricer
+from jaxcvx.pricing.oracles import choose_pricer
 from jaxcvx.solvers.core.solution import Status
 from jaxcvx.solvers.semi_infinite.final_rounds import ascent_rounds, exact_rounds, with_far, with_room
 from jaxcvx.solvers.semi_infinite.neuron_path import empty_start
@@ -48,25 +48,24 @@ def test_exact_rounds_prove_the_optimum_or_end_at_the_limit(limit):
 
 def test_ascents_take_neurons_from_fresh_starts_and_stop_at_the_deadline():
     problem = problem_of(3)
-    pricer = MultistartPricer(128)
     start = empty_start(problem, 16, SETTINGS)
     limits = {"tol": 1e-8, "limit": 40, "report": lambda *_: False}
-    done = ascent_rounds(problem, start, jax.random.key(0), SETTINGS, pricer, deadline=np.inf, **limits)
+    done = ascent_rounds(problem, start, jax.random.key(0), SETTINGS, 128, deadline=np.inf, **limits)
     exact = jaxcvx.solve(problem, jaxcvx.ColumnGeneration(pricing="exact", width=16, move_steps=0, tol=1e-9))
     value = float(jnp.sum(jnp.linalg.norm(done.pool.weights, axis=1)) * problem.beta + 0.5 * jnp.sum(done.dual**2))
     assert done.status == Status.CONVERGED
     assert value == pytest.approx(float(exact.upper_bound), rel=1e-5)
-    late = ascent_rounds(problem, start, jax.random.key(0), SETTINGS, pricer, deadline=time.perf_counter(), **limits)
+    late = ascent_rounds(problem, start, jax.random.key(0), SETTINGS, 128, deadline=time.perf_counter(), **limits)
     assert late.status == Status.MAX_STEPS and late.steps == 0
 
 
 def test_far_neurons_replace_candidates_that_pay_less():
     problem = problem_of(3)
     start = empty_start(problem, 16, SETTINGS)
-    found = with_far(problem, start, jax.random.key(0), SETTINGS, MultistartPricer(64))
+    found = with_far(problem, start, jax.random.key(0), 64)
     assert found.candidates.prices[0] > 0 and found.candidates.directions.shape == start.candidates.directions.shape
     high = start._replace(candidates=start.candidates._replace(prices=jnp.full(8, 1e9)))
-    assert with_far(problem, high, jax.random.key(0), SETTINGS, MultistartPricer(64)) is high
+    assert with_far(problem, high, jax.random.key(0), 64) is high
 
 
 def test_room_doubles():

@@ -1,0 +1,146 @@
+"""Paths as solutions: follow the betas in float32, finish in float64, report in the caller's units."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxcvx.certificates.centring import best_shifted, feasible_residual
+from jaxcvx.networks.network import Network
+from jaxcvx.numerics.precision import double_precision, to_double
+from jaxcvx.numerics.trees import is_traced
+from jaxcvx.pricing.multistart import price_multistart, pricing_starts
+from jaxcvx.problems.training import Problem
+from jaxcvx.solvers.core.solution import Solution
+from jaxcvx.solvers.semi_infinite.cell_rounds import finish_on_host, thorough
+from jaxcvx.solvers.semi_infinite.neuron_path import empty_start, follow, follow_on_host, numbers, path_of
+from jaxcvx.solvers.semi_infinite.path_report import report
+from jaxcvx.solvers.semi_infinite.pool import pool_of
+from jaxcvx.solvers.semi_infinite.scaling import Scaling, scaled_problem
+from jaxcvx.solvers.semi_infinite.sliding import Settings, Sliding, start_of
+
+_STARTS = 256  # of the search for the largest price
+
+
+def neuron_path(
+    problem: Problem,
+    betas: Float[Array, k],
+    key: PRNGKeyArray,
+    *,
+    capacity: int,
+    settings: Settings,
+    rate: float,
+    tol: float,
+    finish_rounds: int,
+) -> Solution:
+    """The batched solution of a path: in float32 and finished in float64 outside jit, in the problem's type inside.
+
+    Args:
+      problem: its own beta is not used.
+      betas: (k,) in the caller's units, large ones first.
+      key: for pricing's random starts.
+      capacity: largest number of neurons; it grows outside jit.
+      settings: sizes of a round.
+      rate: Adam's initial learning rate, for data of unit scale.
+      tol: relative heuristic gap that counts as converged.
+      finish_rounds: largest number of rounds in float64 for one beta; 0 leaves them out.
+    """
+    follow_key, finish_key = jax.random.split(key)
+    traced = is_traced(jnp.zeros(()), *jax.tree.leaves((problem, betas, key)))
+    problem = problem.replace(arrangements=None)
+    if traced:
+        work, scaling = scaled_problem(problem)
+        start = empty_start(work, capacity, settings)
+        path = follow(work, scaling.betas(betas), start, follow_key, settings, *numbers(work, rate))
+        return report(problem, betas, path, scaling, jnp.asarray(tol, work.dtype), work.dtype)
+    work, scaling = scaled_problem(problem, jnp.float32)
+    inner, start = scaling.betas(betas).astype(jnp.float32), empty_start(work, capacity, settings)
+    path = follow_on_host(work, inner, start, follow_key, settings, *numbers(work, rate))
+    with double_precision():
+        exact, betas = to_double(problem), to_double(betas)
+        path = jax.device_get(to_double(path))
+        work, scaling = scaled_problem(exact)
+        if finish_rounds:
+            settings = thorough(settings)
+            path = finish_on_host(work, scaling.betas(betas), path, finish_key, settings, finish_rounds)
+        solution = report(exact, betas, path, scaling, jnp.asarray(tol), np.dtype(problem.dtype))
+        host = jax.device_get(dataclasses.replace(solution, params=None, network=None))
+    networks = jax.tree.map(jnp.asarray, solution.network)
+    return dataclasses.replace(host, params=networks, network=networks)
+
+
+def finish_chosen(
+    problem: Problem,
+    path: Solution,
+    chosen: Collection[int],
+    key: PRNGKeyArray,
+    *,
+    settings: Settings,
+    tol: float,
+    finish_rounds: int,
+) -> Solution:
+    """The path with some of its networks finished in float64. Runs outside jit.
+
+    Args:
+      problem: the problem of the path; its own beta is not used.
+      path: as :func:`neuron_path` returns it.
+      chosen: indices of the networks to finish.
+      key: for pricing's random starts.
+      settings, tol, finish_rounds: as for :func:`neuron_path`.
+    """
+    settings = thorough(settings)
+    with double_precision():
+        exact, betas = to_double(problem.replace(arrangements=None)), to_double(path.betas)
+        work, scaling = scaled_problem(exact)
+        inner = scaling.betas(jnp.asarray(betas))
+        start = jax.device_get(_states(work, scaling, to_double(path.network), settings))
+        states = path_of(start, path.num_steps)
+        states = finish_on_host(work, inner, states, key, settings, finish_rounds, chosen)
+        done = jax.device_get(report(exact, betas, states, scaling, jnp.asarray(tol), np.dtype(problem.dtype)))
+    width = max(done.network.hidden.shape[1], path.network.hidden.shape[1])
+    is_chosen = np.isin(np.arange(len(betas)), list(chosen))
+
+    def either(new: Any, old: Any) -> Any:
+        if np.ndim(new) == 3:  # neurons
+            new, old = pad_rows(new, width), pad_rows(np.asarray(old), width)
+        return np.where(is_chosen.reshape(-1, *[1] * (np.ndim(new) - 1)), new, old)
+
+    return dataclasses.replace(jax.tree.map(either, done, path), betas=path.betas)
+
+
+@functools.partial(jax.jit, static_argnames="settings")
+def _states(problem: Problem, scaling: Scaling, networks: Network, settings: Settings) -> Sliding:
+    """The states of a batch of networks in the caller's units, before the first pricing."""
+    return jax.vmap(lambda each: start_of(problem, pool_of(problem, scaling.scale_network(each)), settings))(networks)
+
+
+def pad_rows(a: Any, rows: int) -> Any:
+    """The array (k, m, p) with rows of zeros up to (k, rows, p)."""
+    return np.pad(a, [(0, 0), (0, rows - a.shape[1]), (0, 0)])
+
+
+def largest_price(problem: Problem, key: PRNGKeyArray) -> Any:
+    """The largest price of a neuron at the best constant network, by many ascents, in float64 outside jit.
+
+    It is the beta from which on the solution is constant, up to neurons that the ascents miss.
+    """
+    problem = problem.replace(arrangements=None)
+    if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, key))):
+        return _largest_price(problem, key)
+    with double_precision():
+        return np.float64(_largest_price(to_double(problem), key))
+
+
+@jax.jit
+def _largest_price(problem: Problem, key: PRNGKeyArray) -> Array:
+    constant = best_shifted(problem, jnp.zeros_like(problem.Y))
+    R = problem.readout.lift(feasible_residual(problem, -problem.loss.grad(constant, problem.targets)))
+    starts = pricing_starts(key, problem.rows, R, _STARTS)
+    return price_multistart(problem.rows, R, starts, num=8).values[0]
