@@ -20,15 +20,17 @@ LONG_FILES = ("notebooks", "docs", "parallel", "sharding", "reliability", "trans
 
 @pytest.hookimpl(tryfirst=True)  # before -m is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as ``long`` the cases that ``@pytest.mark.routine`` leaves out; put ``LONG_FILES`` first."""
+    """Mark as ``long`` the cases that ``routine`` leaves out and those that ``rare`` names; ``LONG_FILES`` first."""
     seen: dict[str, int] = {}
     for item in items:
         test = item.nodeid.split("[")[0]
         seen[test] = seen.get(test, 0) + 1
-        routine = item.get_closest_marker("routine")
+        case = item.nodeid.removeprefix(test)[1:-1]
+        rare, routine = item.get_closest_marker("rare"), item.get_closest_marker("routine")
+        if rare is not None and case in rare.args:
+            item.add_marker(pytest.mark.long)
         if routine is None:
             continue
-        case = item.nodeid.removeprefix(test)[1:-1]
         count = routine.args[0] if isinstance(routine.args[0], int) else None
         if (seen[test] > count) if count is not None else (case not in routine.args):
             item.add_marker(pytest.mark.long)
@@ -39,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "routine(n) or routine(ids): the first n cases, or these, run by default; the others with -m long"
     )
+    config.addinivalue_line("markers", "rare(ids): these cases run with -m long only")
     config.addinivalue_line("markers", "float32: run with jax's default precision instead of float64")
 
 

@@ -12,7 +12,7 @@ from jaxcvx.analysis import cross_validation
 from jaxcvx.analysis.folds import Folds, make_folds
 from tests.helpers import gaussian_data, network_value
 
-SOLVER = jaxcvx.ColumnGeneration(width=8, move_steps=100)
+SOLVER = jaxcvx.ColumnGeneration(width=32, move_steps=100)
 DENSE = jaxcvx.Dense(bias=True)
 BETAS = np.array([3.0, 1.0, 0.3])
 
@@ -147,6 +147,7 @@ def test_folds_of_scikit_learn_and_weights():
     np.testing.assert_array_equal(weighted.test_weights, np.where(weighted.train_weights > 0, 0, weight))
 
 
+@pytest.mark.long
 def test_more_neurons_than_slots(monkeypatch):
     """Folds whose pools are full are run again with twice the capacity."""
     capacities = []

@@ -57,6 +57,7 @@ def test_zero_is_optimal_at_beta_max() -> None:
     assert objective == pytest.approx(bound, rel=1e-12)
 
 
+@pytest.mark.long
 def test_fista(fista: dict[str, Any]) -> None:
     cases = {case["method"]: case for case in fista["cases"]}
     assert len(cases) == 5

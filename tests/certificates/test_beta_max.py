@@ -75,6 +75,7 @@ def test_without_cells_it_is_an_upper_bound():
     assert float(beta_max(complete.replace(arrangements=distinct_cells(0, X, 3)), "network")) <= exact * (1 + 1e-12)
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
 def test_solver_finds_zero_above_and_not_below(loss):
     problem, *_ = case(loss)

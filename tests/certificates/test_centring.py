@@ -21,6 +21,13 @@ from jaxcvx.solvers.neurons.refit import refit_outputs
 from tests.helpers import cone_optimum, gaussian_data, neurons_in_the_plane, targets_for
 
 LOSSES = ["squared", "huber", "logistic", "softmax", "hinge"]
+KINDS = [
+    ("squared", False, True, "exact"),
+    ("logistic", True, False, "relaxed"),
+    ("softmax", False, False, "exact"),
+    ("huber", True, True, "relaxed"),
+    ("hinge", False, False, "relaxed"),
+]  # loss, weights, skip connection, method: each combination is compiled
 BIASED = Dense(output_bias=True)
 
 
@@ -85,6 +92,7 @@ def test_the_way_to_a_centred_residual_costs_no_more_than_imbalance_says(loss, w
         assert np.all(np.abs(moved - prices) <= change)
 
 
+@pytest.mark.routine("logistic-True", "squared-False")
 @pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
@@ -120,6 +128,7 @@ def test_best_constants_make_the_loss_least(loss, weighted):
     )
 
 
+@pytest.mark.routine(4)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_float32_stays_float32_under_strict_promotion(loss, weighted):
@@ -149,15 +158,13 @@ def test_one_class_only_needs_no_neuron(loss, dtype):
 @pytest.mark.slow
 @hypothesis.given(
     seed=st.integers(0, 10**6),
-    loss=st.sampled_from(LOSSES),
-    weighted=st.booleans(),
-    skip=st.booleans(),
-    method=st.sampled_from(["exact", "relaxed"]),
+    kind=st.sampled_from(KINDS),
     shift=st.sampled_from([0.0, 50.0, 1e6]),
 )
 @hypothesis.settings(max_examples=40, deadline=None)
-def test_weak_duality_for_random_networks_and_biases(seed, loss, weighted, skip, method, shift):
+def test_weak_duality_for_random_networks_and_biases(seed, kind, shift):
     """No network's objective lies below the bound that another network's residual proves, whatever their biases."""
+    loss, weighted, skip, method = kind
     problem, X, Y, weight = biased_problem(loss, seed % 8, 8, weighted, Dense(skip=skip, output_bias=True))
     Y = Y + shift if loss in ("squared", "huber") else Y
     rng = np.random.default_rng(seed)
@@ -184,6 +191,7 @@ def test_weak_duality_for_random_networks_and_biases(seed, loss, weighted, skip,
             assert certificate.lower <= float(value) * (1 + 1e-12)
 
 
+@pytest.mark.routine("features0-logistic", "features1-hinge")
 @pytest.mark.parametrize("loss", ["squared", "huber", "logistic", "hinge"])
 @pytest.mark.parametrize("features", [BIASED, Dense(bias=True, output_bias=True)])
 def test_the_bound_of_an_optimum_is_clarabels_optimum(loss, features):
@@ -232,6 +240,7 @@ def test_flattened_convolutions_by_cutting_planes():
     np.testing.assert_allclose(far.network(X), near.network(X) + 100, atol=1e-3)
 
 
+@pytest.mark.routine("True-squared", "True-softmax")
 @pytest.mark.parametrize("loss", ["squared", "huber", "logistic", "softmax"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_beta_max_by_many_neurons(loss, weighted):
@@ -270,6 +279,7 @@ def test_beta_max_needs_a_smooth_loss():
         beta_max(problem)
 
 
+@pytest.mark.routine("logistic")
 @pytest.mark.float32
 @pytest.mark.parametrize("loss", ["squared", "huber", "logistic", "softmax"])
 def test_bounds_in_float32_are_on_the_right_side_of_those_in_float64(loss):

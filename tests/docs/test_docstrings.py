@@ -28,6 +28,7 @@ def module_name(path: Path) -> str:
 FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py")) if count_examples(path)}
 
 
+@pytest.mark.examples
 @pytest.mark.float32
 @pytest.mark.parametrize("name", FILES)
 def test_examples_run(name, capsys, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ def blocks(page: pathlib.Path) -> list[tuple[int, str]]:
     return [(text[: found.start()].count("\n") + 2, found[1]) for found in BLOCK.finditer(text)]
 
 
+@pytest.mark.examples
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
 def test_blocks_run_in_order(page, tmp_path, monkeypatch):

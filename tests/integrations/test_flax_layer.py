@@ -132,6 +132,7 @@ def test_beta_is_absolute_by_default():
     np.testing.assert_allclose(scaled.problem(X, Y, 0.1).beta, 1.0)
 
 
+@pytest.mark.long
 @pytest.mark.routine("held_out")
 @pytest.mark.parametrize("objective", [value, held_out])
 def test_training_end_to_end(objective):

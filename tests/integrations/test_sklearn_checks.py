@@ -41,7 +41,7 @@ MODELS = [
 
 
 @pytest.mark.slow
-@pytest.mark.routine(2)
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 def test_all_checks_of_scikit_learn(model):
     with warnings.catch_warnings():

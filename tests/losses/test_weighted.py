@@ -19,6 +19,7 @@ def _data(loss):
     return F, Y if loss.kind == "label" else 2 * Y - 1
 
 
+@pytest.mark.rare("base2", "base1")
 @pytest.mark.parametrize(
     "base", [Squared(), Logistic(), SoftmaxCrossEntropy(), Huber(0.7), Hinge(), Interpolation(2.0)]
 )

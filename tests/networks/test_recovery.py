@@ -120,7 +120,7 @@ def test_decomposition_of_a_point_inside_is_itself():
             np.testing.assert_allclose(w if side > 0 else u, 0, atol=1e-12)
 
 
-@pytest.mark.routine(2)
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("features", FEATURES)
 @pytest.mark.parametrize("c", [1, 3])
 def test_gated_networks_become_relu_networks_with_the_same_predictions(features, c):

@@ -50,6 +50,7 @@ def run_alone(script, folder):
     assert done.stdout
 
 
+@pytest.mark.routine("01_certify_adam", "03_noise_annealing")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [name for name in QUICK if name != "05_sharding"])
 def test_every_cell_runs(name, tmp_path, monkeypatch, capsys):
@@ -63,6 +64,7 @@ def test_every_cell_runs(name, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_every_cell_runs_on_eight_devices(tmp_path):
     """A running process can't add devices."""
     script = tmp_path / "05_sharding.py"

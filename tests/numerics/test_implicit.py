@@ -267,6 +267,7 @@ def test_bias_and_skip_connection():
     assert forward == pytest.approx(reverse, rel=1e-8)
 
 
+@pytest.mark.long
 def test_cone_program():
     X, Y = gaussian_data(0, 16, 3)
     problem = make_problem(X, Y, 1.0, arrangements=distinct_cells(0, X, P))

@@ -46,7 +46,7 @@ def check_cone(solution: Solution, problem: Problem, optimum: float, rel: float 
         assert slack.min() >= -1e-12 * np.abs(block).max() * np.abs(Z).max()
 
 
-@pytest.mark.routine(2)
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("c", [1, 3])
 @pytest.mark.parametrize("shape", [SMALL, MIDDLE, LARGE])
 def test_gated_program(shape, c):

@@ -31,7 +31,7 @@ def test_our_prox_has_a_gradient_at_zero_blocks():
     assert bool(jnp.isfinite(gradient).all()) and bool((gradient[1] == 0).all())
 
 
-@pytest.mark.routine(2)
+@pytest.mark.routine(1)
 @pytest.mark.parametrize(("loss", "c"), [("squared", 1), ("squared", 3), ("logistic", 1)])
 def test_gated_program(loss, c):
     n, d, num = 20, 3, 12

@@ -31,7 +31,7 @@ class Watched:
         return rows
 
 
-@pytest.mark.routine("7-2", "1000-1")
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("c", [1, 2])
 @pytest.mark.parametrize("block_rows", [7, 1000])
 def test_streamed_solution_equals_that_of_the_whole_data(c, block_rows):

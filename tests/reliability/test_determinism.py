@@ -67,6 +67,7 @@ SOLVERS = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("rounds", "solvers"),
     [(1, (*3 * SOLVERS[1:2], SOLVERS[2])), pytest.param(5, SOLVERS, marks=pytest.mark.soak)],

@@ -152,6 +152,7 @@ def fuzz(name: str, examples: int, losses: tuple[str, ...], columns: tuple[int, 
     counts.report(f"{name} ({'float32' if single else 'float64'})")
 
 
+@pytest.mark.rare("frank-wolfe")
 @pytest.mark.parametrize("name", DEFAULT)
 def test_extreme_problems(name):
     fuzz(name, 12, ("squared",), (1,), False)
@@ -177,6 +178,7 @@ def test_many_extreme_problems_in_float32(name):
     fuzz(name, 80, ("squared",), (1, 2), True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", ["squared"])
 def test_polish_never_makes_extreme_networks_worse(loss):
     counts = Counts()

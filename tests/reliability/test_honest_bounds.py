@@ -63,6 +63,7 @@ def known(seed: int, c: int = 1, loss: str = "squared", dtype: Any = np.float64)
     return Known(problem, wide[0], wide[2], beta, loss, optimum, gated_optimum(*wide, loss=loss))
 
 
+@pytest.mark.routine(1)
 @pytest.mark.float32
 @pytest.mark.parametrize(
     "solver",
@@ -174,6 +175,7 @@ def test_corrupted_solutions():
     print(f"{checked} corrupted solutions: no bound on the wrong side")
 
 
+@pytest.mark.long
 @pytest.mark.float32
 def test_corrupted_solutions_in_float32():
     checked = corrupt_solutions(520, [known(1, 2, "squared", np.float32)], GATED[:1])

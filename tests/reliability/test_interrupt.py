@@ -57,6 +57,7 @@ def run(case: Case, path: Path, *, stop_after: int | None = None, **options: Any
         return None, seen
 
 
+@pytest.mark.rare("cone")
 @pytest.mark.parametrize("name", some(DRIVEN))
 def test_every_solver_goes_on_to_the_same_bits(tmp_path: Path, name: str) -> None:
     """Interrupted again and again, with a file written at every block, or at the interruption only."""
@@ -150,6 +151,7 @@ def steps_in(path: Path) -> int:
     return int(state[".before"]) + int(state[".state.step"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "seed"),
     [

@@ -108,6 +108,7 @@ def fit_many(count: int) -> None:
     assert grown < 128 * 2**20
 
 
+@pytest.mark.long
 def test_some_solves_and_fits() -> None:
     solve_many(48, SHAPES[1:2], (SOLVERS[0], SOLVERS[2]))
     fit_many(5)

@@ -11,6 +11,7 @@ import jaxcvx
 from tests.cases import CASES, rows, solved
 
 
+@pytest.mark.rare("copositive", "nuclear")
 @pytest.mark.parametrize("name", rows())
 def test_callback_sees_increasing_steps_and_the_same_result(name: str) -> None:
     case, seen = CASES[name], []

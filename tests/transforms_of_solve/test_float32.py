@@ -37,6 +37,7 @@ def check(name: str, solution: Any) -> None:
         np.testing.assert_allclose(solution.lower_bound, solved(name).lower_bound, rtol=10 * case.float32_rtol)
 
 
+@pytest.mark.rare("copositive", "columns", "nuclear", "cuts", "frank-wolfe")
 @pytest.mark.float32
 @pytest.mark.parametrize("name", rows(covered=("gated", "cone")))  # by tests/test_float32.py
 def test_default_precision_agrees_with_float64(name: str) -> None:

@@ -12,6 +12,7 @@ from jaxcvx.errors import InvalidTypeError
 from tests.cases import CASES, rows
 
 
+@pytest.mark.rare("columns")
 @pytest.mark.parametrize("name", rows(covered=("gated", "cone")))  # by tests/numerics/test_implicit.py
 def test_gradient_equals_finite_differences_or_is_refused(name: str) -> None:
     case, problem = CASES[name], CASES[name].prepared()

@@ -14,6 +14,7 @@ from tests.cases import CASES, rows, solved
 _TRACED = 2e-3  # relative difference of a host solver's objective under jit
 
 
+@pytest.mark.rare("copositive")
 @pytest.mark.parametrize("name", rows())
 def test_jit_equals_eager_and_traces_once(name: str) -> None:
     case, problem = CASES[name], CASES[name].prepared()

@@ -14,6 +14,7 @@ from tests.cases import CASES, rows, solved
 
 
 # By test_many_betas_in_one_program of tests/solvers/gated/test_proximal_gradient.py, and test_vmap_over_keys below.
+@pytest.mark.rare("copositive", "nuclear", "jaxopt")
 @pytest.mark.parametrize("name", rows(covered=("gated", "adam", "adam-output-bias", "noise")))
 def test_vmap_over_data_equals_a_loop(name: str) -> None:
     case, problem = CASES[name], CASES[name].prepared()

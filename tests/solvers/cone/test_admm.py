@@ -92,6 +92,7 @@ def test_hard_data(name):
         assert solution.lower_bound <= solution.upper_bound
 
 
+@pytest.mark.long
 @pytest.mark.routine("2-shared")
 @pytest.mark.oracle
 @pytest.mark.parametrize(("c", "grouping"), [(1, "shared"), (2, "shared"), (2, "per-output")])

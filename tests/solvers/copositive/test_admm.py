@@ -40,6 +40,7 @@ def test_reference_value_of_the_spiral():
     assert solution.upper_bound == pytest.approx(value, rel=1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.routine("0.01-16.101395")
 @pytest.mark.parametrize("beta,optimum", [(0.1, 17.3710526), (0.01, 16.101395)])
 def test_certified_gap_on_sixty_points(beta, optimum):

@@ -37,6 +37,7 @@ def test_an_estimate_needs_no_memory_and_counts_data_and_intermediates():
     assert data < shapes(n, d, P, c).memory_estimate(solver) < 0.6 * whole
 
 
+@pytest.mark.routine(1)
 @pytest.mark.parametrize("kind", [jaxcvx.ProximalGradient, jaxcvx.GradientDescent])
 def test_estimates_grow_with_the_data(kind):
     few, many = (shapes(n, 5, 8, 1).memory_estimate(kind()) for n in (10_000, 40_000))

@@ -29,7 +29,7 @@ class LassoGradient(GatedGradient):
         return AbsoluteValues()
 
 
-@pytest.mark.routine(2)
+@pytest.mark.routine("solver0-accelerated")
 @pytest.mark.parametrize("phases", ["auto", "accelerated"])
 @pytest.mark.parametrize("solver", [ColumnGradient(tol=1e-8), LassoGradient(tol=1e-8)])
 def test_the_optimum_and_a_bound_on_training(solver, phases):

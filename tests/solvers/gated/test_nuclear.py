@@ -61,6 +61,7 @@ def test_small_beta_reaches_its_tolerance():
     assert solution.status == Status.CONVERGED and solution.num_steps < 1000
 
 
+@pytest.mark.long
 def test_between_frobenius_groups_and_the_network():
     problem, X, Y = sampled()
     nuclear, frobenius = solve(problem, SOLVER), solve(problem, ProximalGradient(tol=1e-8))

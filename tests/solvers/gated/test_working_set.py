@@ -58,6 +58,7 @@ def test_data_beyond_the_range_of_float32(scale):
     )
 
 
+@pytest.mark.long
 def test_too_few_cells_are_given_up_and_all_cells_go_on():
     problem = problem_of(fraction=0.01)
     needed = used(jaxcvx.solve(problem, jaxcvx.ProximalGradient(tol=1e-10)).params)
@@ -115,6 +116,7 @@ def test_vmap_over_beta_and_float32_agree_with_single_solves():
     np.testing.assert_allclose(solution.objective, single[1], rtol=2e-4)
 
 
+@pytest.mark.long
 def test_the_network_is_rounded_from_the_nonzero_cells_alone():
     problem = problem_of(outputs=3, fraction=0.3)
     solver = jaxcvx.ProximalGradient(tol=1e-8)

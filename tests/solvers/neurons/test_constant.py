@@ -54,6 +54,7 @@ def group_lasso(X, Y, start: Network, beta: float, loss: str, weight: np.ndarray
     return float(problem.value)
 
 
+@pytest.mark.routine("softmax-True", "squared-False")
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_refit_is_clarabels_group_lasso_with_a_bias(loss, weighted):
@@ -84,6 +85,7 @@ def test_a_constant_in_Y_moves_the_predictions_of_a_refit(loss, features):
     assert near.output_bias.shape == (1,)
 
 
+@pytest.mark.routine("True-squared", "False-logistic")
 @pytest.mark.parametrize("loss", [*LOSSES, "hinge", "interpolation"])
 @pytest.mark.parametrize("skip", [False, True])
 def test_nothing_makes_a_network_worse(loss, skip):
@@ -107,6 +109,7 @@ def test_nothing_makes_a_network_worse(loss, skip):
     assert jaxcvx.polish(without, X, Y, 0.5, loss=loss).output_bias.shape == (c,)
 
 
+@pytest.mark.routine("logistic")
 @pytest.mark.parametrize("loss", ["squared", "huber", "logistic"])
 def test_polish_reaches_the_optimum_over_the_networks_cells(loss):
     X, Y = gaussian_data(5, 12, 2)

@@ -60,6 +60,7 @@ def test_skip_connection_is_kept():
     assert float(network_objective(fitted, problem)) < float(network_objective(net, problem))
 
 
+@pytest.mark.long
 def test_rounded_neurons_lie_in_the_cells_of_their_blocks():
     import jax
 
