@@ -56,7 +56,7 @@ def objectives(table: Table, method: Method, baseline: Baseline, keys: int = KEY
         networks = {"before": (path.hidden[k], path.output[k])}
         start = time.perf_counter()
         with jax.enable_x64(True):
-            finished = method.finish(table.problem(beta, np.float64), *networks["before"])
+            finished = method.finish(table.problem(beta, np.float64), path, k)
         seconds = time.perf_counter() - start
         if finished is not None:
             networks["after"] = finished

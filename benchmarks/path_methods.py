@@ -1,7 +1,7 @@
 """The methods that ``benchmarks path`` measures, behind one interface.
 
-``library`` is ``jaxcvx.regularization_path`` with ``ColumnGeneration``; its finish is ``jaxcvx.solve`` from a network
-of the path. ``stand-in`` is the plain sliding Frank-Wolfe method of ``benchmarks.path_standin``.
+``library`` is ``jaxcvx.regularization_path`` with ``ColumnGeneration`` without last rounds; its finish are these last
+rounds. ``stand-in`` is the plain sliding Frank-Wolfe method of ``benchmarks.path_standin``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Path(NamedTuple):
     hidden: Any  # (k, m, p)
     output: Any  # (k, m, c)
     price: Any  # (k,) the largest price found over beta; the heuristic gap is price - 1
+    solution: Any = None  # the library's own
 
 
 class Method(NamedTuple):
@@ -31,7 +32,7 @@ class Method(NamedTuple):
     fit_path: Callable[[Any, Any, Any], Path]  # problem, betas, key
     fit_one: Callable[[Any, Any], Path]  # problem with its beta, key; from nothing; k = 1
     cross_validate: Callable[[Any, Any, int, Any], Any]  # problem, betas, folds, key: anything that can be waited for
-    finish: Callable[[Any, Any, Any], tuple[np.ndarray, np.ndarray] | None]  # problem in float64, hidden, output
+    finish: Callable[[Any, Path, int], tuple[np.ndarray, np.ndarray] | None]  # problem in float64, path, index
 
 
 def _standin_path(problem: Any, betas: Any, key: Any) -> Path:
@@ -54,12 +55,13 @@ def _standin_cv(problem: Any, betas: Any, folds: int, key: Any) -> Any:
     return path_standin.left_out(problem, *paths[:2], jnp.asarray(1 - weights, problem.dtype))
 
 
-def _standin_finish(problem: Any, hidden: Any, output: Any) -> tuple[np.ndarray, np.ndarray] | None:
+def _standin_finish(problem: Any, path: Path, k: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Convex programs on the cells of the neurons, in float64. None for more than 2048 targets: they take minutes."""
     import jaxcvx
 
     if problem.Y.size > 2048:
         return None
+    hidden, output = path.hidden[k], path.output[k]
     alive = np.linalg.norm(output, axis=1) > 0
     if not alive.any():
         return hidden, output
@@ -75,13 +77,13 @@ def _library_path(problem: Any, betas: Any, key: Any) -> Path:
     solver = jaxcvx.ColumnGeneration(final_rounds=0)
     path = jaxcvx.regularization_path(problem, np.asarray(betas, np.float32), solver, key=key)
     ratio = np.asarray(path.upper_bound) / np.maximum(np.asarray(path.heuristic_bound), np.finfo(np.float32).tiny)
-    return Path(path.network.hidden, path.network.output, ratio)
+    return Path(path.network.hidden, path.network.output, ratio, path)
 
 
 def _library_one(problem: Any, key: Any) -> Path:
     """The short path of ``solve``, without its last rounds."""
     path = _library_path(problem, float(problem.beta) * np.array([8.0, 4.0, 2.0, 1.4, 1.0]), key)
-    return jax.tree.map(lambda a: a[-1:], path)
+    return jax.tree.map(lambda a: a[-1:], path._replace(solution=None))
 
 
 def _library_cv(problem: Any, betas: Any, folds: int, key: Any) -> Any:
@@ -94,17 +96,11 @@ def _library_cv(problem: Any, betas: Any, folds: int, key: Any) -> Any:
     )
 
 
-def _library_finish(problem: Any, hidden: Any, output: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """At most twenty of the last rounds."""
+def _library_finish(problem: Any, path: Path, k: int) -> tuple[np.ndarray, np.ndarray] | None:
     import jaxcvx
 
-    alive = np.linalg.norm(output, axis=1) > 0
-    if not alive.any():
-        return hidden, output
-    network = jaxcvx.Network(jnp.asarray(hidden[alive]), jnp.asarray(output[alive]), features=problem.features)
-    solver = jaxcvx.ColumnGeneration(pricing="multistart", max_steps=20, tol=1e-7)
-    solution = jaxcvx.solve(problem, solver, init=network)
-    return np.asarray(solution.network.hidden), np.asarray(solution.network.output)
+    done = jaxcvx.ColumnGeneration().finish_path(problem, path.solution, {k}, jax.random.key(0))
+    return np.asarray(done.network.hidden[k]), np.asarray(done.network.output[k])
 
 
 METHODS = {

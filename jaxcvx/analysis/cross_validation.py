@@ -21,6 +21,7 @@ from jaxcvx.networks.network import Network, prune
 from jaxcvx.numerics.precision import double_precision, to_double, with_full_precision
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.numerics.validation import check_key
+from jaxcvx.problems.buckets import in_bucket_of_samples
 from jaxcvx.problems.training import Problem, make_problem
 from jaxcvx.solvers.core.solution import Solution
 from jaxcvx.solvers.semi_infinite.column_generation import ColumnGeneration
@@ -155,9 +156,11 @@ def cross_validate(
     parts = make_folds(folds, problem.Y, problem.loss, sample_weights(problem), split_key)
     refuse_small_folds(score, parts)
     path_key, fold_key, last_key = jax.random.split(key, 3)
+    problem = in_bucket_of_samples(problem)
     path = regularization_path(problem, betas, dataclasses.replace(solver, final_rounds=0), key=path_key)
-    networks = fit_folds(problem, path, parts, solver, fold_key)
-    result = summarise(path, networks, parts, *score_networks(problem, networks, parts, score), score_name(score))
+    padded = parts.padded(problem.num_samples)
+    networks = fit_folds(problem, path, padded, solver, fold_key)
+    result = summarise(path, networks, parts, *score_networks(problem, networks, padded, score), score_name(score))
     chosen = {result.index(rule) for rule in RULES}
     return dataclasses.replace(result, path=solver.finish_path(problem, path, chosen, last_key))
 

@@ -27,6 +27,10 @@ class Folds(NamedTuple):
         """The weight of each fold's training samples over that of all samples. The loss is a sum, so beta scales so."""
         return self.train.sum(axis=1) / weight.sum()
 
+    def padded(self, n: int) -> Folds:
+        """The folds of ``n`` samples, where those that are added have weight 0."""
+        return Folds(*(np.pad(part, ((0, 0), (0, n - part.shape[1]))) for part in self))
+
 
 def make_folds(folds: Any, Y: Any, loss: Loss, weight: Float[np.ndarray, n], key: Any) -> Folds:
     """Divide the samples into folds.

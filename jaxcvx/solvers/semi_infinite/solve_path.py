@@ -17,6 +17,7 @@ from jaxcvx.networks.network import Network
 from jaxcvx.numerics.precision import double_precision, to_double
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.pricing.multistart import price_multistart, pricing_starts
+from jaxcvx.problems.buckets import in_bucket_of_samples
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.solution import Solution
 from jaxcvx.solvers.semi_infinite.cell_rounds import finish_on_host, thorough
@@ -54,7 +55,7 @@ def neuron_path(
     """
     follow_key, finish_key = jax.random.split(key)
     traced = is_traced(jnp.zeros(()), *jax.tree.leaves((problem, betas, key)))
-    problem = problem.replace(arrangements=None)
+    problem = in_bucket_of_samples(problem.replace(arrangements=None))
     if traced:
         work, scaling = scaled_problem(problem)
         start = empty_start(work, capacity, settings)
@@ -97,7 +98,7 @@ def finish_chosen(
     """
     settings = thorough(settings)
     with double_precision():
-        exact, betas = to_double(problem.replace(arrangements=None)), to_double(path.betas)
+        exact, betas = to_double(in_bucket_of_samples(problem.replace(arrangements=None))), to_double(path.betas)
         work, scaling = scaled_problem(exact)
         inner = scaling.betas(jnp.asarray(betas))
         start = jax.device_get(_states(work, scaling, to_double(path.network), settings))
@@ -131,7 +132,7 @@ def largest_price(problem: Problem, key: PRNGKeyArray) -> Any:
 
     It is the beta from which on the solution is constant, up to neurons that the ascents miss.
     """
-    problem = problem.replace(arrangements=None)
+    problem = in_bucket_of_samples(problem.replace(arrangements=None))
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, key))):
         return _largest_price(problem, key)
     with double_precision():
