@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression, Ridge
 
 import jaxcvx
 from benchmarks import __main__ as command
@@ -145,10 +146,13 @@ def test_costs_in_other_processes() -> None:
     assert growth["peak_bytes"] > growth["before_bytes"] > 0
 
 
-def test_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(accuracy.ours(True)) == ["ConvexReLUClassifierCV"]
+    monkeypatch.setattr(accuracy, "ours", lambda kind: {"linear": LogisticRegression if kind else Ridge})  # quick ones
     given: dict[str, Any] = {"tables": ["wine", "planted_500_c3"], "cache": tmp_path, "labels": ["SVM"]}
     record = accuracy.run(**given)
     wine, planted = (row["others"]["SVM"] for row in record["tables"])
+    assert 0.9 < record["tables"][0]["ours"]["linear"]["score"] <= 1
     assert 0.9 < wine["score"] <= 1 and 0.5 < planted["score"] < 1 and len(wine["scores"]) == 5
     accuracy.show(accuracy.run(**given))
     assert "wine" in capsys.readouterr().out
