@@ -72,9 +72,14 @@ def solve_in_cells(
     def predict(w: Weights) -> Array:
         return readout.apply(masks * (Z @ w.x.T), towards) + w.b
 
+    def determined(b: Array) -> Array:
+        """Without a part that changes no prediction. There the cross-entropy is flat, and steps would have any length."""
+        return b - jnp.mean(b) if loss.kind == "label" else b
+
     def adjoint(R: Array) -> Weights:
         inner = masks * (readout.lift(R) @ towards.T)
-        return Weights(jnp.where(used[:, None], inner.T @ Z, 0.0), jnp.where(free_bias, jnp.sum(R, axis=0), 0.0))
+        b = jnp.where(free_bias, determined(jnp.sum(R, axis=0)), 0.0)
+        return Weights(jnp.where(used[:, None], inner.T @ Z, 0.0), b)
 
     def inward(v: Array) -> Array:
         return signs * (unit @ v.T)
@@ -113,7 +118,8 @@ def solve_in_cells(
         total = jnp.sum(D, axis=0)
 
         def precondition(r: Weights) -> Weights:
-            return Weights(jax.scipy.linalg.cho_solve((factors, True), r.x[:, :, None])[:, :, 0], r.b / divisor(total))
+            x = jax.scipy.linalg.cho_solve((factors, True), r.x[:, :, None])[:, :, 0]
+            return Weights(x, determined(r.b / divisor(total)))
 
         d = conjugate_gradients(hessian, precondition, right)
         ds = jnp.where(signs != 0, inward(d.x) + gap, 0.0)

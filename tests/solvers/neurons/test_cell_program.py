@@ -85,3 +85,17 @@ def test_convolutions_and_weights():
     start = first._replace(x=x, b=b)
     assert value(first) < value(start)
     assert value(second) == pytest.approx(value(first), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4])
+def test_a_bias_does_not_run_off_where_the_cross_entropy_is_flat(seed):
+    """A constant added to all outputs changes no prediction. Steps of rounding over rounding would end at 1e15."""
+    X, Y = gaussian_data(1, 24, 3, 3)
+    features = jaxcvx.Dense(output_bias=True)
+    problem = jaxcvx.make_problem(X, targets_for("softmax", Y), 10.0, loss="softmax", features=features)
+    start = jnp.asarray(np.random.default_rng(seed).normal(size=3))
+    found = solve_in_cells(problem, jnp.zeros((4, 3)), jnp.zeros((4, 3)), start, True).b
+    share = np.asarray(problem.Y).mean(axis=0)
+    value = problem.loss.value(jnp.broadcast_to(found, (24, 3)), problem.targets)
+    np.testing.assert_allclose(value, -24 * (share * np.log(share)).sum(), rtol=1e-12)
+    assert float(jnp.mean(found)) == pytest.approx(float(jnp.mean(start)), abs=1e-9)
