@@ -73,7 +73,7 @@ def solve_in_cells(
         return readout.apply(masks * (Z @ w.x.T), towards) + w.b
 
     def determined(b: Array) -> Array:
-        """Without a part that changes no prediction. There the cross-entropy is flat, and steps would have any length."""
+        """Without a part that changes no prediction. There the cross-entropy is flat, and steps have any length."""
         return b - jnp.mean(b) if loss.kind == "label" else b
 
     def adjoint(R: Array) -> Weights:
