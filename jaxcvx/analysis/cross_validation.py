@@ -1,4 +1,4 @@
-"""Cross-validation along a path of betas: the paths of all folds are one compiled program."""
+"""Cross-validation along a path of betas: the folds are sample weights and share the program of the whole path."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ from jaxcvx.problems.buckets import in_bucket_of_samples
 from jaxcvx.problems.training import Problem, make_problem
 from jaxcvx.solvers.core.solution import Solution
 from jaxcvx.solvers.semi_infinite.column_generation import ColumnGeneration
-from jaxcvx.solvers.semi_infinite.neuron_path import empty_start, follow, numbers
+from jaxcvx.solvers.semi_infinite.neuron_path import empty_start, follow, follow_on_host, grow, pace_of
 from jaxcvx.solvers.semi_infinite.pool import Pool, pool_network
 from jaxcvx.solvers.semi_infinite.scaling import Scaling, scaled_problem
-from jaxcvx.solvers.semi_infinite.sliding import Settings, Sliding
+from jaxcvx.solvers.semi_infinite.sliding import Pace, Settings, Sliding
 
 RULES = ("best", "one_standard_error")
+_FEWER = 3  # the rounds on all data over those of the folds
 
 
 @jax.tree_util.register_dataclass
@@ -96,9 +97,10 @@ def cross_validate(
     """Choose beta by cross-validation along a path of betas.
 
     The networks of all betas are trained on all data, and anew on the training samples of every fold. Folds are
-    sample weights, where 0 leaves a sample out, so the folds run in one compiled program: one after the other on CPUs,
-    together on accelerators. Networks are trained in float32. Those on all data at the two chosen betas, the best one
-    and that of the rule "one_standard_error", are finished in float64.
+    sample weights, where 0 leaves a sample out, so the folds share compiled programs: they run one after the other on
+    CPUs, together on accelerators. Networks are trained in float32, those of the folds with fewer rounds for each beta.
+    Those on all data at the two chosen betas, the best one and that of the rule "one_standard_error", are finished in
+    float64.
 
     The betas are those of all data. The loss is a sum over samples, so a fold whose training samples have the share s
     of all weight is trained with ``s * beta``. Then beta over the number of samples is the same in all folds.
@@ -110,7 +112,7 @@ def cross_validate(
       features: as in :func:`jaxcvx.make_problem`; None for
         ``Dense(bias=True, output_bias=True)``.
       betas: the number of betas, in equal ratios from the beta for which the solution on all data is zero to 0.01 of
-        it; or a vector (k,) of positive numbers, large ones first.
+        it; or a vector (k,) of positive pace_of, large ones first.
       folds: the number of folds, or an iterable of pairs (train, test) of indices or masks, such as
         ``sklearn.model_selection.KFold(5).split(X)``. A number of folds of nearly equal sizes is drawn at random by
         ``key``; for classes every fold has nearly the same share of each.
@@ -188,25 +190,16 @@ def fit_folds(problem: Problem, path: Solution, parts: Folds, solver: ColumnGene
       solver: its settings are those of the folds too.
       key: for pricing's random starts.
     """
-    limit = problem.num_rows * problem.num_columns + 1  # no optimum needs more neurons
-    capacity, used = solver.width, int(np.max(path.num_neurons))
-    while capacity <= used:
-        capacity *= 2
+    settings = solver.settings()
     work, scaling = scaled_problem(problem, jnp.float32)
     inner = np.asarray(path.betas, np.float64) / (scaling.x * scaling.y)
     shares = parts.shares(sample_weights(problem))
     scaled = jnp.asarray(shares[:, None] * inner, jnp.float32)
-    keys = jax.random.split(key, len(shares))
     train = jnp.asarray(parts.train, jnp.float32)
-    while True:
-        settings = solver.settings()._replace(stop_if_full=capacity < limit)
-        start = empty_start(work, capacity, settings)
-        together = jax.default_backend() != "cpu"
-        pools = _follow_folds(work, scaled, train, start, keys, settings, *numbers(work, solver.rate), together)
-        full = np.any(np.asarray(pools.weights) != 0, axis=-1).all(axis=-1).any()
-        if capacity >= limit or not full:
-            break
-        capacity *= 2
+    pace = pace_of(work, settings, solver.rate)
+    pace = pace._replace(moves=-(-pace.moves // _FEWER), max_rounds=-(-pace.max_rounds // _FEWER))
+    run = _one_after_the_other if jax.default_backend() == "cpu" else _together
+    pools = run(work, scaled, train, key, settings, pace, solver.width)
     with double_precision():
         exact, fine = to_double(problem), to_double(pools)
         work, scaling = scaled_problem(exact)
@@ -214,37 +207,57 @@ def fit_folds(problem: Problem, path: Solution, parts: Folds, solver: ColumnGene
         return jax.device_get(jax.tree.map(lambda a: np.asarray(a, problem.dtype), networks))
 
 
-@functools.partial(jax.jit, static_argnames=("settings", "together"))
-def _follow_folds(
+def _one_after_the_other(
     problem: Problem,
     betas: Float[Array, "folds k"],
     train: Float[Array, "folds n"],
-    start: Sliding,
-    keys: PRNGKeyArray,
+    key: PRNGKeyArray,
     settings: Settings,
-    rate: Array,
-    tol: Array,
-    together: bool,
+    pace: Pace,
+    width: int,
 ) -> Pool:
-    """The pools (folds, k, ...) of every fold's path.
+    """The pools (folds, k, ...) of every fold's path, by the program of the path on all data.
 
     Args:
       problem: the scaled problem of all data.
       betas: each fold's betas in scaled units.
       train: each fold's sample weights.
-      start: the empty state that all paths start from.
-      keys: one for each fold.
-      settings, rate, tol: as in ``follow``.
-      together: static; run the folds under vmap. Otherwise they run one after the other, and the adaptive loops of one
-        fold do not wait for those of another.
+      key: for pricing.
+      settings, pace: as in ``follow``.
+      width: number of slots for neurons at first.
     """
+    start, paths = empty_start(problem, width, settings), []
+    for weight, inner, here in zip(train, betas, jax.random.split(key, len(train)), strict=True):
+        own = problem.replace(sample_weight=weight)
+        paths.append(follow_on_host(own, inner, start, here, settings, pace))
+    widest = max(path.pools.weights.shape[1] for path in paths)
+    grown = [grow(Sliding(*path[:3]), widest, settings).pool for path in paths]
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *grown)
 
-    def fold(inputs):
-        weight, inner, key = inputs
-        return follow(problem.replace(sample_weight=weight), inner, start, key, settings, rate, tol).pools
 
-    inputs = (train, betas, keys)
-    return jax.vmap(fold)(inputs) if together else jax.lax.map(fold, inputs)
+def _together(
+    problem: Problem, betas: Any, train: Any, key: PRNGKeyArray, settings: Settings, pace: Pace, width: int
+) -> Pool:
+    """The same in one program for all folds, again with twice the capacity where a pool is full. For accelerators."""
+    limit = problem.num_rows * problem.num_columns + 1  # no optimum needs more neurons
+    keys, capacity = jax.random.split(key, len(train)), width
+    while True:
+        sizes = settings._replace(stop_if_full=capacity < limit)
+        pools = _follow_folds(problem, betas, train, empty_start(problem, capacity, sizes), keys, sizes, pace)
+        full = np.any(np.asarray(pools.weights) != 0, axis=-1).all(axis=-1).any()
+        if capacity >= limit or not full:
+            return pools
+        capacity *= 2
+
+
+@functools.partial(jax.jit, static_argnames="settings")
+def _follow_folds(
+    problem: Problem, betas: Any, train: Any, start: Sliding, keys: PRNGKeyArray, settings: Settings, pace: Pace
+) -> Pool:
+    def fold(weight, inner, key):
+        return follow(problem.replace(sample_weight=weight), inner, start, key, settings, pace).pools
+
+    return jax.vmap(fold)(train, betas, keys)
 
 
 @jax.jit
@@ -295,7 +308,7 @@ def _called(networks: Network, X: np.ndarray, Y: np.ndarray, function: Any) -> n
         values = _called_jitted(networks, jnp.asarray(X), jnp.asarray(Y), function)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as err:
         raise InvalidTypeError(
-            "scoring: got a function that needs concrete numbers, expected one for jax.jit."
+            "scoring: got a function that needs concrete pace_of, expected one for jax.jit."
         ) from err
     if values.ndim != 1:
         raise invalid("scoring", f"a function with values of shape {values.shape[1:]}", "a function with one number")

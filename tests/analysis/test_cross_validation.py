@@ -158,6 +158,7 @@ def test_more_neurons_than_slots(monkeypatch):
         return compiled(problem, betas, train, start, *rest)
 
     monkeypatch.setattr(cross_validation, "_follow_folds", follow)
+    monkeypatch.setattr(cross_validation, "_one_after_the_other", cross_validation._together)
     X, Y = gaussian_data(0, 24, 3)
     problem = jaxcvx.make_problem(X, Y, 1.0, features=DENSE)
     parts = make_folds(2, problem.Y, problem.loss, np.ones(24), jax.random.key(0))
@@ -203,11 +204,9 @@ def test_traced_data():
         jax.jit(lambda X: jaxcvx.cross_validate(X, y).scores)(X)
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_the_folds_together_equal_one_after_the_other(together, result, monkeypatch):
+def test_the_folds_together_equal_one_after_the_other(result, monkeypatch):
     """On accelerators the folds run under vmap."""
-    compiled = cross_validation._follow_folds
-    monkeypatch.setattr(cross_validation, "_follow_folds", lambda *args: compiled(*args[:-1], together))
+    monkeypatch.setattr(cross_validation, "_one_after_the_other", cross_validation._together)
     X, y = curve()
     other = jaxcvx.cross_validate(X, y, betas=BETAS, folds=3, solver=SOLVER, features=DENSE)
     np.testing.assert_allclose(other.scores[:, :2], result.scores[:, :2], atol=2e-3)

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcvx.losses.base import Loss
 from jaxcvx.numerics.safe import divisor, norm
 from jaxcvx.problems.training import Problem, counted_rows
 
@@ -72,13 +73,9 @@ def solve_in_cells(
     def predict(w: Weights) -> Array:
         return readout.apply(masks * (Z @ w.x.T), towards) + w.b
 
-    def determined(b: Array) -> Array:
-        """Without a part that changes no prediction. There the cross-entropy is flat, and steps have any length."""
-        return b - jnp.mean(b) if loss.kind == "label" else b
-
     def adjoint(R: Array) -> Weights:
         inner = masks * (readout.lift(R) @ towards.T)
-        b = jnp.where(free_bias, determined(jnp.sum(R, axis=0)), 0.0)
+        b = jnp.where(free_bias, _determined(loss, jnp.sum(R, axis=0)), 0.0)
         return Weights(jnp.where(used[:, None], inner.T @ Z, 0.0), b)
 
     def inward(v: Array) -> Array:
@@ -119,7 +116,7 @@ def solve_in_cells(
 
         def precondition(r: Weights) -> Weights:
             x = jax.scipy.linalg.cho_solve((factors, True), r.x[:, :, None])[:, :, 0]
-            return Weights(x, determined(r.b / divisor(total)))
+            return Weights(x, _determined(loss, r.b / divisor(total)))
 
         d = conjugate_gradients(hessian, precondition, right)
         ds = jnp.where(signs != 0, inward(d.x) + gap, 0.0)
@@ -134,6 +131,11 @@ def solve_in_cells(
     value = loss.value(readout.apply(jax.nn.relu(Z @ x.T), towards) + b, targets) + problem.beta * jnp.sum(norm(x))
     first, last = (share * value / count for share in (_START, _END))
     return jax.lax.fori_loop(0, _STEPS, step, _interior(Weights(x, b), inward(x), signs, first)).weights
+
+
+def _determined(loss: Loss, b: Array) -> Array:
+    """Without a part that changes no prediction. There the cross-entropy is flat, and steps would have any length."""
+    return b - jnp.mean(b) if loss.kind == "label" else b
 
 
 def _interior(weights: Weights, inner: Array, signs: Array, mu: Array) -> _State:

@@ -24,7 +24,7 @@ from jaxcvx.solvers.core.protocol import CallbackFunction, HostSolver
 from jaxcvx.solvers.core.solution import Solution, Status, StepInfo
 from jaxcvx.solvers.semi_infinite.cell_rounds import thorough
 from jaxcvx.solvers.semi_infinite.final_rounds import ascent_rounds, exact_rounds
-from jaxcvx.solvers.semi_infinite.neuron_path import empty_start, follow_on_host, grow, numbers, state_at
+from jaxcvx.solvers.semi_infinite.neuron_path import empty_start, follow_on_host, grow, pace_of, state_at
 from jaxcvx.solvers.semi_infinite.pool import Pool, pool_network, pool_objective, pool_of
 from jaxcvx.solvers.semi_infinite.scaling import scaled_problem
 from jaxcvx.solvers.semi_infinite.sliding import Settings, Sliding, start_of
@@ -224,7 +224,7 @@ class ColumnGeneration(HostSolver):
             if state is not None and time.perf_counter() > deadline:
                 break
             path = follow_on_host(
-                work, work.beta[None] * factor, start, here, self.settings(), *numbers(work, self.rate)
+                work, work.beta[None] * factor, start, here, self.settings(), pace_of(work, self.settings(), self.rate)
             )
             start = state = state_at(path, 0)
         with double_precision():

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.semi_infinite.pool import Pool
-from jaxcvx.solvers.semi_infinite.sliding import Candidates, Settings, Sliding, row_curvature, slide, start_of
+from jaxcvx.solvers.semi_infinite.sliding import Candidates, Pace, Settings, Sliding, row_curvature, slide, start_of
 
 _VIOLATION = 2e-4  # relative violation of a dual constraint from which a neuron is added in float32
 
@@ -54,8 +54,7 @@ def follow(
     start: Sliding,
     key: PRNGKeyArray,
     settings: Settings,
-    rate: Float[Array, ""],
-    tol: Float[Array, ""],
+    pace: Pace,
     first: int | Array = 0,
 ) -> NeuronPath:
     """Slide from beta to beta, in one scan.
@@ -66,15 +65,14 @@ def follow(
       start: neurons to start from, such as those of :func:`empty_start`; their capacity is kept.
       key: for the random starts of pricing.
       settings: sizes of a round. With ``stop_if_full`` the betas after a full pool take no rounds.
-      rate: Adam's initial learning rate.
-      tol: relative violation of a dual constraint from which a neuron is added.
+      pace: rates and limits.
       first: index of the first beta to work at; those before it are passed over.
     """
     curvature = row_curvature(problem)
 
     def next_beta(state, inputs):
         beta, here, active = inputs
-        state, rounds = slide(problem.replace(beta=beta), state, here, settings, rate, tol, curvature, active)
+        state, rounds = slide(problem.replace(beta=beta), state, here, settings, pace, curvature, active)
         return state, path_of(state, rounds)
 
     inputs = (betas, jax.random.split(key, len(betas)), jnp.arange(len(betas)) >= first)
@@ -82,7 +80,7 @@ def follow(
 
 
 def follow_on_host(
-    problem: Problem, betas: Float[Array, k], start: Sliding, key: PRNGKeyArray, settings: Settings, rate: Any, tol: Any
+    problem: Problem, betas: Float[Array, k], start: Sliding, key: PRNGKeyArray, settings: Settings, pace: Pace
 ) -> NeuronPath:
     """:func:`follow` with a capacity that doubles where a pool is full: the path then goes on from the beta before.
 
@@ -95,7 +93,7 @@ def follow_on_host(
         capacity = len(start.pool.weights)
         may_grow = capacity < limit
         sizes = settings._replace(stop_if_full=may_grow)
-        path = jax.device_get(follow(problem, betas, start, key, sizes, rate, tol, at))
+        path = jax.device_get(follow(problem, betas, start, key, sizes, pace, at))
         used = np.any(path.pools.weights != 0, axis=2).all(axis=1)
         used[:at] = False
         keep = int(np.argmax(used)) if used.any() and may_grow else len(used)
@@ -131,6 +129,7 @@ def grow(state: Sliding, capacity: int, settings: Settings) -> Sliding:
     return Sliding(pool, Candidates(padded(candidates.directions, found), prices), padded(scouts, num))
 
 
-def numbers(problem: Problem, rate: float) -> tuple[Array, Array]:
-    """The rate and the tolerance of :func:`follow`, in the type of the problem."""
-    return jnp.asarray(rate, problem.dtype), jnp.asarray(_VIOLATION, problem.dtype)
+def pace_of(problem: Problem, settings: Settings, rate: float) -> Pace:
+    """The rates and limits of :func:`follow`, in the type of the problem."""
+    numbers = (jnp.asarray(a, problem.dtype) for a in (rate, _VIOLATION))
+    return Pace(*numbers, *(jnp.asarray(a, jnp.int32) for a in (settings.moves, settings.max_rounds)))

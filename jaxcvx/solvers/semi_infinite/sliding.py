@@ -63,6 +63,22 @@ class Settings(NamedTuple):
     stop_if_full: bool = False
 
 
+class Pace(NamedTuple):
+    """Numbers that may be traced, so that other ones compile nothing.
+
+    Attributes:
+      rate: Adam's initial learning rate.
+      tol: relative violation of a dual constraint from which a neuron is added.
+      moves: rounds for one beta that move all neurons.
+      max_rounds: rounds for one beta.
+    """
+
+    rate: Array
+    tol: Array
+    moves: Array
+    max_rounds: Array
+
+
 class Candidates(NamedTuple):
     """What pricing found, best first.
 
@@ -268,15 +284,14 @@ def slide(
     state: Sliding,
     key: PRNGKeyArray,
     settings: Settings,
-    rate: Array,
-    tol: Array,
+    pace: Pace,
     curvature: Array,
     active: bool | Array = True,
 ) -> tuple[Sliding, Int[Array, ""]]:
     """Rounds at one beta until ``patience`` pricings in turn find no price that exceeds it by more than ``tol``.
 
     The first ``moves`` rounds move all neurons; later ones only add, drop and fit. There are at most ``max_rounds``,
-    and none unless ``active``.
+    and none unless ``active``. Rates and limits are those of ``pace``.
 
     Returns:
       The state, and the number of rounds.
@@ -284,15 +299,15 @@ def slide(
 
     def more(carry):
         state, count, quiet = carry
-        goes_on = (count < settings.max_rounds) & (quiet < settings.patience)
+        goes_on = (count < pace.max_rounds) & (quiet < settings.patience)
         return goes_on & jnp.any(jnp.all(state.pool.weights == 0, axis=1)) if settings.stop_if_full else goes_on
 
     def body(carry):
         state, count, quiet = carry
         here = jax.random.fold_in(key, count)
-        steps = jnp.where(count < settings.moves, settings.move_steps, 0)
-        state = one_round(problem, state, here, settings, steps, rate, tol, curvature)
-        pays = state.candidates.prices[0] > problem.beta * (1 + tol)
+        steps = jnp.where(count < pace.moves, settings.move_steps, 0)
+        state = one_round(problem, state, here, settings, steps, pace.rate, pace.tol, curvature)
+        pays = state.candidates.prices[0] > problem.beta * (1 + pace.tol)
         return state, count + 1, jnp.where(pays, 0, quiet + 1)
 
     # Nothing to do where the pool is empty and no neuron pays: beta is above beta_max. Prices below 0 are unknown.

@@ -21,7 +21,7 @@ from jaxcvx.problems.buckets import in_bucket_of_samples
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.solution import Solution
 from jaxcvx.solvers.semi_infinite.cell_rounds import finish_on_host, thorough
-from jaxcvx.solvers.semi_infinite.neuron_path import empty_start, follow, follow_on_host, numbers, path_of
+from jaxcvx.solvers.semi_infinite.neuron_path import empty_start, follow, follow_on_host, pace_of, path_of
 from jaxcvx.solvers.semi_infinite.path_report import report
 from jaxcvx.solvers.semi_infinite.pool import pool_of
 from jaxcvx.solvers.semi_infinite.scaling import Scaling, scaled_problem
@@ -59,11 +59,11 @@ def neuron_path(
     if traced:
         work, scaling = scaled_problem(problem)
         start = empty_start(work, capacity, settings)
-        path = follow(work, scaling.betas(betas), start, follow_key, settings, *numbers(work, rate))
+        path = follow(work, scaling.betas(betas), start, follow_key, settings, pace_of(work, settings, rate))
         return report(problem, betas, path, scaling, jnp.asarray(tol, work.dtype), work.dtype)
     work, scaling = scaled_problem(problem, jnp.float32)
     inner, start = scaling.betas(betas).astype(jnp.float32), empty_start(work, capacity, settings)
-    path = follow_on_host(work, inner, start, follow_key, settings, *numbers(work, rate))
+    path = follow_on_host(work, inner, start, follow_key, settings, pace_of(work, settings, rate))
     with double_precision():
         exact, betas = to_double(problem), to_double(betas)
         path = jax.device_get(to_double(path))

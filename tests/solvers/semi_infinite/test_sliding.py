@@ -14,6 +14,7 @@ from jaxcvx.solvers.neurons.refit import refit_outputs
 from jaxcvx.solvers.semi_infinite.pool import Pool, dual_residual, fit_pool, pool_network, pool_objective
 from jaxcvx.solvers.semi_infinite.sliding import (
     Candidates,
+    Pace,
     Settings,
     add,
     merge_cells,
@@ -137,15 +138,15 @@ def test_rounds_end_where_nothing_pays_or_no_slot_is_left(full):
     problem = problem_of(n=30, d=2, beta=4.0)
     settings = Settings(starts=32, moves=2, move_steps=50, max_rounds=40, stop_if_full=full)
     pool = random_pool(problem, m=2 if full else 16, empty=1 if full else 16)
-    rate, tol = jnp.asarray(3e-3), jnp.asarray(1e-3)
+    pace = Pace(jnp.asarray(3e-3), jnp.asarray(1e-3), jnp.asarray(2), jnp.asarray(40))
     start = start_of(problem, pool, settings)
-    state, rounds = slide(problem, start, jax.random.key(0), settings, rate, tol, row_curvature(problem))
+    state, rounds = slide(problem, start, jax.random.key(0), settings, pace, row_curvature(problem))
     if full:
         assert not bool(jnp.any(jnp.all(state.pool.weights == 0, axis=1))) or int(rounds) < 40
     else:
         assert 0 < int(rounds) < 40 and state.candidates.prices[0] <= problem.beta * 1.001
     passed, rounds = slide(
-        problem, start, jax.random.key(0), settings, rate, tol, row_curvature(problem), active=jnp.asarray(False)
+        problem, start, jax.random.key(0), settings, pace, row_curvature(problem), active=jnp.asarray(False)
     )
     assert int(rounds) == 0
     np.testing.assert_array_equal(passed.pool.weights, start.pool.weights)
