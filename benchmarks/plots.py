@@ -95,7 +95,7 @@ def draw_path(record: dict[str, Any], axes: Any) -> None:
         times.barh(places + 0.27 * (k - 1), [row["ratios"][name] for row in rows], 0.26, color=colour, label=label)
     times.axvline(1, color=VERMILLION, lw=1)
     times.set(xscale="log", xlabel="seconds over those of one Adam run (red line)")
-    times.set_xlim(left=0.3)
+    times.set_xlim(left=0.1)
     times.set_title("Times, warm", loc="left", pad=22)
     for panel in axes:
         panel.set_yticks(places, [row["table"] for row in rows], fontsize=8)

@@ -21,6 +21,7 @@ from jaxcvx.solvers.core.requirements import refuse_unmet
 from jaxcvx.solvers.core.solution import Solution
 
 LEAST_FRACTION = 0.01  # smallest beta of an integer number of betas, over the largest
+_ACCURACY = 1e-6  # of the largest price that ascents find, relative; at the first beta no neuron shall pay
 _EARLIER = 3  # number of previous solutions kept for extrapolation
 
 
@@ -95,7 +96,7 @@ def beta_grid(problem: Problem, solver: HostSolver, num: int, key: Any) -> Any:
     if largest is None:
         raise wrong_type("solver", solver, "ColumnGeneration() for an integer number of betas")
     ratios = np.geomspace(1.0, LEAST_FRACTION, num)
-    return jnp.asarray(largest * ratios, problem.dtype)
+    return jnp.asarray(largest * (1 + _ACCURACY) * ratios, problem.dtype)
 
 
 def _checked_betas(betas: Any, dtype: Any) -> Any:
