@@ -84,6 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     coordinator = f"127.0.0.1:{free_port()}"
     flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={DEVICES}"
     env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    env.pop("JAX_COMPILATION_CACHE_DIR", None)  # several processes on CPUs hang in programs read from jax's cache
     command = [sys.executable, "-m", "jaxcvx.parallel.demo", "--processes", str(options.processes)]
     started = [
         subprocess.Popen(
