@@ -10,7 +10,7 @@ from scipy.optimize import lsq_linear
 
 import jaxcvx
 from jaxcvx.pricing.faces import face_table, price_exact
-from jaxcvx.pricing.multistart import least_squares_in_box, price_multistart, pricing_starts
+from jaxcvx.pricing.multistart import curvature_of, least_squares_in_box, price_multistart, pricing_starts
 from tests.helpers import gaussian_data
 
 
@@ -122,3 +122,12 @@ def test_float32_and_scale():
     scaled = price_multistart(np.float32(1e4) * X, np.float32(1e-7) * R, starts, num=2)
     assert first.values.dtype == jnp.float32
     np.testing.assert_allclose(scaled.values[0], 1e-3 * first.values[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(40, 3), (3, 40)])
+def test_the_curvature_bounds_the_squared_norm_without_a_matrix_of_all_rows(shape):
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=shape))
+    size = float(jnp.linalg.norm(rows, ord=2)) ** 2
+    assert size <= curvature_of(rows) <= 1.02 * size
+    many = jax.ShapeDtypeStruct((100_000, 5), rows.dtype)
+    assert jax.jit(curvature_of).lower(many).compile().memory_analysis().temp_size_in_bytes < 2**26

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt
 from jaxcvx.networks.network import Network
 from jaxcvx.numerics.safe import norm, unit_rows
 from jaxcvx.pricing.base import distinct, neuron_values
-from jaxcvx.pricing.multistart import ascend_neurons
+from jaxcvx.pricing.multistart import ascend_neurons, curvature_of
 from jaxcvx.problems.training import Problem, counted_rows
 from jaxcvx.solvers.semi_infinite.pool import (
     Pool,
@@ -116,8 +116,7 @@ def start_of(problem: Problem, pool: Pool, settings: Settings) -> Sliding:
 
 def row_curvature(problem: Problem) -> Float[Array, ""]:
     """An upper bound on the squared spectral norm of the feature rows scaled to length 1, for ``price``."""
-    rows = unit_rows(problem.rows)
-    return 1.01 * jnp.linalg.norm(rows, ord=2) ** 2
+    return curvature_of(unit_rows(problem.rows))
 
 
 def fresh_directions(bits: UInt[Array, "k m"], Z: Float[Array, "N p"]) -> Float[Array, "m p"]:
