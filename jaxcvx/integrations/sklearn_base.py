@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 import inspect
 from numbers import Integral, Real
@@ -35,7 +36,7 @@ _LEAST_SAMPLES = 4  # for cross-validation: two folds with two samples each
 _TIME_LIMIT = {"max_seconds"} & set(inspect.signature(certify).parameters)
 
 
-class BaseConvexReLU(BaseEstimator):
+class BaseConvexReLU(BaseEstimator, abc.ABC):
     """The common part of all estimators. Subclasses have the parameters loss, bias, output_bias and random_state."""
 
     loss: Any
@@ -52,9 +53,9 @@ class BaseConvexReLU(BaseEstimator):
         """Name of the loss."""
         return self._losses[0] if self.loss == "auto" else self.loss
 
+    @abc.abstractmethod
     def _fit(self, X: np.ndarray, Y: np.ndarray, y: np.ndarray, sample_weight: Any) -> None:
         """Fit to validated inputs (n, d), coded targets (n, c) and the caller's targets."""
-        raise NotImplementedError
 
     def _check_parameters(self) -> None:
         if self.loss not in ("auto", *self._losses):
@@ -144,9 +145,9 @@ class BaseConvexReLU(BaseEstimator):
         with jax.enable_x64(True):
             return certify(self.network_, X, Y, self.beta_, loss=self._loss, sample_weight=weights, **limit)
 
+    @abc.abstractmethod
     def _coded(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Validated inputs (n, d) and coded targets (n, c) of the fitted estimator."""
-        raise NotImplementedError
 
 
 def scikit_scores(
