@@ -28,9 +28,9 @@ def reported():
     U, W = rng.standard_normal((4, 5, 3)), rng.standard_normal((4, 5, 1))
     U /= np.linalg.norm(U, axis=2, keepdims=True)
     W[2, 0] = np.nan
-    found = rng.standard_normal((4, 2, 3))
+    found = rng.standard_normal((4, 200, 3))  # enough to pay more than the own neurons
     pools = Pool(jnp.asarray(U), jnp.asarray(W), jnp.zeros((4, 1)))
-    candidates = Candidates(jnp.asarray(found), jnp.ones((4, 2)))
+    candidates = Candidates(jnp.asarray(found), jnp.ones((4, 200)))
     path = NeuronPath(pools, candidates, jnp.zeros((4, 2, 3)), jnp.arange(4))
     _, scaling = scaled_problem(problem)
     return X, Y, U, found, report(problem, BETAS, path, scaling, jnp.asarray(0.5), jnp.float64)
@@ -44,7 +44,9 @@ def test_objectives_and_bounds_by_numpy(reported):
         assert solution.upper_bound[k] == pytest.approx(network_value(hidden, output, X, Y, beta, "squared"))
         R = Y - np.maximum(X @ hidden.T, 0) @ output
         units = np.concatenate([U[k], found[k] / np.linalg.norm(found[k], axis=1, keepdims=True)])
-        price = np.abs(R.T @ np.maximum(X @ units.T, 0)).max()
+        prices = np.abs(R.T @ np.maximum(X @ units.T, 0))[0]
+        price = prices.max()
+        assert np.argmax(prices) >= 5
         share = np.clip((R * Y).sum() / (R**2).sum(), 0, beta / price)  # the best feasible multiple of R
         dual = share * (R * Y).sum() - 0.5 * share**2 * (R**2).sum()
         assert solution.heuristic_bound[k] == pytest.approx(min(dual, float(solution.upper_bound[k])))
