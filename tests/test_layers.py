@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "jaxcvx"
 # From the lowest to the highest. A line is a layer; its parts, split by "<", are ranked too. A module belongs to the
 # part with the longest name that it begins with.
 LAYERS = """
-errors
+errors status
 numerics atomic_file < serialisation datasets
 proximal features
 losses penalties < methods
@@ -22,7 +22,7 @@ networks
 pricing
 certificates
 solvers.core < solvers.neurons < solvers.gated < solvers.cone < solvers.polish solvers.copositive solvers.gradient \
-solvers.closed_form < solvers.semi_infinite
+solvers.closed_form < solvers.semi_infinite < solvers.improve
 callbacks analysis plots
 parallel integrations cli
 _methods _moved < __init__

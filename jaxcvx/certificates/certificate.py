@@ -15,6 +15,9 @@ from jaxcvx.certificates.dual import all_networks_dual_norm, atom_dual_norm, bes
 from jaxcvx.networks.network import Network
 from jaxcvx.pricing.semidefinite import semidefinite_dual_norm
 from jaxcvx.problems.training import Problem
+from jaxcvx.status import Status
+
+PAYS = 1e-6  # relative excess of a neuron's price over beta from which it is reported
 
 
 @jax.tree_util.register_dataclass
@@ -38,6 +41,11 @@ class Certificate:
       precision: static; the dtype in which the bounds were evaluated. ``certify`` takes "float64" for all data.
       balanced: training objective after :func:`jaxcvx.balance`, which rescales every neuron to ||u_j|| = ||v_j||.
         This is the least objective of any network with the same neurons up to scale. It defaults to ``upper``.
+      neuron: (p,) a unit hidden vector that improves the network if it is added, or None if the search found none.
+      work: number of nodes that a search has bounded; 0 without a search.
+      seconds: time of the search and of what came before it; 0 without a search.
+      status: how a search ended, a :class:`jaxcvx.Status`: CONVERGED at the tolerance or at the smallest gap that this
+        network allows, MAX_STEPS if time was out, STOPPED by the callback.
 
     Example:
       >>> import jaxcvx
@@ -54,6 +62,10 @@ class Certificate:
     scope: str = dataclasses.field(default="none", metadata={"static": True})
     precision: str = dataclasses.field(default="float64", metadata={"static": True})
     balanced: Any = None
+    neuron: Any = None
+    work: Any = 0
+    seconds: Any = 0.0
+    status: Any = Status.CONVERGED
 
     def __post_init__(self) -> None:
         if self.balanced is None:
@@ -61,7 +73,29 @@ class Certificate:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a pickle. Earlier versions had no ``balanced``; their ``upper`` was that of balanced weights."""
-        self.__dict__.update({"balanced": state["upper"]} | state)
+        added = {"balanced": state["upper"], "neuron": None, "work": 0, "seconds": 0.0, "status": Status.CONVERGED}
+        self.__dict__.update(added | state)
+
+    def explain(self) -> str:
+        """What the certificate says, in one or two sentences.
+
+        >>> import jaxcvx
+        >>> network = jaxcvx.Network([[1.0]], [[0.9]])
+        >>> print(jaxcvx.certify(network, [[1.0], [2.0]], [1.0, 2.0], 0.1).explain())
+        This network has the training objective 0.1155. No two-layer ReLU network of any width can have less than \
+0.099: at most 14.3 % are to be gained.
+        """
+        own = f"This network has the training objective {float(self.upper):.6g}."
+        lower, gap = float(self.lower), float(self.gap)
+        if not np.isfinite(lower):
+            return f"{own} Nothing is proved about other networks."
+        whom = {
+            "global": "No two-layer ReLU network of any width",
+            "relaxation": "No two-layer ReLU network of any width",
+            "sampled-cells": "No network with neurons in the given cells",
+        }.get(self.scope, "No network of the program")
+        share = f"{100 * gap:.3g} %" if gap >= 1e-5 else f"{gap:.1e} of it"
+        return f"{own} {whom} can have less than {lower:.6g}: at most {share} are to be gained."
 
 
 def bound_scope(arrangements: Arrangements | None, num_columns: int) -> str:

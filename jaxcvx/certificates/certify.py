@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import time
 from typing import Any
 
 import jax
@@ -20,6 +22,7 @@ from jaxcvx.arrangements.cells import (
 from jaxcvx.arrangements.enumerate import enumerate_arrangements
 from jaxcvx.certificates.certificate import Certificate, bound_scope, make_certificate, network_bound
 from jaxcvx.certificates.priced import certify_priced
+from jaxcvx.certificates.proof import grow_proof, progress_report, proved_certificate, start_proof
 from jaxcvx.errors import InvalidTypeError, invalid, wrong_type
 from jaxcvx.losses.base import Loss
 from jaxcvx.networks.network import (
@@ -31,12 +34,15 @@ from jaxcvx.networks.network import (
     padded,
     problem_for,
 )
-from jaxcvx.numerics.precision import double_precision, to_double, with_full_precision
+from jaxcvx.numerics.precision import double_precision, to_double, widened, with_full_precision
 from jaxcvx.numerics.trees import is_traced
+from jaxcvx.numerics.validation import check_key, check_number
 from jaxcvx.pricing.oracles import AUTO_MAX_CELLS, AUTO_MAX_RANK, choose_pricer, few_cells, sweeps
 from jaxcvx.pricing.semidefinite import MAX_ORDER, relaxation_order
 from jaxcvx.problems.training import Problem, without_unweighted_samples
+from jaxcvx.status import CallbackFunction
 
+METHODS = ("auto", "exact", "branch", "relaxed", "multistart")
 _FRESH_STARTS = 5000
 
 
@@ -58,6 +64,10 @@ def certify(
     loss: str | Loss = "squared",
     arrangements: Arrangements | None = None,
     method: str = "auto",
+    tol: float = 1e-2,
+    max_seconds: float = 60.0,
+    key: Any = None,
+    callback: CallbackFunction | None = None,
     sample_weight: Any = None,
 ) -> Certificate:
     """Bound how far a network is from the best possible training objective.
@@ -75,12 +85,21 @@ def certify(
         network's own cells are added.
       method: "exact": the best neuron is computed exactly in every cell, for several outputs from the cells' faces
         (low rank). Without arrangements all cells are enumerated.
-        "relaxed": the best neuron is bounded by a semidefinite relaxation, which needs no cells and holds for all
-        networks. It runs on data with n + min(n, d) up to 220 (seconds to a minute); larger data get a crude closed
-        form instead. Cells that are given but not complete are treated one by one instead.
+        "branch": the best neuron is bounded by branch and bound, without cells, for all networks. The bound is valid
+        at any time; the search ends at a gap of ``tol``, at the smallest gap that this network allows, or after
+        ``max_seconds``.
+        "relaxed": the best neuron is bounded by relaxations, without a search, for all networks: the first bound of
+        "branch", and on data with n + min(n, d) up to 220 a semidefinite relaxation of this order (seconds to a
+        minute). Cells that are given but not complete are treated one by one instead.
         "multistart": no lower bound, but an estimate, ``heuristic_bound``, from 5000 fresh ascents.
         "auto": exact over the cells if given; else exact over all cells if there are at most 20000 of them (several
-        outputs: and the data have rank at most 3); else the crude closed form.
+        outputs: and the data have rank at most 3); else "branch".
+      tol: relative gap at which "branch" ends.
+      max_seconds: time of "branch" in seconds, compilation included. One step of it may take longer.
+      key: random key of "multistart", or None for ``jax.random.key(0)``.
+      callback: called with a :class:`jaxcvx.StepInfo` during "branch": ``step`` is the number of nodes bounded,
+        ``max_steps`` that and the nodes left open, ``objective`` and ``bound`` are those of the network, ``residual``
+        is the gap. The search stops if it returns True.
 
     Returns:
       A Certificate. Its scope is "global" only if the best neuron was computed exactly over all cells.
@@ -97,32 +116,65 @@ def certify(
       >>> print(f"{certificate.lower:.3f} <= optimum <= {certificate.upper:.3f} ({certificate.scope})")
       0.099 <= optimum <= 0.115 (global)
     """
-    if method not in ("auto", "exact", "relaxed", "multistart"):
-        raise invalid("method", repr(method), "'auto', 'exact', 'relaxed' or 'multistart'")
+    if method not in METHODS:
+        raise invalid("method", repr(method), "one of " + ", ".join(map(repr, METHODS)))
+    for name, number in (("tol", tol), ("max_seconds", max_seconds)):
+        check_number(name, number)
     if is_traced(*jax.tree.leaves((network, X, Y, beta, arrangements, sample_weight))):
         raise InvalidTypeError("certify: got traced arrays, expected concrete ones (solve works under jit).")
     if not isinstance(arrangements, Arrangements | None):
         raise wrong_type("arrangements", arrangements, "Arrangements")
+    if key is not None:
+        check_key(key)
     with double_precision():
         network = to_double(checked_network(network))
-        problem = problem_for(network, _widened(X), _widened(Y), beta, loss, _widened(sample_weight))
+        problem = problem_for(network, widened(X), widened(Y), beta, loss, widened(sample_weight))
         problem = problem if arrangements is not None else without_unweighted_samples(problem)
+        upper = objective_on_host(network, problem)
         if method == "multistart":
             pricer = choose_pricer(problem, "multistart", 1)
-            made = certify_priced(problem, balance(network), pricer, None, jax.random.key(0), 1, _FRESH_STARTS)
+            key = jax.random.key(0) if key is None else key
+            made = certify_priced(problem, balance(network), pricer, None, key, 1, _FRESH_STARTS)
+        elif _searches(problem, arrangements, method):
+            return _search(problem, network, float(upper), tol, max_seconds, callback)
         elif problem.features.free_bias:
             made = _certify_free_bias(problem, network, arrangements, method)
         else:
             made = _certify_cells(problem, network, arrangements, method)
-        upper = objective_on_host(network, problem)
+            if method == "relaxed" and made.scope == "relaxation" and np.isfinite(made.upper):
+                first = start_proof(problem, balance(network))
+                made = dataclasses.replace(made, lower=max(made.lower, first.lower))
     return make_certificate(upper, made.lower, made.scope, made.heuristic_bound, balanced=made.upper)
 
 
-def _widened(value: Any) -> Any:
-    """Real numbers in float64, so that no digit is lost; anything else as it is, to be refused later."""
-    if isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating):
-        return np.asarray(value).astype(np.float64)
-    return value
+def _searches(problem: Problem, arrangements: Arrangements | None, method: str) -> bool:
+    """True if the bound comes from branch and bound.
+
+    Raises:
+      InvalidInputError: "branch" with cells or with free biases.
+    """
+    if method == "branch" and arrangements is not None:
+        raise invalid("arrangements", "cells", "None for the method 'branch'")
+    if method == "branch" and problem.features.free_bias:
+        raise invalid("method", "'branch'", "'auto', 'exact' or 'multistart' for a network with FreeBias()")
+    if method != "auto" or arrangements is not None or problem.features.free_bias:
+        return method == "branch"
+    count, rank = count_cells(problem.rows)
+    return count > AUTO_MAX_CELLS or (problem.num_columns > 1 and rank >= AUTO_MAX_RANK)
+
+
+def _search(
+    problem: Problem, network: Network, upper: float, tol: float, max_seconds: float, callback: Any
+) -> Certificate:
+    """Certificate by branch and bound."""
+    began = time.perf_counter()
+    if not np.isfinite(upper) or not np.all(np.isfinite(np.asarray(problem.rows))):
+        return make_certificate(upper, -np.inf, "relaxation")
+    proof = start_proof(problem, balance(network))
+
+    report = progress_report("certify", network, callback)
+    proof = grow_proof(proof, problem, tol, max_seconds - (time.perf_counter() - began), report)
+    return proved_certificate(proof, problem, upper)
 
 
 def _certify_cells(problem: Problem, network: Network, arrangements: Arrangements | None, method: str) -> Certificate:

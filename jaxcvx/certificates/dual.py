@@ -32,7 +32,7 @@ from jaxcvx.certificates.centring import (
     spread,
 )
 from jaxcvx.networks.network import Network, hidden_norms
-from jaxcvx.numerics.rounding import careful_sum, gamma, masked_sums_error
+from jaxcvx.numerics.rounding import careful_sum, gamma, masked_sums_error, spectral_norm
 from jaxcvx.numerics.safe import divide, divisor
 from jaxcvx.operators.cells import CellOperator
 from jaxcvx.problems.training import Problem
@@ -361,11 +361,11 @@ def all_networks_dual_norm(problem: Problem, R: Float[Array, "n c"]) -> Scalar:
 
 
 def _crude_dual_norm(Z: Float[Array, "N p"], R: Float[Array, "N q"]) -> Scalar:
-    top = jnp.linalg.norm(Z, ord=2)
+    top = spectral_norm(Z)
 
     def one_sided(r):
         plus = jnp.maximum(r, 0.0)
-        weighted = jnp.linalg.norm(Z * jnp.sqrt(plus)[:, None], ord=2)
+        weighted = spectral_norm(Z * jnp.sqrt(plus)[:, None])
         spread = jnp.minimum(jnp.sqrt(jnp.sum(plus)) * weighted, jnp.linalg.norm(plus) * top)
         return 0.5 * (jnp.minimum(jnp.linalg.norm(Z.T @ r), jnp.linalg.norm(Z.T @ plus)) + spread)
 
@@ -373,5 +373,5 @@ def _crude_dual_norm(Z: Float[Array, "N p"], R: Float[Array, "N q"]) -> Scalar:
         return jnp.maximum(one_sided(r), one_sided(-r))
 
     separate = jnp.linalg.norm(jax.vmap(one_output)(R.T))
-    together = 0.5 * (jnp.linalg.norm(Z.T @ R, ord=2) + jnp.linalg.norm(R, ord=2) * top)
+    together = 0.5 * (spectral_norm(Z.T @ R) + spectral_norm(R) * top)
     return jnp.minimum(separate, together) * (1 + gamma(8 * sum(Z.shape) + 64, R.dtype))

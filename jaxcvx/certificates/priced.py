@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcvx.certificates.certificate import Certificate, make_certificate
-from jaxcvx.certificates.dual import atom_dual_norm, bound_from_residuals, dual_residuals, scaled_bound
+from jaxcvx.certificates.certificate import PAYS, Certificate, make_certificate
+from jaxcvx.certificates.dual import (
+    all_networks_dual_norm,
+    atom_dual_norm,
+    bound_from_residuals,
+    dual_residuals,
+    scaled_bound,
+)
 from jaxcvx.networks.network import Network, objective_on_host
-from jaxcvx.pricing.branch_and_bound import price_branch
 from jaxcvx.pricing.oracles import MultistartPricer, Pricer, heuristic_norm
+from jaxcvx.pricing.search import grow_search, start_search
 from jaxcvx.problems.training import Problem
 
 
@@ -43,7 +50,11 @@ def certify_priced(
     estimate = min(float(scaled_bound(problem, own_residual, norm)), upper)
     if pricer.branch_nodes is None:
         return make_certificate(upper, -np.inf, "heuristic", estimate)
-    lifted = problem.readout.lift(own_residual)
-    branched = price_branch(problem.rows, lifted, incumbent=network.hidden, max_nodes=pricer.branch_nodes)
-    lower = bound_from_residuals(problem, network, [own_residual], [branched.upper], masked=False)
-    return make_certificate(upper, lower, "global" if branched.exact else "relaxation", estimate)
+    budget, lifted = pricer.branch_nodes, np.asarray(problem.readout.lift(own_residual))
+    most = float(all_networks_dual_norm(problem, own_residual))
+    search = start_search(np.asarray(problem.rows), lifted, np.asarray(network.hidden), most)
+    search = grow_search(search, 0.0, report=lambda search: search.nodes >= budget)
+    lower = bound_from_residuals(problem, network, [own_residual], [jnp.asarray(search.upper)], masked=False)
+    made = make_certificate(upper, lower, "global" if search.closed else "relaxation", estimate)
+    pays = search.value > float(problem.beta) * (1 + PAYS)
+    return dataclasses.replace(made, neuron=search.neuron if pays else None, work=search.nodes)

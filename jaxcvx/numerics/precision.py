@@ -65,3 +65,10 @@ def to_double(tree: Any) -> Any:
         return jnp.asarray(host.astype(np.float64) if jnp.issubdtype(host.dtype, jnp.floating) else host)
 
     return jax.tree.map(convert, tree)
+
+
+def widened(value: Any) -> Any:
+    """Real numbers in float64, so that no digit is lost; anything else as it is, to be refused later."""
+    if isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating):
+        return np.asarray(value).astype(np.float64)
+    return value

@@ -17,6 +17,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+_SMALL = 2048  # rows or columns up to which a spectral norm is a singular value
+
 
 def gamma(count: float, dtype: Any) -> float:
     """Bound ``k u / (1 - k u)`` on the relative error of ``count`` roundings, with u the unit roundoff.
@@ -25,6 +27,21 @@ def gamma(count: float, dtype: Any) -> float:
     """
     product = count * float(jnp.finfo(dtype).eps) / 2
     return product / (1 - min(product, 0.5))
+
+
+def spectral_norm(A: Float[Array, "n p"]) -> Float[Array, ""]:
+    """An upper bound on the spectral norm, up to a few units of rounding; for many rows from the smaller Gram matrix.
+
+    On CPUs a singular value decomposition of n rows forms an n x n matrix. An entry of the Gram matrix has an error of
+    at most ``gamma(n)`` times the product of two columns' lengths, so the matrix one of that times ``||A||_F^2``.
+    """
+    if max(A.shape) <= _SMALL:
+        return jnp.linalg.norm(A, ord=2)
+    size = jnp.max(jnp.abs(A))
+    B = A / jnp.where(size > 0, size, 1.0)
+    small = B.T @ B if B.shape[0] >= B.shape[1] else B @ B.T
+    error = gamma(max(B.shape) + 16 * min(B.shape) + 64, B.dtype) * jnp.trace(small)
+    return size * jnp.sqrt(jnp.maximum(jnp.max(jnp.linalg.eigvalsh(small)), 0.0) + error)
 
 
 def split(x: Float[Array, ...], count: int) -> list[Float[Array, ...]]:

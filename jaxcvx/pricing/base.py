@@ -4,7 +4,8 @@ The price of a unit neuron u is ||Rl^T (Z u)_+||. Z holds the feature rows, and 
 samples to rows. Pricing asks for the neuron of largest price: it belongs to the most violated dual constraint of the
 training problem, so it is the neuron to add. Methods: :mod:`jaxcvx.pricing.faces` (all faces of all cells, low rank),
 :mod:`jaxcvx.pricing.sweep` (rank two), :mod:`jaxcvx.pricing.spike_free` (spike-free data),
-:mod:`jaxcvx.pricing.branch_and_bound` (with a proved bound), :mod:`jaxcvx.pricing.multistart` (any size, no bound).
+:mod:`jaxcvx.pricing.search` (branch and bound: a proved bound at any time), :mod:`jaxcvx.pricing.multistart` (any
+size, no bound).
 """
 
 from __future__ import annotations

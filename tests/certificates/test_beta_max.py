@@ -121,3 +121,25 @@ def test_several_outputs_with_cells_are_priced_exactly():
     top = float(beta_max(problem, "network"))
     assert top == pytest.approx(np.linalg.norm(neurons_in_the_plane(X).T @ Y, axis=1).max(), rel=1e-6)
     assert top <= float(beta_max(make_problem(X, Y, 0.1))) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_a_search_closes_the_bound_for_all_networks(loss):
+    X, Y = gaussian_data(0, 14, 3)
+    Y = targets_for(loss, Y)
+    for features in (jaxcvx.Dense(), jaxcvx.Dense(output_bias=True), jaxcvx.Dense(skip=True)):
+        problem = jaxcvx.make_problem(X, Y, 1.0, loss=loss, features=features)
+        cells = jaxcvx.enumerate_arrangements(X)
+        exact = jaxcvx.beta_max(problem.replace(arrangements=cells), "network")
+        found = jaxcvx.beta_max(problem, max_seconds=60)
+        assert exact <= found * (1 + 1e-6) and found <= exact * (1 + 2e-6) <= jaxcvx.beta_max(problem)
+        assert found.dtype == problem.dtype
+
+
+def test_a_search_is_refused_where_it_does_not_fit():
+    X, Y = gaussian_data(0, 8, 2)
+    problem = jaxcvx.make_problem(X, Y, 1.0)
+    with pytest.raises(InvalidInputError, match="max_seconds"):
+        jaxcvx.beta_max(problem.replace(arrangements=jaxcvx.enumerate_arrangements(X)), "network", max_seconds=1)
+    with pytest.raises(InvalidTypeError, match="max_seconds"):
+        jax.jit(lambda Y: jaxcvx.beta_max(problem.replace(Y=Y), max_seconds=1))(jnp.asarray(Y))

@@ -218,19 +218,18 @@ def test_bias_and_skip_connection():
         assert 0 <= made.lower <= optimum * (1 + 1e-7) and optimum <= made.upper * (1 + 1e-7)
 
 
-def test_relaxed_beats_the_closed_form_without_cells():
+def test_the_search_beats_the_relaxation_without_cells():
     X, Y = gaussian_data(0, 30, 8)
     network = random_network(0, d=8)
-    crude, relaxed = certify(network, X, Y, 1.0), certify(network, X, Y, 1.0, method="relaxed")
-    assert crude.scope == relaxed.scope == "relaxation"
-    assert crude.lower < 0.95 * relaxed.lower
-    assert relaxed.lower <= adam_objectives(X, Y, 1.0, runs=5).min()
+    found, relaxed = certify(network, X, Y, 1.0, tol=1e-3), certify(network, X, Y, 1.0, method="relaxed")
+    assert relaxed.scope == found.scope == "relaxation" and found.work > 0
+    assert relaxed.lower * (1 - 1e-3) <= found.lower <= adam_objectives(X, Y, 1.0, runs=5).min()
 
 
 def test_auto_needs_no_cells_where_there_are_too_many():
     X, Y = gaussian_data(0, 60, 8)
     network = random_network(0, d=8)
-    assert certify(network, X, Y, 1.0).scope == "relaxation"
+    assert certify(network, X, Y, 1.0, max_seconds=0).scope == "relaxation"
     with pytest.raises(TooManyArrangements):
         certify(network, X, Y, 1.0, method="exact")
 
@@ -283,7 +282,7 @@ def test_certificates_are_pytrees():
         ({"Y": np.ones((8, 2))}, InvalidInputError, "Y: got 2 outputs, expected 1"),
         ({"beta": -1}, InvalidInputError, "beta: "),
         ({"loss": "l1"}, InvalidInputError, "loss: "),
-        ({"method": "fast"}, InvalidInputError, "method: got 'fast', expected 'auto'"),
+        ({"method": "fast"}, InvalidInputError, "method: got 'fast', expected one of 'auto'"),
         ({"arrangements": np.ones((3, 8), bool)}, InvalidTypeError, "arrangements: got ndarray"),
     ],
 )

@@ -12,6 +12,7 @@ from jaxcvx.certificates.dual import scaled_bound
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network
 from jaxcvx.numerics.implicit import Optimality
+from jaxcvx.numerics.rounding import spectral_norm
 from jaxcvx.numerics.safe import divide, divisor
 from jaxcvx.problems.training import Problem
 from jaxcvx.proximal.polyhedral_cone import ActiveRows
@@ -156,7 +157,7 @@ class ConeADMM(Solver):
         Q = stack(params)
         one = jnp.ones((), Y.dtype)
         size = jnp.maximum(jnp.linalg.norm(Y), jnp.finfo(Y.dtype).tiny)
-        top = problem.readout.gain**0.5 * jnp.linalg.norm(Z, ord=2)
+        top = problem.readout.gain**0.5 * spectral_norm(Z)
         scale = jnp.where(problem.beta > 0, problem.beta, 1e-3 * top)
         rho = jnp.maximum(3 * scale * top / size, jnp.finfo(Y.dtype).tiny)
         slack = _non_negative(program, _cone(program, cache, Q))

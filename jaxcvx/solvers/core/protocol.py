@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from jaxtyping import PRNGKeyArray
@@ -26,9 +26,9 @@ from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network
 from jaxcvx.numerics.implicit import Optimality
 from jaxcvx.problems.training import Problem
-from jaxcvx.solvers.core.solution import Outcome, Parts, Solution, StepInfo
+from jaxcvx.solvers.core.solution import Outcome, Parts, Solution
+from jaxcvx.status import CallbackFunction
 
-CallbackFunction = Callable[[StepInfo], Any]
 """A function that ``solve(callback=...)`` calls after each block of steps. A true return value stops the solve."""
 
 

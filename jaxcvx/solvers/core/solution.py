@@ -1,9 +1,8 @@
-"""The result of a solve: the solution object, its status and history."""
+"""The result of a solve: the solution object and its history."""
 
 from __future__ import annotations
 
 import dataclasses
-import enum
 from typing import Any, NamedTuple
 
 import jax
@@ -11,33 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxcvx.networks.network import Network
+from jaxcvx.status import Status, StepInfo
+
+__all__ = ["History", "Outcome", "Parts", "Solution", "Status", "StepInfo", "relative_gap"]
 
 Scalar = Any  # a jax scalar under jit, a numpy scalar outside
-
-
-class Status(enum.IntEnum):
-    """How a solve ended. ``solution.status`` holds the number, so that it exists inside jit."""
-
-    RUNNING = 0
-    CONVERGED = 1
-    MAX_STEPS = 2
-    DIVERGED = 3
-    INFEASIBLE = 4
-    INVALID_INPUT = 5
-    STOPPED = 6
-
-    @property
-    def advice(self) -> str:
-        """The remedy, in one sentence."""
-        return {
-            Status.RUNNING: "The solve has not ended.",
-            Status.CONVERGED: "The tolerance was met.",
-            Status.MAX_STEPS: "Raise max_steps or tol; the bounds are valid all the same.",
-            Status.DIVERGED: "Numbers overflowed; rescale X and Y, or use float64.",
-            Status.INFEASIBLE: "The constraints admit no point.",
-            Status.INVALID_INPUT: "X, Y or beta held NaN, inf or a negative beta inside jit.",
-            Status.STOPPED: "The callback asked to stop.",
-        }[self]
 
 
 class History(NamedTuple):
@@ -131,21 +108,6 @@ class Solution:
     def converged(self) -> Any:
         """True where the tolerance was met."""
         return self.status == Status.CONVERGED
-
-
-class StepInfo(NamedTuple):
-    """The argument of callbacks after each block of steps, in plain Python numbers.
-
-    ``objective`` and ``bound`` belong to the solver's own program; ``residual`` is compared with ``tol``.
-    """
-
-    solver: str
-    step: int
-    max_steps: int
-    objective: float
-    bound: float
-    residual: float
-    params: Any
 
 
 def _tiny(x: Array) -> Array:

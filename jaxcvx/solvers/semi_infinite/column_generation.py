@@ -27,9 +27,10 @@ from jaxcvx.solvers.semi_infinite.final_rounds import ascent_rounds, exact_round
 from jaxcvx.solvers.semi_infinite.neuron_path import empty_start, follow_on_host, grow, pace_of, state_at
 from jaxcvx.solvers.semi_infinite.pool import Pool, pool_network, pool_objective, pool_of
 from jaxcvx.solvers.semi_infinite.scaling import scaled_problem
-from jaxcvx.solvers.semi_infinite.sliding import Settings, Sliding, start_of
+from jaxcvx.solvers.semi_infinite.sliding import Settings, Sliding, start_of, with_candidate
 from jaxcvx.solvers.semi_infinite.solve_path import finish_chosen, largest_price, neuron_path
 
+_INSERTIONS = 4  # searches with pricing="branch", each with the neuron that the one before found
 _DESCENT = (8.0, 4.0, 2.0, 1.4, 1.0)  # betas of the short path down to that of the problem, as multiples of it
 
 
@@ -61,15 +62,16 @@ class ColumnGeneration(HostSolver):
       tol: relative gap to reach.
       max_steps: limit on the last rounds.
       pricing: "auto", "exact", "multistart" or "branch". "branch" is multi-start in the loop and branch and bound at
-        the end. Its bound is proved for all networks: scope "global" if the branch and bound finished, "relaxation"
-        otherwise.
+        the end. A neuron that it finds is inserted, and the last rounds go on, up to three times; see also
+        :func:`jaxcvx.improve`. The bound is proved for all networks: scope "global" if the branch and bound finished,
+        "relaxation" otherwise.
       max_seconds: limit on wall time, or None. It is checked between rounds and does not include the final
         certificate.
       width: number of slots for neurons at first. Outside jit it doubles where they do not suffice.
       new_neurons: largest number of neurons added in a round.
       num_starts: not used any more: the ascents start in all empty slots.
       final_starts: fresh starts of the final heuristic bound.
-      branch_nodes: largest number of nodes for ``pricing="branch"``.
+      branch_nodes: number of nodes at which a search of ``pricing="branch"`` ends. The bound is valid for any number.
       move_steps: Adam steps in a round.
       rate: Adam's initial learning rate, for data of unit scale (the solver scales the data).
       moves: rounds at each beta of a path that move all neurons.
@@ -189,21 +191,26 @@ class ColumnGeneration(HostSolver):
 
             tol = max(self.tol, 1e-12)
             limits: Any = {"tol": tol, "limit": self.max_steps, "deadline": deadline, "report": report}
-            if pricer.exact:
-                done = exact_rounds(work, start.pool, pricer, num=self.new_neurons, **limits)
-            else:
-                done = ascent_rounds(work, start, last_key, thorough(self.settings()), self.final_starts, **limits)
-            pool, dual = done.pool, scaling.residual(done.dual)
-            exact = whole.replace(arrangements=None)
-            network = reduce_width(exact, prune(scaling.network(pool_network(work, pool), exact)))
-            returned = prune(jax.tree.map(lambda a: a.astype(problem.X.dtype), network))
-            returned, finite = usable(exact, returned)
-            certificate = certify_priced(
-                exact, to_double(returned), pricer, dual, final_key, self.new_neurons, self.final_starts
-            )
+            steps = 0
+            for last in jax.random.split(last_key, _INSERTIONS):
+                if pricer.exact:
+                    done = exact_rounds(work, start.pool, pricer, num=self.new_neurons, **limits)
+                else:
+                    done = ascent_rounds(work, start, last, thorough(self.settings()), self.final_starts, **limits)
+                pool, dual, steps = done.pool, scaling.residual(done.dual), steps + done.steps
+                exact = whole.replace(arrangements=None)
+                network = reduce_width(exact, prune(scaling.network(pool_network(work, pool), exact)))
+                returned = prune(jax.tree.map(lambda a: a.astype(problem.X.dtype), network))
+                returned, finite = usable(exact, returned)
+                certificate = certify_priced(
+                    exact, to_double(returned), pricer, dual, final_key, self.new_neurons, self.final_starts
+                )
+                if certificate.neuron is None or done.status == Status.STOPPED or time.perf_counter() > deadline:
+                    break
+                start = with_candidate(start_of(work, pool, self.settings()), certificate.neuron)
         network = jax.tree.map(jnp.asarray, returned)
         status = done.status if finite else Status.DIVERGED
-        return host_solution(network, network, certificate, status, done.steps, trace)
+        return host_solution(network, network, certificate, status, steps, trace)
 
     def _start(self, problem: Problem, fine: Problem, init: Any, key: Any, exact: bool, deadline: float) -> Sliding:
         """The pool and its candidates before the last rounds, in float32 or float64, of the scaled problem.

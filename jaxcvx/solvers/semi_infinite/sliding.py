@@ -114,6 +114,13 @@ def start_of(problem: Problem, pool: Pool, settings: Settings) -> Sliding:
     return Sliding(pool, candidates, jnp.zeros((num, p), dtype))
 
 
+def with_candidate(state: Sliding, direction: Float[Array, p]) -> Sliding:
+    """The state with one candidate, which counts as one that pays."""
+    directions, prices = state.candidates
+    found = Candidates(directions.at[0].set(direction), prices.at[0].set(jnp.inf))
+    return state._replace(candidates=found)
+
+
 def row_curvature(problem: Problem) -> Float[Array, ""]:
     """An upper bound on the squared spectral norm of the feature rows scaled to length 1, for ``price``."""
     return curvature_of(unit_rows(problem.rows))
