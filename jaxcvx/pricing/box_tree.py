@@ -27,7 +27,7 @@ from jaxcvx.pricing.host import price_of
 from jaxcvx.pricing.vertex_bound import bound_boxes, rows_without
 
 MAX_RANK = 12  # of the rows: a box has 2^(rank - 1) vertices
-MAX_BOXES = 6_000_000  # stored at a time; about 120 bytes each
+MAX_BOXES = 4_000_000  # stored at a time; about 200 bytes each
 
 _BATCH, _NUMBERS = 256, 1 << 21  # boxes bounded together: so many, or fewer so that times rows they are so many
 _CAPACITIES = (32, 64, 128, 256, 512, 1024, 2048)  # live rows of a batch; then multiples of 2048
@@ -35,6 +35,7 @@ _CHUNK, _SHARE = 4096, 64  # boxes between two sorts: at least so many, and this
 _FEWEST = 64  # rows of a program
 _CORNERS = 32  # of the polygon for two outputs
 _DROPPED = 1e-13  # singular values below this share of the largest one are left out
+_NARROWEST = 2.0**-48  # half width below which a box is not halved: its ends must be exact in float64
 _UP = 1 + 1e-14
 _CLOSE = 2e-7  # relative distance of the bounds that counts as none
 
@@ -44,7 +45,7 @@ class Boxes:
     """The stored boxes. Rows from ``count`` on are free.
 
     Attributes:
-      centre, width: (N, d) in float32, where halving is exact.
+      centre, width: (N, d); multiples of powers of two, so that halving is exact down to ``_NARROWEST``.
       side: (N,) side of the residual.
       live: (N,) bound on the number of live rows.
       bound: (N,) bound on the scaled price.
@@ -175,8 +176,9 @@ def start_boxes(rows: Float[np.ndarray, "n p"], residual: Float[np.ndarray, "n q
     rest = float(np.hypot(R_norms @ X_rest, R_rest @ lengths)) * 1.001 + 2.0**-48 * float(R_norms @ lengths)
     d, K = axes.shape[1], len(corners)
     total = np.abs(weights) @ lengths * (1 + 1e-9)
-    slack = 2.0**-51 * (len(X) + 8 * d + 64) * d * total + 1e-290
-    centre, width = np.zeros((2 * d, d), np.float32), np.ones((2 * d, d), np.float32)
+    roundings = len(X) + 8 * X.shape[1] ** 1.5 + 8 * d + 64  # of sums over rows, of the axes, and of the rows in them
+    slack = 2.0**-51 * roundings * d * total + 1e-290
+    centre, width = np.zeros((2 * d, d)), np.ones((2 * d, d))
     for face in range(d):
         centre[2 * face : 2 * face + 2, face], width[2 * face : 2 * face + 2, face] = (-1, 1), 0
     live = np.repeat((weights > 0).sum(axis=1), 2 * d)
@@ -322,7 +324,7 @@ def _submit(tree: BoxTree, batch: np.ndarray, size: int, tau: float, constants: 
     larger = (c for c in _CAPACITIES if c >= most)
     capacity = next(larger, -(-most // _CAPACITIES[-1]) * _CAPACITIES[-1])
     filled = np.concatenate([batch, np.repeat(batch[:1], size - len(batch))])
-    side, centre, width = boxes.side[filled], boxes.centre[filled].astype(float), boxes.width[filled].astype(float)
+    side, centre, width = boxes.side[filled], boxes.centre[filled], boxes.width[filled]
     inner, table, weights, slack = constants
     return bound_boxes(inner, table, weights, np.float64(tau), side, centre, width, slack, capacity=capacity)
 
@@ -333,23 +335,32 @@ def _take(tree: BoxTree, batch: np.ndarray, tau: float, found: Any) -> None:
     tree.nodes += number
     tree.offer(tree.axes @ found.point[np.argmax(found.value[:number])])
     centre, width, excess = boxes.centre[batch], boxes.width[batch], found.excess[:number]
-    c, w = np.abs(centre.astype(float)), width.astype(float)
-    near = np.linalg.norm(np.maximum(c - w, 0.0), axis=1) / _UP
-    far = np.linalg.norm(c + w, axis=1) * _UP
+    near = np.linalg.norm(np.maximum(np.abs(centre) - width, 0.0), axis=1) / _UP
+    far = np.linalg.norm(np.abs(centre) + width, axis=1) * _UP
     bound = np.maximum(tau + excess / np.where(excess > 0, near, far), 0.0) * _UP
     bound = np.where(np.isnan(bound), np.inf, bound)
     boxes.bound[batch] = np.minimum(boxes.bound[batch], bound)
     boxes.live[batch] = found.live[:number]
     stays = boxes.bound[batch] > tau
-    parent, split = batch[stays], found.split[:number][stays]
-    m, row = len(parent), np.arange(int(stays.sum()))
+    _replace_by_halves(tree, batch[stays], found.split[:number][stays])
+
+
+def _replace_by_halves(tree: BoxTree, parent: Int[np.ndarray, m], split: Int[np.ndarray, m]) -> None:
+    """Store both halves of boxes. A box too narrow to be halved exactly is closed, and its bound kept as a floor."""
+    boxes = tree.boxes
+    narrow = boxes.width[parent, split] < _NARROWEST
+    if narrow.any():
+        tree.floor = max(tree.floor, float(boxes.bound[parent[narrow]].max()))
+        boxes.bound[parent[narrow]] = 0.0
+        parent, split = parent[~narrow], split[~narrow]
+    m = len(parent)
     boxes.reserve(m)
-    child = slice(boxes.count, boxes.count + m)
-    half = width[stays]
+    child, row = slice(boxes.count, boxes.count + m), np.arange(m)
+    half, centre = boxes.width[parent], boxes.centre[parent]
     half[row, split] /= 2
     step = np.zeros_like(half)
     step[row, split] = half[row, split]
-    boxes.centre[child], boxes.centre[parent] = centre[stays] + step, centre[stays] - step
+    boxes.centre[child], boxes.centre[parent] = centre + step, centre - step
     boxes.width[child] = boxes.width[parent] = half
     for a in (boxes.side, boxes.live, boxes.bound):
         a[child] = a[parent]

@@ -13,9 +13,9 @@ import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxcvx.pricing import box_tree
 from jaxcvx.pricing.box_tree import BoxTree, grow_boxes, start_boxes, suits_boxes
 from jaxcvx.pricing.host import ascend_on_host, price_of
-from jaxcvx.pricing.vertex_bound import bound_boxes, rows_without
 from tests.helpers import gaussian_data
 from tests.pricing.exact import exact_value
 
@@ -185,36 +185,6 @@ def test_closed_boxes_are_verified_in_rational_arithmetic():
     assert wrong > 0
 
 
-def boxes_at_random(rng, d, B, smallest=1e-4):
-    width = np.exp(rng.uniform(np.log(smallest), 0, (B, 1))) * rng.uniform(0.2, 1, (B, d)) / 2
-    centre = rng.uniform(-1, 1, (B, d)) * (1 - width)
-    face = rng.integers(d, size=B)
-    centre[np.arange(B), face], width[np.arange(B), face] = rng.choice([-1.0, 1.0], B), 0
-    return centre, width
-
-
-@pytest.mark.parametrize("d", [2, 5, 8])
-def test_no_point_of_a_box_exceeds_its_bound(d):
-    rng = np.random.default_rng(d)
-    n, B = 60, 64
-    rows, weights = rng.standard_normal((n, d)), rng.standard_normal((2, n))
-    centre, width = boxes_at_random(rng, d, B)
-    side = rng.integers(2, size=B)
-    tau = 0.3 * np.abs(weights).sum()
-    args = (rows, rows_without(rows), weights, np.float64(tau), side, centre, width, np.zeros(2))
-    found = bound_boxes(*args, capacity=64)
-    corner = rng.choice([-1.0, 1.0], (200, 1, d)) * width + centre
-    inside = rng.uniform(-1, 1, (200, 1, d)) * width + centre
-    U = np.concatenate([corner, inside, found.point[None]])
-    h = np.sum(np.maximum(U @ rows.T, 0) * weights[side], axis=2)
-    excess = h - tau * np.linalg.norm(U, axis=2)
-    assert (excess <= np.asarray(found.excess) + 1e-12 * tau).all()
-    np.testing.assert_array_less(np.max(h[-1] / np.linalg.norm(found.point, axis=1) - found.value), 1e-9)
-    tight = np.asarray(found.excess) - excess.max(axis=0)
-    small = width.max(axis=1) < 3e-3
-    assert small.any() and np.median(tight[small]) < 1e-3 * tau
-
-
 def test_stops_at_the_level_goes_on_and_pickles():
     X, r = gaussian_data(0, 40, 4)
     whole = grown(X, r)
@@ -242,3 +212,29 @@ def test_large_ranks_are_refused():
     assert not suits_boxes(X, R) and not suits_boxes(X[:, :3], np.eye(30)[:, :3])
     with pytest.raises(ValueError, match="ranks at most 12 and 2"):
         start_boxes(X, R)
+
+
+@pytest.mark.parametrize("target", [1 / 3, 1.0, -0.7])
+def test_halves_fill_their_box_exactly_down_to_the_narrowest(target):
+    """The ends of boxes stay exact numbers; a box that is too narrow is closed, and its bound counts as a floor."""
+    X, r = gaussian_data(0, 6, 2)
+    tree = start_boxes(X, r)
+    boxes, at, split = tree.boxes, np.array([0]), np.array([1])
+    assert boxes.width[0, 0] == 0 and boxes.width[0, 1] == 1
+    for _ in range(60):
+        before, number = (boxes.centre[at[0], 1], boxes.width[at[0], 1]), boxes.count
+        box_tree._replace_by_halves(tree, at, split)
+        if boxes.count == number:
+            break
+        halves = sorted((boxes.centre[k, 1], boxes.width[k, 1], k) for k in (at[0], number))
+        ends = [(Fraction(c) - Fraction(w), Fraction(c) + Fraction(w)) for c, w, _ in halves]
+        whole = Fraction(before[0]) - Fraction(before[1]), Fraction(before[0]) + Fraction(before[1])
+        assert ends[0][0] == whole[0] and ends[0][1] == ends[1][0] and ends[1][1] == whole[1]
+        at = np.array([halves[int(target > halves[0][0] + halves[0][1])][2]])
+    assert boxes.width[at[0], 1] < 1e-14 and boxes.bound[at[0]] == 0
+    assert tree.floor > 0
+    largest = tree.floor
+    tree.upper = np.inf
+    boxes.bound[: boxes.count] = 0
+    tree.tighten()
+    assert tree.upper >= tree.scale * largest

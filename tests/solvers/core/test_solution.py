@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxcvx import Status
 from jaxcvx.solvers.core.solution import relative_gap
 
 finite = st.floats(-1e100, 1e100, allow_subnormal=False)
@@ -33,8 +32,3 @@ def test_a_gap_to_no_number_is_infinite(upper):
 
 def test_a_missing_bound_leaves_an_infinite_gap():
     assert relative_gap(jnp.asarray(2.0), jnp.asarray(-jnp.inf)) == np.inf
-
-
-def test_every_status_has_advice_of_its_own():
-    advice = [status.advice for status in Status]
-    assert len(set(advice)) == len(Status) and all(text.endswith(".") for text in advice)
