@@ -1,4 +1,4 @@
-"""Scaled rows and ascents for branch and bound on row signs. Host code in float64."""
+"""Scaled rows for branch and bound on row signs. Host code in float64."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcvx.pricing.host import ascend, unit
+
 EPS = 2.0**-52
-_TINY = float(np.finfo(float).tiny)
 _STARTS = 32
-_ASCENTS = 30
+ASCENTS = 30
 _NO_AXIS = 1e-12  # relative singular value of an axis that is left out
 _LEAST_VALUE = 1e-3  # of M, relative to sum_i ||R_i|| ||z_i||, for the scale
 
@@ -61,7 +62,7 @@ def scaled_rows(Z: np.ndarray, R: np.ndarray) -> Scaled:
     lost += float(heavy @ rest + spared @ np.linalg.norm(Z, axis=1)) * (1 + len(Z) * EPS) + error * top
     lengths = np.where(lengths > 0, lengths, 1.0)
     found = Scaled(turned / lengths[:, None], weights * lengths[:, None] / top, axes, 1.0, 0.0)
-    best = max(float(ascend(found, starts(found), _ASCENTS)[0]), _LEAST_VALUE)
+    best = max(float(ascend(found.directions, found.weights, starts(found), ASCENTS)[0]), _LEAST_VALUE)
     return found._replace(
         weights=found.weights / best, scale=largest * heaviest * top * best, allowance=lost / (top * best)
     )
@@ -82,24 +83,4 @@ def starts(scaled: Scaled) -> np.ndarray:
     heavy = np.linalg.norm(scaled.weights, axis=1)
     rows = scaled.directions[np.argsort(-heavy, kind="stable")[: _STARTS // 2]]
     random = np.random.default_rng(0).standard_normal((_STARTS, rows.shape[1]))
-    return _unit(np.concatenate([rows, -rows, random]))
-
-
-def _unit(U: np.ndarray) -> np.ndarray:
-    return U / np.maximum(np.linalg.norm(U, axis=1, keepdims=True), _TINY)
-
-
-def ascend(scaled: Scaled, U: np.ndarray, steps: int = _ASCENTS) -> tuple[float, np.ndarray]:
-    """Largest ||sum_i R_i (z_i^T u)_+|| on the way of u <- unit(u + g / ||g||) from each unit u, and its neuron."""
-    Z, R = scaled.directions, scaled.weights
-    best, neuron = -1.0, U[0]
-    for _ in range(steps):
-        T = U @ Z.T
-        H = np.maximum(T, 0) @ R
-        values = np.linalg.norm(H, axis=1)
-        k = int(values.argmax())
-        if values[k] > best:
-            best, neuron = float(values[k]), U[k]
-        g = ((T > 0) * (_unit(H) @ R.T)) @ Z
-        U = _unit(U + _unit(g))
-    return best, neuron
+    return unit(np.concatenate([rows, -rows, random]))

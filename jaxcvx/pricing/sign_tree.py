@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcvx.pricing.host import ascend
 from jaxcvx.pricing.output_relaxation import (
     TEMPERATURE,
     OutputMultipliers,
@@ -32,7 +33,7 @@ from jaxcvx.pricing.output_relaxation import (
 )
 from jaxcvx.pricing.reduced_barrier import Moments, Rows, Signs
 from jaxcvx.pricing.reduced_relaxation import TOLERANCE, bound_node, split_row
-from jaxcvx.pricing.row_scaling import EPS, Scaled, ascend, scaled_rows, starts
+from jaxcvx.pricing.row_scaling import ASCENTS, EPS, Scaled, scaled_rows, starts
 
 _NODE_ASCENTS = 4
 _SHARE = 0.25  # tolerance of a node over its parent's distance from the target
@@ -108,7 +109,7 @@ def start_signs(Z: np.ndarray, R: np.ndarray) -> SignTree:
     tree = SignTree(scaled, outputs, [], 0.0, axis, 0)
     if not len(scaled.weights):
         return tree
-    tree = _improved(tree, *ascend(scaled, starts(scaled)))
+    tree = _improved(tree, *ascend(scaled.directions, scaled.weights, starts(scaled), ASCENTS))
     if outputs is not None:
         free = OutputSigns(np.zeros(scaled.weights.shape[1], np.int64), nothing, nothing)
         return _with_node(tree, 1, free, None, np.inf, 0.0)
@@ -142,7 +143,7 @@ def _with_node(tree: SignTree, side: int, signs: Any, parent: Any, inherited: fl
     neurons = neurons[np.linalg.norm(neurons, axis=1) > 0]
     if len(neurons):
         units = neurons / np.linalg.norm(neurons, axis=1, keepdims=True)
-        tree = _improved(tree, *ascend(tree.scaled, units, _NODE_ASCENTS))
+        tree = _improved(tree, *ascend(tree.scaled.directions, tree.scaled.weights, units, _NODE_ASCENTS))
     bound = min(bound, inherited)
     if bound > tree.best:
         heapq.heappush(tree.leaves, Node(-bound, tree.nodes, side, signs, state, split, error))

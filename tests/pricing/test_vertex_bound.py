@@ -85,3 +85,15 @@ def test_only_rows_that_change_sign_in_the_box_are_live():
     found = bounded(rows, weights, 1.0, np.array([[1.0, 0.5]]), np.array([[0.0, 1.0]]))
     assert found.live[0] == 1  # u = (1, t) with t from -0.5 to 1.5: only t itself changes its sign
     assert bounded(rows, weights, 1.0, np.array([[1.0, -0.5]]), np.array([[0.0, 1.0]])).live[0] == 2  # 1 + t as well
+
+
+def test_the_allowance_covers_the_rounding_of_float32():
+    """With positive weights alone, and tau 0, the bound is the largest vertex value and the rounding of float32."""
+    rng = np.random.default_rng(1)
+    rows, weights = rng.standard_normal((200, 4)), rng.random((1, 200))
+    centre, width = boxes_at_random(rng, 4, 64, smallest=1e-2)
+    found = bounded(rows, weights, 0.0, centre, width, capacity=256)
+    corners = np.array(list(itertools.product([-1.0, 1.0], repeat=4)))
+    vertices = centre[:, None] + corners * width[:, None]
+    exact = (np.maximum(vertices @ rows.T, 0) @ weights[0]).max(axis=1)
+    assert (found.excess >= exact).all() and (found.excess <= exact * (1 + 1e-4)).all()
