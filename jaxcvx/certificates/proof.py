@@ -20,7 +20,7 @@ from jaxcvx.pricing.search import PriceSearch, grow_search, renewed_search, star
 from jaxcvx.problems.training import Problem
 from jaxcvx.status import CallbackFunction, Status, StepInfo
 
-_CLOSED = 1e-6  # relative distance of the bounds on prices from which the best neuron counts as known
+_BETTER = 1e-6  # relative growth of the largest price found at which the level is computed anew
 _HALVINGS = 40
 
 Progress = Callable[[float, float, PriceSearch], bool]
@@ -122,7 +122,7 @@ def grow_proof(proof: Proof, problem: Problem, tol: float, max_seconds: float, r
         _tighten(proof, problem)
         proof.seconds = before + time.perf_counter() - began
         stopped = report is not None and bool(report(proof.upper, proof.lower, proof.search))
-        return stopped or proof.search.value > value * (1 + _CLOSED)  # a better neuron: the level moves
+        return stopped or proof.search.value > value * (1 + _BETTER)  # a better neuron: the level moves
 
     while True:
         value = proof.search.value
@@ -131,8 +131,11 @@ def grow_proof(proof: Proof, problem: Problem, tol: float, max_seconds: float, r
         late = time.perf_counter() - began >= max_seconds
         if reached or late or stopped:
             break
+        nodes = proof.search.nodes
         grow_search(proof.search, level, began + max_seconds, tell)
         _tighten(proof, problem)
+        if proof.search.nodes == nodes:
+            break  # what is left is rounding: no node can be split any more
     proof.seconds = before + time.perf_counter() - began
     good = proof.upper - proof.lower <= tol * abs(proof.upper)
     proof.status = Status.CONVERGED if good or reached else Status.STOPPED if stopped else Status.MAX_STEPS

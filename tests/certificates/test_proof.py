@@ -184,3 +184,13 @@ def test_scales_of_the_data_do_not_matter(scale):
     large = jaxcvx.certify(scaled, X, scale * Y, scale * 0.5, method="branch", tol=1e-4)
     np.testing.assert_allclose(large.gap, plain.gap, rtol=1e-3)
     assert jaxcvx.certify(network, X, Y, 0.0, method="branch").lower == 0.0
+
+
+def test_a_search_that_cannot_go_on_ends(monkeypatch):
+    """Where no node can be split any more, only rounding is left: the time is not waited for."""
+    X, Y = gaussian_data(9, 30, 3)
+    problem = jaxcvx.make_problem(X, Y, 0.5)
+    proof = start_proof(problem, balance(network_at_random(9, 3, 1, 0.3)))
+    monkeypatch.setattr("jaxcvx.certificates.proof.grow_search", lambda search, *_: search)
+    done = grow_proof(proof, problem, 1e-9, float("inf"))
+    assert done.status == jaxcvx.Status.MAX_STEPS and np.isfinite(done.lower)
