@@ -238,3 +238,50 @@ def test_halves_fill_their_box_exactly_down_to_the_narrowest(target):
     boxes.bound[: boxes.count] = 0
     tree.tighten()
     assert tree.upper >= tree.scale * largest
+
+
+def test_the_polygon_of_two_outputs_contains_the_unit_circle():
+    R = gaussian_data(0, 20, 3, 2)[1] @ np.array([[1.0, 0.5, -1.0], [0.2, -0.3, 1.0]])  # rank two, three outputs
+    corners, rest = box_tree._corners(R)
+    axes = np.linalg.svd(R, full_matrices=False)[2][:2]
+    angle = np.linspace(0, 2 * np.pi, 5000)
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1) @ axes
+    reach = (circle @ corners.T).max(axis=1)  # of the polygon in every direction
+    assert reach.min() >= 1 and reach.max() < 1.01
+    assert rest.max() < 1e-12
+
+
+def test_sums_that_cancel_are_bounded_in_exact_arithmetic():
+    """The weights of one repeated row cancel to their last digits, so rounding is larger than the price itself."""
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        z, r = rng.standard_normal(3), rng.standard_normal(60)
+        r[-1] = -r[:-1].sum()
+        total = abs(sum(as_fractions(r), Fraction(0)))
+        length = sum((Fraction(float(x)) ** 2 for x in z), Fraction(0))
+        tree = grown(np.tile(z, (60, 1)), r[:, None], nodes=5000)
+        assert Fraction(float(tree.upper)) ** 2 >= total**2 * length
+        terms = np.abs(tree.weights) @ np.linalg.norm(tree.inner, axis=1)
+        assert (tree.slack >= 2 * 60 * 2.0**-53 * terms).all()  # P and g v are sums of 60 products each
+
+
+def test_a_rebased_tree_covers_the_prices_of_the_new_residual():
+    X, r = gaussian_data(6, 40, 4)
+    tree = grown(X, r, nodes=3000)
+    change = 0.05 * np.random.default_rng(1).standard_normal(r.shape)
+    change[:5] = -2 * r[:5]  # these rows change sides
+    shift = float(np.abs(change[:, 0]) @ np.linalg.norm(X, axis=1))
+    before = tree.upper
+    tree = box_tree.rebased(tree, r + change, shift)
+    U = unit(np.random.default_rng(2).standard_normal((300, 4)))
+    check_cover(tree, U)
+    assert prices(tree, U).max() <= tree.upper <= (before + shift) * (1 + 1e-12)
+    boxes = tree.boxes
+    c, w = boxes.centre[: boxes.count], boxes.width[: boxes.count]
+    ambiguous = np.abs(c @ tree.inner.T) < w @ np.abs(tree.inner).T
+    live = (ambiguous & (tree.weights[boxes.side[: boxes.count]] > 0)).sum(axis=1)
+    assert (live <= boxes.live[: boxes.count]).all()
+    again = grow_boxes(tree, 0.0, report=lambda tree: tree.nodes >= 20_000)
+    fresh = grown(X, r + change, nodes=20_000)
+    np.testing.assert_allclose(again.value, fresh.value, rtol=1e-2)
+    assert again.upper >= fresh.value * (1 - 1e-12)
