@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -25,6 +26,7 @@ from jaxcvx.status import CallbackFunction, Status
 
 _SMALL = 1e-3  # size of an inserted neuron over the mean size of the network's
 _GAINS = 1e-10  # relative fall of the objective below which insertion ends
+_SHARE = 0.1  # of tol: a neuron whose price exceeds beta by less hardly counts for the gap, and is not inserted
 _TOL = 1e-9  # estimated gap of a fit
 
 
@@ -45,7 +47,8 @@ def improve(
     """Certify a network; where a neuron pays, insert it, fit all neurons, move and polish them; again until proved.
 
     A neuron pays if its price exceeds beta: then adding it lowers the objective. The branch and bound of
-    :func:`jaxcvx.certify` finds such neurons, or proves that there is none. Works only outside jit.
+    :func:`jaxcvx.certify` finds such neurons, or proves that there is none. Neurons whose price exceeds beta by less
+    than a tenth of ``tol`` are left alone. Works only outside jit.
 
     Args:
       network: the network, trained by anything.
@@ -91,7 +94,7 @@ def improve(
             return stopped or pays(search.value)
 
         def pays(price: float) -> bool:
-            return may_gain and price > float(problem.beta) * (1 + PAYS)
+            return may_gain and price > float(problem.beta) * (1 + max(PAYS, _SHARE * tol))
 
         may_gain, proof = True, start_proof(problem, balance(best))
         for here in jax.random.split(jax.random.key(0) if key is None else key, 1000):
@@ -125,5 +128,5 @@ def _with_neuron(
     added = Network(
         jnp.asarray(size * u[None]), jnp.asarray(size * v[None] / np.linalg.norm(v)), None, network.features
     )
-    solver = ColumnGeneration(**{**vars(solver), "max_seconds": seconds})
+    solver = dataclasses.replace(solver, max_seconds=seconds)
     return balance(solve(problem, solver, init=concatenate(network, added), key=key).network)

@@ -198,9 +198,9 @@ def test_stops_at_the_level_goes_on_and_pickles():
 def test_a_full_store_forgets_closed_boxes_and_keeps_the_bound(monkeypatch):
     X, r = gaussian_data(2, 40, 5)
     monkeypatch.setattr("jaxcvx.pricing.box_tree._CHUNK", 512)
-    level = 1.0001 * ascend_on_host(X, r)[1]
+    level = 1.001 * ascend_on_host(X, r)[1]
     whole = grown(X, r, level=level)
-    monkeypatch.setattr("jaxcvx.pricing.box_tree.MAX_BOXES", 300)
+    monkeypatch.setattr("jaxcvx.pricing.box_tree.MAX_BOXES", 150)
     small = grown(X, r, level=level)
     assert small.boxes.count < 0.8 * whole.boxes.count and small.floor > 0
     np.testing.assert_allclose(small.upper, whole.upper, rtol=1e-3)
