@@ -112,7 +112,7 @@ def cross_validate(
       features: as in :func:`jaxcvx.make_problem`; None for
         ``Dense(bias=True, output_bias=True)``.
       betas: the number of betas, in equal ratios from the beta for which the solution on all data is zero to 0.01 of
-        it; or a vector (k,) of positive pace_of, large ones first.
+        it; or a vector (k,) of positive numbers, large ones first.
       folds: the number of folds, or an iterable of pairs (train, test) of indices or masks, such as
         ``sklearn.model_selection.KFold(5).split(X)``. A number of folds of nearly equal sizes is drawn at random by
         ``key``; for classes every fold has nearly the same share of each.
@@ -308,7 +308,7 @@ def _called(networks: Network, X: np.ndarray, Y: np.ndarray, function: Any) -> n
         values = _called_jitted(networks, jnp.asarray(X), jnp.asarray(Y), function)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as err:
         raise InvalidTypeError(
-            "scoring: got a function that needs concrete pace_of, expected one for jax.jit."
+            "scoring: got a function that needs concrete values, expected one for jax.jit."
         ) from err
     if values.ndim != 1:
         raise invalid("scoring", f"a function with values of shape {values.shape[1:]}", "a function with one number")

@@ -92,7 +92,7 @@ def follow_on_host(
     while True:
         capacity = len(start.pool.weights)
         may_grow = capacity < limit
-        sizes = settings._replace(stop_if_full=may_grow)
+        sizes = settings._replace(stop_if_full=may_grow, narrow=True)
         path = jax.device_get(follow(problem, betas, start, key, sizes, pace, at))
         used = np.any(path.pools.weights != 0, axis=2).all(axis=1)
         used[:at] = False

@@ -31,6 +31,7 @@ from jaxcvx.solvers.semi_infinite.pool import (
 )
 
 _SAME_CELL = 1e-5  # relative overlap of opposite signs up to which two neurons are joined; measured from 1e-6 to 1e-3
+_WIDTHS = (16, 32, 64, 128, 256)  # numbers of slots that are moved together
 _START_ANEW = 0.12  # chance of a scout to start anew in a round
 _DECAY, _SQUARE_DECAY, _ADAM_EPS = 0.9, 0.999, 1e-8  # of Adam
 
@@ -49,6 +50,8 @@ class Settings(NamedTuple):
       max_rounds: rounds for one beta.
       patience: pricings in turn without success that end the rounds for one beta.
       stop_if_full: take no rounds from a pool without an empty slot.
+      narrow: move as many slots as the neurons need, in powers of two, by one program for each power. It saves work
+        where one path runs alone; under vmap all these programs would run.
     """
 
     new_neurons: int = 32
@@ -61,6 +64,7 @@ class Settings(NamedTuple):
     max_rounds: int = 8
     patience: int = 1
     stop_if_full: bool = False
+    narrow: bool = False
 
 
 class Pace(NamedTuple):
@@ -266,6 +270,28 @@ def move_all(problem: Problem, pool: Pool, num_steps: int | Array, rate: Array) 
     return jax.tree.map(lambda new, old: jnp.where(better, new, old), moved, pool)
 
 
+def move_used(problem: Problem, pool: Pool, num_steps: int | Array, rate: Array) -> Pool:
+    """:func:`move_all` on the smallest power of two of slots that holds all neurons, which come first then."""
+    size = norm(pool.weights)
+    order = jnp.argsort(-size, stable=True)
+    pool = pool._replace(directions=pool.directions[order], weights=pool.weights[order])
+    widths = [width for width in _WIDTHS if width < len(size)] + [len(size)]
+
+    def moving(width):
+        def move(pool):
+            part = pool._replace(directions=pool.directions[:width], weights=pool.weights[:width])
+            part = move_all(problem, part, num_steps, rate)
+            return part._replace(
+                directions=pool.directions.at[:width].set(part.directions),
+                weights=pool.weights.at[:width].set(part.weights),
+            )
+
+        return move
+
+    index = jnp.sum(jnp.sum(size > 0) > jnp.array(widths[:-1], jnp.int32))
+    return jax.lax.switch(index, [moving(width) for width in widths], pool)
+
+
 def one_round(
     problem: Problem,
     state: Sliding,
@@ -276,12 +302,13 @@ def one_round(
     tol: Array,
     curvature: Array,
 ) -> Sliding:
-    """Merge, add, fit, move and price."""
-    pool = merge_cells(problem, state.pool)
-    pool = add(pool, state.candidates, state.candidates.prices > problem.beta * (1 + tol))
+    """Add, fit, move, merge and price."""
+    pool = add(state.pool, state.candidates, state.candidates.prices > problem.beta * (1 + tol))
     pool = fit_pool(problem, pool, settings.refit_steps)
     if settings.moves:
-        pool = move_all(problem, pool, move_steps, rate)
+        move = move_used if settings.narrow else move_all
+        pool = move(problem, pool, move_steps, rate)
+    pool = merge_cells(problem, pool)
     return price(problem, pool, state.scouts, key, settings, curvature)
 
 
