@@ -31,7 +31,8 @@ from jaxcvx.solvers.semi_infinite.scaling import Scaling, scaled_problem
 from jaxcvx.solvers.semi_infinite.sliding import Pace, Settings, Sliding
 
 RULES = ("best", "one_standard_error")
-_FEWER = 3  # the rounds on all data over those of the folds
+_FEWER = 4  # the rounds on all data over those of the folds
+_LAST_ROUNDS = 2  # in float64, of the networks at the chosen betas
 
 
 @jax.tree_util.register_dataclass
@@ -164,7 +165,8 @@ def cross_validate(
     networks = fit_folds(problem, path, padded, solver, fold_key)
     result = summarise(path, networks, parts, *score_networks(problem, networks, padded, score), score_name(score))
     chosen = {result.index(rule) for rule in RULES}
-    return dataclasses.replace(result, path=solver.finish_path(problem, path, chosen, last_key))
+    last = dataclasses.replace(solver, final_rounds=min(solver.final_rounds, _LAST_ROUNDS))
+    return dataclasses.replace(result, path=last.finish_path(problem, path, chosen, last_key))
 
 
 def sample_weights(problem: Problem) -> Float[np.ndarray, n]:
@@ -307,9 +309,7 @@ def _called(networks: Network, X: np.ndarray, Y: np.ndarray, function: Any) -> n
     try:
         values = _called_jitted(networks, jnp.asarray(X), jnp.asarray(Y), function)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as err:
-        raise InvalidTypeError(
-            "scoring: got a function that needs concrete values, expected one for jax.jit."
-        ) from err
+        raise InvalidTypeError("scoring: got a function that needs concrete values, expected one for jax.jit.") from err
     if values.ndim != 1:
         raise invalid("scoring", f"a function with values of shape {values.shape[1:]}", "a function with one number")
     return np.asarray(values)

@@ -26,7 +26,7 @@ from jaxcvx.solvers.semi_infinite.sliding import Settings, Sliding, add, merge_c
 _FIT_STEPS = 500  # proximal gradient steps of a fit
 _SAME = 1e-9  # relative growth of the objective up to which merged neurons are taken
 _DROPPED = 1e-9  # relative size below which a neuron is dropped
-_BUCKET = 32  # smallest number of slots of a finish; larger ones double
+_BUCKET = 32  # smallest number of slots of a finish; larger ones have half as many again, or twice as many
 _PAYING = 8  # slots for new neurons that a bucket must have
 _FINISH_TOL = 1e-7  # relative violation of a dual constraint in float64
 
@@ -131,13 +131,15 @@ def finish_on_host(
 
 
 def in_bucket(state: Sliding, beta: Any, settings: Settings) -> Sliding:
-    """The state with a power of two of slots, the fewest that hold its neurons and some new ones. Host only."""
+    """The state with 32, 64, 96, 128, 192, ... slots, the fewest that hold its neurons and some new ones. Host only."""
     prices = np.asarray(state.candidates.prices)
     paying = int(np.sum((prices > float(beta)) | (prices < 0)))  # below 0 they are unknown
     used = int(np.any(np.asarray(state.pool.weights) != 0, axis=1).sum())
-    capacity = _BUCKET
-    while capacity < used + min(paying, _PAYING):
-        capacity *= 2
+    wanted, power = used + min(paying, _PAYING), _BUCKET
+    while 2 * power < wanted:
+        power *= 2
+    between = power * 3 // 2 if power > _BUCKET else 2 * power
+    capacity = next(each for each in (power, between, 2 * power) if each >= wanted)
     num = max(settings.starts, capacity)
     scouts: Any = np.zeros((num, state.scouts.shape[1]), np.asarray(state.scouts).dtype)
     kept = np.asarray(state.scouts)[-num:]

@@ -14,6 +14,7 @@ from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.semi_infinite.pool import Pool
 from jaxcvx.solvers.semi_infinite.sliding import Candidates, Pace, Settings, Sliding, row_curvature, slide, start_of
 
+_BLOCK_ROWS = 16_384  # rows from which on the samples are worked through in blocks
 _VIOLATION = 2e-4  # relative violation of a dual constraint from which a neuron is added in float32
 
 
@@ -87,12 +88,13 @@ def follow_on_host(
     A pool without an empty slot takes no new neuron, so its beta is repeated with the larger capacity.
     """
     limit = problem.num_rows * problem.num_columns + 1  # no optimum needs more neurons
+    settings = settings._replace(narrow=True, blocks=sample_blocks(problem))
     parts: list[NeuronPath] = []
     at = 0
     while True:
         capacity = len(start.pool.weights)
         may_grow = capacity < limit
-        sizes = settings._replace(stop_if_full=may_grow, narrow=True)
+        sizes = settings._replace(stop_if_full=may_grow)
         path = jax.device_get(follow(problem, betas, start, key, sizes, pace, at))
         used = np.any(path.pools.weights != 0, axis=2).all(axis=1)
         used[:at] = False
@@ -107,6 +109,16 @@ def follow_on_host(
     capacity = parts[-1].pools.weights.shape[1]
     grown = [path_of(grow(Sliding(*part[:3]), capacity, settings), part.rounds) for part in parts]
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *grown)
+
+
+def sample_blocks(problem: Problem) -> int:
+    """A power of two that divides the samples into blocks of few rows, or 1 for samples on several devices."""
+    if len(problem.X.devices()) > 1:
+        return 1
+    blocks = 1
+    while problem.num_rows > blocks * _BLOCK_ROWS and problem.num_samples % (2 * blocks) == 0:
+        blocks *= 2
+    return blocks
 
 
 def state_at(path: NeuronPath, k: int) -> Sliding:

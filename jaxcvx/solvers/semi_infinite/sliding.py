@@ -10,7 +10,7 @@ to super-resolution microscopy"; F. Bach (2017), "Breaking the curse of dimensio
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,8 @@ class Settings(NamedTuple):
       stop_if_full: take no rounds from a pool without an empty slot.
       narrow: move as many slots as the neurons need, in powers of two, by one program for each power. It saves work
         where one path runs alone; under vmap all these programs would run.
+      blocks: number of blocks of samples, one after the other, in a step that moves neurons; it divides the samples.
+        The activations of a block stay in the cache.
     """
 
     new_neurons: int = 32
@@ -65,6 +67,7 @@ class Settings(NamedTuple):
     patience: int = 1
     stop_if_full: bool = False
     narrow: bool = False
+    blocks: int = 1
 
 
 class Pace(NamedTuple):
@@ -234,23 +237,43 @@ def add(pool: Pool, candidates: Candidates, wanted: Array) -> Pool:
     return pool._replace(directions=pool.directions.at[slots].set(directions))
 
 
-def move_all(problem: Problem, pool: Pool, num_steps: int | Array, rate: Array) -> Pool:
+def _first(parts: Any) -> Any:
+    return jax.tree.map(lambda a: a[0], parts)
+
+
+def _sum(a: Any, b: Any) -> Any:
+    return jax.tree.map(jnp.add, a, b)
+
+
+def move_all(problem: Problem, pool: Pool, num_steps: int | Array, rate: Array, blocks: int = 1) -> Pool:
     """Move all weights by ``num_steps`` Adam steps on the training objective. The result is never worse.
 
-    The steps cross kinks, which difference-of-convex steps do not. The rate decays to 0 along a cosine.
+    The steps cross kinks, which difference-of-convex steps do not. The rate decays to 0 along a cosine. The samples are
+    worked through in ``blocks``.
     """
-    Z, readout, targets, free = problem.rows, problem.readout, problem.targets, has_output_bias(problem)
+    Z, readout, free = problem.rows, problem.readout, has_output_bias(problem)
     network = pool_network(problem, pool)
+    parts = jax.tree.map(lambda a: a.reshape(blocks, -1, *a.shape[1:]), (Z, problem.targets))
+
+    def loss(params, part):
+        U, V, bias = params
+        F = readout.apply(jax.nn.relu(part[0] @ U.T), V)
+        return problem.loss.value(F + bias if free else F, part[1])
+
+    def total(function, params):
+        """The sum over blocks of a function of weights and a block, or of its gradient."""
+        if blocks == 1:
+            return function(params, _first(parts))
+        zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(function, params, _first(parts)))
+        return jax.lax.scan(lambda sums, part: (_sum(sums, function(params, part)), None), zero, parts)[0]
 
     def objective(params):
-        U, V, bias = params
-        F = readout.apply(jax.nn.relu(Z @ U.T), V)
-        F = F + bias if free else F
-        return problem.loss.value(F, targets) + 0.5 * problem.beta * (jnp.sum(U**2) + jnp.sum(V**2))
+        return total(loss, params) + 0.5 * problem.beta * (jnp.sum(params[0] ** 2) + jnp.sum(params[1] ** 2))
 
     def step(count, carry):
         params, mean, square = carry
-        gradient = jax.grad(objective)(params)
+        U, V, bias = total(jax.grad(loss), params)
+        gradient = (U + problem.beta * params[0], V + problem.beta * params[1], bias)
         mean = jax.tree.map(lambda m, g: _DECAY * m + (1 - _DECAY) * g, mean, gradient)
         square = jax.tree.map(lambda v, g: _SQUARE_DECAY * v + (1 - _SQUARE_DECAY) * g**2, square, gradient)
         turn = (count + 1).astype(Z.dtype)
@@ -270,7 +293,7 @@ def move_all(problem: Problem, pool: Pool, num_steps: int | Array, rate: Array) 
     return jax.tree.map(lambda new, old: jnp.where(better, new, old), moved, pool)
 
 
-def move_used(problem: Problem, pool: Pool, num_steps: int | Array, rate: Array) -> Pool:
+def move_used(problem: Problem, pool: Pool, num_steps: int | Array, rate: Array, blocks: int = 1) -> Pool:
     """:func:`move_all` on the smallest power of two of slots that holds all neurons, which come first then."""
     size = norm(pool.weights)
     order = jnp.argsort(-size, stable=True)
@@ -280,7 +303,7 @@ def move_used(problem: Problem, pool: Pool, num_steps: int | Array, rate: Array)
     def moving(width):
         def move(pool):
             part = pool._replace(directions=pool.directions[:width], weights=pool.weights[:width])
-            part = move_all(problem, part, num_steps, rate)
+            part = move_all(problem, part, num_steps, rate, blocks)
             return part._replace(
                 directions=pool.directions.at[:width].set(part.directions),
                 weights=pool.weights.at[:width].set(part.weights),
@@ -307,7 +330,7 @@ def one_round(
     pool = fit_pool(problem, pool, settings.refit_steps)
     if settings.moves:
         move = move_used if settings.narrow else move_all
-        pool = move(problem, pool, move_steps, rate)
+        pool = move(problem, pool, move_steps, rate, settings.blocks)
     pool = merge_cells(problem, pool)
     return price(problem, pool, state.scouts, key, settings, curvature)
 
