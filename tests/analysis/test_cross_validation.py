@@ -61,7 +61,7 @@ def test_the_networks_of_a_fold_are_trained_on_its_share(result):
             network = at(result.networks, fold, k)
             Z = np.c_[X[rows], np.ones(rows.sum())]
             value = network_value(network.hidden, network.output, Z, y[rows, None], betas[k], "squared")
-            assert value == pytest.approx(float(alone.upper_bound[k]), rel=2e-3)
+            assert value == pytest.approx(float(alone.upper_bound[k]), rel=5e-3)  # folds take fewer rounds
 
 
 def test_the_path_is_that_of_all_data(result):

@@ -17,17 +17,19 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxcvx.numerics.safe import norm, unit_rows
+from jaxcvx.pricing.multistart import price_multistart, pricing_starts
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.neurons.cell_program import solve_in_cells
 from jaxcvx.solvers.semi_infinite.neuron_path import NeuronPath, grow, path_of, state_at
-from jaxcvx.solvers.semi_infinite.pool import Pool, fit_pool, has_output_bias, pool_objective, resize
-from jaxcvx.solvers.semi_infinite.sliding import Settings, Sliding, add, merge_cells, price, row_curvature
+from jaxcvx.solvers.semi_infinite.pool import Pool, dual_residual, fit_pool, has_output_bias, pool_objective, resize
+from jaxcvx.solvers.semi_infinite.sliding import Candidates, Settings, Sliding, add, merge_cells, price, row_curvature
 
 _FIT_STEPS = 500  # proximal gradient steps of a fit
 _SAME = 1e-9  # relative growth of the objective up to which merged neurons are taken
 _DROPPED = 1e-9  # relative size below which a neuron is dropped
 _BUCKET = 32  # smallest number of slots of a finish; larger ones have half as many again, or twice as many
 _PAYING = 8  # slots for new neurons that a bucket must have
+_FRESH = 512  # starts of the search that follows where nothing pays
 _FINISH_TOL = 1e-7  # relative violation of a dual constraint in float64
 
 
@@ -41,6 +43,18 @@ def cell_round(problem: Problem, state: Sliding, key: PRNGKeyArray, settings: Se
 
     pool = merged(problem, jax.lax.fori_loop(0, 2, fit_and_move, pool))
     return price(problem, pool, state.scouts, key, settings, row_curvature(problem))
+
+
+def searched(problem: Problem, state: Sliding, key: PRNGKeyArray) -> Sliding:
+    """The state with the candidates of many fresh ascents, where those are better than its own."""
+    R, prices = problem.readout.lift(dual_residual(problem, state.pool)), state.candidates.prices
+    starts = pricing_starts(key, problem.rows, R, _FRESH)
+    found = price_multistart(problem.rows, R, starts, num=len(prices), finish=False)
+    missing = len(prices) - len(found.values)
+    directions = jnp.pad(found.directions, ((0, missing), (0, 0)))
+    fresh = Candidates(directions, jnp.pad(found.values, (0, missing), constant_values=-1.0))
+    wins = fresh.prices[0] > prices[0]
+    return state._replace(candidates=jax.tree.map(lambda a, b: jnp.where(wins, a, b), fresh, state.candidates))
 
 
 def moved_in_cells(problem: Problem, pool: Pool) -> Pool:
@@ -91,7 +105,10 @@ def finish(
 
     def body(carry):
         state, count = carry
-        return cell_round(problem, state, jax.random.fold_in(key, count), settings, tol), count + 1
+        here = jax.random.fold_in(key, count)
+        state = cell_round(problem, state, here, settings, tol)
+        quiet = state.candidates.prices[0] <= problem.beta * (1 + tol)
+        return jax.lax.cond(quiet, lambda s: searched(problem, s, here), lambda s: s, state), count + 1
 
     return jax.lax.while_loop(more, body, (state, jnp.zeros((), jnp.int32)))
 
