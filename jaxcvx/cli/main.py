@@ -19,9 +19,10 @@ import jax
 
 from jaxcvx.cli.apply import certify_file, predict_file, write_predictions
 from jaxcvx.cli.artifacts import write_artifacts
+from jaxcvx.cli.notation import Notation
 from jaxcvx.cli.pipeline import Settings, train
 from jaxcvx.cli.report import SCOPES, build_report, finite, print_report
-from jaxcvx.cli.tabular import Schema, read_training_csv
+from jaxcvx.cli.tabular import Options, Schema, read_training_csv
 from jaxcvx.datasets import DATASET_NAMES, load_dataset
 from jaxcvx.errors import FileFormatError, JaxcvxError, invalid, require_extra
 
@@ -36,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("data", help="one of " + ", ".join(DATASET_NAMES) + ", or a CSV file")
     train.add_argument("--target", help="target column of a CSV file (required there)")
     train.add_argument("--task", choices=("auto", "classification", "regression"), default="auto")
+    _add_reader_options(train)
     train.add_argument("--beta", default="auto", help="weight decay: a number, or auto (by validation)")
     train.add_argument("--cells", type=int, default=256, help="arrangement cells to use (all, if few exist)")
     train.add_argument("--solver", choices=("auto", "gated", "cone"), default="auto")
@@ -66,6 +68,43 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_reader_options(parser: argparse.ArgumentParser) -> None:
+    """The options on how a CSV file is read. The model keeps them for predict and certify."""
+    group = parser.add_argument_group("CSV file")
+    group.add_argument("--decimal", default=".", help="decimal mark")
+    group.add_argument("--thousands", default="", help="mark between groups of digits")
+    group.add_argument("--na", action="append", default=[], metavar="WORD", help="a further word for a missing value")
+    group.add_argument("--missing", choices=("impute", "error", "drop"), default="impute", help="missing cells")
+    group.add_argument("--no-header", action="store_true", help="the columns have no names: call them c1, c2, ...")
+    for choice, text in (
+        ("drop", "leave a column out"),
+        ("keep", "use a column that looks like an identifier"),
+        ("categorical", "the texts of a column are categories"),
+        ("datetime", "a column of dates; C=FORMAT gives their format, as in 01.02.2024: C=%%d.%%m.%%Y"),
+    ):
+        group.add_argument(f"--{choice}", action="append", default=[], metavar="C", help=text)
+
+
+def _reader_options(args: argparse.Namespace) -> Options:
+    for name in ("decimal", "thousands"):
+        mark = getattr(args, name)
+        if len(mark) != (1 if name == "decimal" or mark else 0) or mark.isalnum() or mark in ("+", "-"):
+            raise invalid(f"--{name}", repr(mark), "one mark that is no digit, letter or sign")
+    if args.decimal == args.thousands:
+        raise invalid("--thousands", repr(args.thousands), "another mark than --decimal")
+    choices: dict[str, str] = {}
+    for choice in ("drop", "keep", "categorical", "datetime"):
+        for value in getattr(args, choice):
+            column, equals, form = value.partition("=") if choice == "datetime" else (value, "", "")
+            if column in choices:
+                raise invalid(
+                    f"--{choice}", repr(column), f"a column that --{choices[column].partition('=')[0]} does not name"
+                )
+            choices[column] = choice + equals + form
+    notation = Notation(args.decimal, args.thousands, tuple(args.na))
+    return Options(notation, args.missing, not args.no_header, tuple(choices.items()))
+
+
 def _settings(args: argparse.Namespace) -> Any:
     beta: float | str = args.beta
     if beta != "auto":
@@ -89,11 +128,12 @@ def _load(args: argparse.Namespace) -> Any:
     if args.data in DATASET_NAMES:
         data = load_dataset(args.data)
         return data, Schema.numeric(data.feature_names, "target")
+    options = _reader_options(args)
     if not os.path.exists(args.data) and not args.data.lower().endswith(".csv"):
         raise invalid("data", repr(args.data), "a CSV file, or one of " + ", ".join(DATASET_NAMES))
     if args.target is None:
         raise invalid("--target", "nothing", "the name of the target column, for a CSV file")
-    return read_training_csv(args.data, args.target, task=args.task)
+    return read_training_csv(args.data, args.target, task=args.task, options=options)
 
 
 @contextlib.contextmanager
@@ -141,10 +181,12 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    values = predict_file(args.model, args.file)
+    values, notes = predict_file(args.model, args.file)
     if args.json:
-        print(json.dumps({"prediction": values}))
+        print(json.dumps({"prediction": values, "notes": notes}))
     else:
+        for note in notes:
+            print(f"jaxcvx predict: {note}", file=sys.stderr)
         write_predictions(values, args.output)
     return 0
 

@@ -1,43 +1,49 @@
-"""Read CSV files as training data or as data for prediction, and write a column of results.
+"""Read files as training data or as data for prediction by one schema, which tells what was done to every column.
 
-Reading is strict. A missing value, a row that is too short, a missing column, or a category that the training data did
-not have could silently become a wrong number. Each of them is an error that names the position. Data rows are counted
-from 1, below the header; line numbers are those of the file.
+Data rows are counted from 1, below the header; line numbers are those of the file. docs/data.md has the rules.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from jaxcvx.cli.csv_table import Table, listing, parse_number, quote, read_table
+from jaxcvx.cli.columns import Column, Unfit, describe, find
+from jaxcvx.cli.csv_table import Table, listing, quote, read_table
+from jaxcvx.cli.notation import Notation, are_codes
 from jaxcvx.datasets import Dataset
 from jaxcvx.errors import FileFormatError, InvalidInputError, invalid
 
-MAX_CATEGORIES = 256
 MAX_INTEGER_CLASSES = 20
 MIN_ROWS = 4
 Task = Literal["auto", "classification", "regression"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Column:
-    """A feature column of the training file.
+class Options:
+    """The user's words on how to read a file.
 
     Attributes:
-      name: name in the header.
-      categories: the allowed values, sorted, one-hot coded in this order; None if the column is numeric.
+      notation: decimal mark, thousands separator and words for missing values.
+      missing: "impute", "error" or "drop", which leaves out the rows with missing cells.
+      header: the first row holds the names.
+      choices: pairs of a column and "drop", "keep", "categorical", "datetime" or "datetime=FORMAT".
     """
 
-    name: str
-    categories: tuple[str, ...] | None = None
+    notation: Notation = Notation()
+    missing: str = "impute"
+    header: bool = True
+    choices: tuple[tuple[str, str], ...] = ()
+
+    def read(self, path: str | os.PathLike[str]) -> Table:
+        """The table of a file."""
+        return read_table(path, header=self.header, decimal=self.notation.decimal)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +51,16 @@ class Schema:
     """The rule that turns rows of a file into rows of X. The training file decides it; all other files follow it.
 
     Attributes:
-      columns: the feature columns, in the order of X.
+      columns: the columns beside the target, in the order of X; some may be left out.
       target: name of the target column, or None.
+      options: how files are read.
+      notes: sentences on what was done to the file and to the target.
     """
 
     columns: tuple[Column, ...]
     target: str | None = None
+    options: Options = Options()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def numeric(cls, names: Iterable[str], target: str | None = None) -> Schema:
@@ -59,26 +69,24 @@ class Schema:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the d columns of X: ``name``, or ``name=category`` for a one-hot column."""
-        names: list[str] = []
-        for column in self.columns:
-            if column.categories is None:
-                names.append(column.name)
-            else:
-                names.extend(f"{column.name}={category}" for category in column.categories)
+        """Names of the d columns of X: ``name``, or ``name=category`` where one-hot coded, numbered if repeated."""
+        names: dict[str, None] = {}
+        for name in (name for column in self.columns for name in column.feature_names):
+            copies = (f"{name} ({copy})" if copy > 1 else name for copy in range(1, len(names) + 2))
+            names[next(unused for unused in copies if unused not in names)] = None
         return tuple(names)
+
+    def describe(self) -> list[str]:
+        """A sentence for the file, the target and every column on what was done to it."""
+        return [*self.notes, *(f"column {quote(column.name)}: {column.note}." for column in self.columns)]
 
     def to_json(self) -> dict[str, Any]:
         """A dict for ``json.dumps``, from which ``from_json`` makes an equal schema."""
-        columns = []
-        for column in self.columns:
-            categories = None if column.categories is None else list(column.categories)
-            columns.append({"name": column.name, "categories": categories})
-        return {"columns": columns, "target": self.target}
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Schema:
-        """The schema from which ``to_json`` made ``data``.
+        """The schema from which ``to_json`` made ``data``, also that of version 0.1, which had fewer fields.
 
         Raises:
           FileFormatError: ``data`` does not have the form that ``to_json`` writes.
@@ -86,92 +94,112 @@ class Schema:
         try:
             columns = []
             for item in data["columns"]:
-                categories = item["categories"]
-                texts = [item["name"], *(categories or ())]
-                if not all(isinstance(text, str) for text in texts):
+                levels, affixes = item["categories"], item.get("affixes", ("", ""))
+                texts = [item["name"], *(levels or ()), *affixes, item.get("format") or "", item.get("note", "")]
+                if not all(isinstance(text, str) for text in texts) or len(affixes) != 2:
                     raise TypeError("names and categories must be strings")
-                columns.append(Column(item["name"], None if categories is None else tuple(categories)))
-            target = data["target"]
-            if not (target is None or isinstance(target, str)):
+                levels = None if levels is None else tuple(levels)
+                columns.append(Column(**{**item, "categories": levels, "affixes": tuple(affixes)}))
+            options = dict(data.get("options", {}))
+            notation = dict(options.pop("notation", {}))
+            notation["na"] = tuple(notation.get("na", ()))
+            options["choices"] = tuple((name, choice) for name, choice in options.get("choices", ()))
+            if not isinstance(data["target"], str | None):
                 raise TypeError("the target must be a string or null")
-        except (KeyError, TypeError, AttributeError) as err:
+            read = Options(Notation(**notation), **options)
+            return cls(tuple(columns), data["target"], read, tuple(data.get("notes", ())))
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
             raise FileFormatError(f"not the description of a table's columns: {err!r}") from err
-        return cls(tuple(columns), target)
 
 
 def read_csv(path: str | os.PathLike[str], target: str | None = None, *, task: Task = "auto") -> Dataset:
-    """Read a training table; ``read_training_csv`` also returns the schema that prediction needs.
-
-    Args and errors are those of ``read_training_csv``.
-    """
+    """Read a training table; ``read_training_csv`` also returns the schema that prediction needs."""
     return read_training_csv(path, target, task=task)[0]
 
 
 def read_training_csv(
-    path: str | os.PathLike[str], target: str | None = None, *, task: Task = "auto"
+    path: str | os.PathLike[str], target: str | None = None, *, task: Task = "auto", options: Options = Options()
 ) -> tuple[Dataset, Schema]:
-    """Read a CSV file (UTF-8, commas, a header line) as a data set and the schema of its columns.
+    """Read a file as a data set and the schema of its columns. Rows without a target are left out.
 
-    A feature column is numeric if all its cells are numbers; otherwise it is one-hot coded with sorted categories.
     ``task="auto"`` means classification for a target that is not numeric, and for a target of whole numbers with at
-    most 20 distinct values and more than twice as many rows. Any other target means regression.
+    most 20 distinct values and more than twice as many rows. Any other target means regression. Labels are texts.
 
     Args:
       path: the file.
       target: name of the target column; None takes the last one.
       task: "auto", "classification" or "regression".
+      options: how the file is read.
 
     Returns:
       The data set, X of shape (n, d), and its schema.
 
     Raises:
-      FileFormatError: as for ``read_table``; a column without a name.
-      InvalidInputError: unknown target, no feature column, missing or infinite values, a mistyped number, more than
-        ``MAX_CATEGORIES`` categories, fewer than four rows, a target with only one value.
+      FileFormatError: as for ``read_table``.
+      InvalidInputError: an unknown column, no feature column, cells that cannot be read (one message on all columns),
+        fewer than four rows, a target with only one value.
     """
     if task not in ("auto", "classification", "regression"):
         raise invalid("task", repr(task), "'auto', 'classification' or 'regression'")
-    table = read_table(path)
-    for position, name in enumerate(table.header):
-        if not name:
-            raise FileFormatError(
-                f"{table.name}: column {position + 1} has no name. If it is a row index, leave it out."
+    table = options.read(path)
+    target = list(table.cells)[-1] if target is None else target
+    for name, option in (
+        (target, "target"),
+        *((name, f"--{choice.partition('=')[0]}") for name, choice in options.choices),
+    ):
+        if name not in table.cells:
+            raise InvalidInputError(
+                f"{option}: {table.name} has no column {quote(name)}; it has {listing(list(table.cells))}."
             )
-    target = table.header[-1] if target is None else target
-    if target not in table.positions:
-        raise InvalidInputError(f"target: {table.name} has no column {quote(target)}; it has {listing(table.header)}.")
-    feature_names = [name for name in table.header if name != target]
-    if not feature_names:
+    target_column = _target_column(table, target, task, options)
+    names = [name for name in table.cells if name != target]
+    columns, notes = _columns(table, names, options), table.notes
+    rest, notes = _complete(table, target_column, columns, options)
+    if len(rest.lines) < MIN_ROWS:
+        raise InvalidInputError(f"{table.name}: got {len(rest.lines)} data rows, expected at least {MIN_ROWS}.")
+    if len(rest.lines) < len(table.lines):
+        table, columns = rest, _columns(rest, names, options)
+    if all(column.left_out for column in columns):
         raise InvalidInputError(f"{table.name}: no feature column is left beside the target {quote(target)}.")
-    if len(table.rows) < MIN_ROWS:
-        got = len(table.rows)
-        raise InvalidInputError(f"{table.name}: got {got} data rows, expected at least {MIN_ROWS}.")
-
-    schema = Schema(tuple(_describe(table, name) for name in feature_names), target)
-    y, classes = _targets(table, target, task)
-    X = _features(table, schema)
+    y, classes = _targets(table, target_column, options)
+    told = "numbers" if classes is None else listing(classes, f"{len(classes)} classes")
+    if classes is not None and are_codes(classes):
+        told += " (texts, so leading zeros count)"
+    schema = Schema(tuple(columns), target, options, (*notes, f"target {quote(target)}: {told}."))
+    X, _ = _features(table, schema)
     kind: Literal["classification", "regression"] = "regression" if classes is None else "classification"
-    return Dataset(Path(path).stem, X, y, kind, schema.feature_names, classes), schema
+    return Dataset(Path(path).name.split(".")[0], X, y, kind, schema.feature_names, classes), schema
 
 
 def read_features(path: str | os.PathLike[str], schema: Schema) -> Float[np.ndarray, "n d"]:
+    """Read the features of a file by the schema of the training data: the X of ``read_rows``."""
+    return read_rows(path, schema)[0]
+
+
+def read_rows(path: str | os.PathLike[str], schema: Schema) -> tuple[Float[np.ndarray, "n d"], list[str]]:
     """Read the features of a file by the schema of the training data.
 
     The columns may have any order, with or without the target. Columns that the schema does not name are ignored.
 
-    Args:
-      path: the file, with at least one data row.
-      schema: the schema of the training data.
-
     Returns:
-      X of shape (n, d), float64, in the order of the file's rows.
+      X of shape (n, d), float64, in the order of the file's rows, and sentences on the missing cells that were filled.
 
     Raises:
       FileFormatError: as for ``read_table``.
-      InvalidInputError: missing columns (the message names them), missing or infinite values, text in a numeric
-        column, a category that the training data did not have.
+      InvalidInputError: missing columns, missing values that training did not allow, infinite values, text in a
+        numeric column, a category that the training data did not have. One message tells of all columns.
     """
-    return _features(read_table(path), schema)
+    return _features(schema.options.read(path), schema)
+
+
+def read_labelled(
+    path: str | os.PathLike[str], schema: Schema, classes: Sequence[str] | None
+) -> tuple[Float[np.ndarray, "n d"], Shaped[np.ndarray, " n"]]:
+    """Read features and targets. Rows that training would leave out are left out."""
+    table = schema.options.read(path)
+    column = _known_target(table, schema, classes)
+    table, _ = _complete(table, column, schema.columns, schema.options)
+    return _features(table, schema)[0], _codes(table, column, schema.options.notation)
 
 
 def read_target(
@@ -185,115 +213,144 @@ def read_target(
       classes: labels of the training data; None for regression.
 
     Returns:
-      (n,) int64 indices into ``classes``, or (n,) float64 values for regression. Labels that are numbers are compared
-      by value: "1.0" matches the class "1".
+      (n,) int64 indices into ``classes``, or (n,) float64 values for regression. A label is found by its text, and
+      "1.0" also matches "1".
 
     Raises:
       FileFormatError: as for ``read_table``.
       InvalidInputError: no target column, missing or infinite values, an unknown label, text instead of a number.
     """
-    table = read_table(path)
-    if schema.target is None or schema.target not in table.positions:
+    table = schema.options.read(path)
+    return _codes(table, _known_target(table, schema, classes), schema.options.notation)
+
+
+def _known_target(table: Table, schema: Schema, classes: Sequence[str] | None) -> Column:
+    if schema.target is None or schema.target not in table.cells:
         wanted = "a target column" if schema.target is None else f"the target column {quote(schema.target)}"
-        raise InvalidInputError(f"{table.name}: {wanted} is needed; the file has {listing(table.header)}.")
-    cells = table.column(schema.target)
-    if classes is None:
-        return table.numbers(schema.target)
-    codes: dict[str | float, int] = {}
-    for code, label in enumerate(classes):
-        codes[label] = code
-        value = parse_number(label)
-        if value is not None:
-            codes.setdefault(value, code)
-    indices = np.empty(len(cells), np.int64)
-    for row, cell in enumerate(cells):
-        value = parse_number(cell)
-        known = codes.get(cell, -1 if value is None else codes.get(value, -1))
-        if known < 0:
-            raise InvalidInputError(
-                f"{table.place(row, schema.target)}: unknown label {quote(cell)};"
-                f" the model knows {listing(classes, 'the classes')}."
-            )
-        indices[row] = known
-    return indices
+        raise InvalidInputError(f"{table.name}: {wanted} is needed; the file has {listing(list(table.cells))}.")
+    return Column(schema.target, None if classes is None else tuple(classes))
 
 
-def write_csv_column(stream: TextIO, name: str, values: Iterable[object]) -> None:
-    """Write a header ``name`` and one line for each value, with quotes if CSV needs them.
-
-    Args:
-      stream: a text stream.
-      name: name of the column.
-      values: the values. They are written by ``str``, so floats are read back exactly.
-    """
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([name])
-    for value in values:
-        writer.writerow([str(value)])
-
-
-def _describe(table: Table, name: str) -> Column:
-    """The coding of a feature column: numeric, or one-hot with categories."""
-    if table.is_numeric(name):
-        return Column(name)
-    categories = sorted(set(table.column(name)))
-    if len(categories) > MAX_CATEGORIES:
-        raise InvalidInputError(
-            f"{table.name}, column {quote(name)}: {len(categories)} different texts, expected at most"
-            f" {MAX_CATEGORIES} categories. Drop the column if it names the rows."
-        )
-    return Column(name, tuple(categories))
+def _codes(table: Table, column: Column, notation: Notation) -> np.ndarray:
+    """The values of the target, or the places of its labels."""
+    cells = table.cells[column.name]
+    if column.categories is None:
+        try:
+            return column.encode(cells, notation)[0][:, 0]
+        except Unfit as err:
+            raise _refusal(table, [(column.name, err)]) from err
+    places = {label: code for code, label in enumerate(column.categories)}
+    codes = np.array([find(places, cell) for cell in cells], np.int64)
+    if (codes < 0).any():
+        rows = np.flatnonzero(codes < 0)
+        told = f"unknown label {quote(cells[rows[0]])}; the model knows {listing(column.categories, 'the classes')}"
+        gone = notation.missing(cells[rows[0]], False)
+        raise _refusal(table, [(column.name, Unfit("the value is missing" if gone else told, rows))])
+    return codes
 
 
-def _features(table: Table, schema: Schema) -> Float[np.ndarray, "n d"]:
-    """X of shape (n, d) from the columns that the schema names."""
-    missing = [column.name for column in schema.columns if column.name not in table.positions]
-    if missing:
-        raise InvalidInputError(f"{table.name}: missing {listing(missing)}. It has {listing(table.header)}.")
-    blocks: list[np.ndarray] = []
-    for column in schema.columns:
-        if column.categories is None:
-            blocks.append(table.numbers(column.name)[:, None])
+def _refusal(table: Table, faults: Sequence[tuple[str, Unfit]]) -> InvalidInputError:
+    """One error on the cells of all columns."""
+    parts = []
+    for name, fault in faults[:5]:
+        more = f" ({len(fault.rows)} such cells)" if len(fault.rows) > 1 else ""
+        where = table.place(fault.rows[0], name) if fault.rows else f"{table.name}, column {quote(name)}"
+        parts.append(f"{where}: {fault}{more}.")
+    if len(faults) > 1:
+        parts.insert(0, f"{sum(len(f.rows) for _, f in faults)} cells of {len(faults)} columns cannot be read.")
+    more = f" And {listing([name for name, _ in faults[5:]])}." if len(faults) > 5 else ""
+    return InvalidInputError(
+        " ".join(parts) + more + " See --decimal, --thousands, --na, --missing, --categorical, --drop."
+    )
+
+
+def _columns(table: Table, names: Sequence[str], options: Options) -> list[Column]:
+    """The descriptions of columns, or one error on all that cannot be read."""
+    columns, faults, choices, refuse = [], [], dict(options.choices), options.missing == "error"
+    for name in names:
+        try:
+            columns.append(describe(name, table.cells[name], options.notation, choices.get(name, ""), refuse))
+        except Unfit as err:
+            faults.append((name, err))
+    if faults:
+        raise _refusal(table, faults)
+    if len(columns) == 1 and columns[0].left_out and not choices:  # the only column is a feature, not an identifier
+        columns = [describe(names[0], table.cells[names[0]], options.notation, "keep", refuse)]
+    return columns
+
+
+def _features(table: Table, schema: Schema) -> tuple[Float[np.ndarray, "n d"], list[str]]:
+    """X of shape (n, d) from the columns that the schema names, and notes on cells that were filled."""
+    used = [column for column in schema.columns if not column.left_out]
+    absent = [column.name for column in used if column.name not in table.cells]
+    if absent:
+        raise InvalidInputError(f"{table.name}: missing {listing(absent)}. It has {listing(list(table.cells))}.")
+    blocks, faults, filled = [], [], {}
+    for column in used:
+        try:
+            block, missing = column.encode(table.cells[column.name], schema.options.notation)
+        except Unfit as err:
+            faults.append((column.name, err))
             continue
-        cells = table.column(column.name)
-        codes = {category: code for code, category in enumerate(column.categories)}
-        block = np.zeros((len(cells), len(codes)))
-        for row, cell in enumerate(cells):
-            if cell not in codes:
-                raise InvalidInputError(
-                    f"{table.place(row, column.name)}: category {quote(cell)} is not in the training data,"
-                    f" which has {listing(column.categories, 'the categories')}."
-                )
-            block[row, codes[cell]] = 1.0
         blocks.append(block)
-    return np.concatenate(blocks, axis=1)
+        if missing.any():
+            filled[column.name] = missing
+    if faults:
+        raise _refusal(table, faults)
+    if not filled:
+        return np.concatenate(blocks, axis=1), []
+    rows, cells = np.any(list(filled.values()), axis=0).sum(), sum(int(gone.sum()) for gone in filled.values())
+    note = f"{table.name}: {cells} missing cells in {rows} of {len(table.lines)} rows were filled as in training, in"
+    return np.concatenate(blocks, axis=1), [f"{note} {listing(list(filled))}."]
 
 
-def _targets(table: Table, name: str, task: Task) -> tuple[np.ndarray, tuple[str, ...] | None]:
+def _target_column(table: Table, name: str, task: Task, options: Options) -> Column:
+    """The target as a numeric column, or with its labels as categories."""
+    cells, notation = table.cells[name], options.notation
+    texts = {cell for cell in cells if not notation.missing(cell, True)}
+    plain = {text for text in texts if notation.affixes(text) == ("", "")}
+    if task == "regression" or (task == "auto" and plain == texts and not are_codes(texts)):
+        whole = all(notation.value(text).is_integer() for text in plain)
+        few = whole and len(texts) <= MAX_INTEGER_CLASSES and len(cells) > 2 * len(texts)
+        if task == "regression" or not few:
+            return Column(name)
+    elif task == "auto" and 2 * sum(cell in plain for cell in cells) > len(cells) and not are_codes(texts):
+        return Column(name)
+    labels = {cell for cell in cells if not notation.missing(cell, False)}
+    numeric = all(notation.affixes(label) == ("", "") for label in labels)
+    return Column(name, tuple(sorted(labels, key=lambda label: (notation.value(label) if numeric else 0.0, label))))
+
+
+def _complete(
+    table: Table, target: Column, columns: Sequence[Column], options: Options
+) -> tuple[Table, tuple[str, ...]]:
+    """The rows that have a target, and with ``--missing drop`` no missing cell; and notes on the others."""
+    words = options.notation
+    gone = np.array([words.missing(cell, target.categories is None) for cell in table.cells[target.name]])
+    if gone.any() and options.missing == "error":
+        first = quote(table.cells[target.name][gone][0])
+        raise _refusal(table, [(target.name, Unfit(f"the value is missing ({first})", np.flatnonzero(gone)))])
+    notes = [*table.notes, f"{gone.sum()} rows without a target are left out."] if gone.any() else list(table.notes)
+    if options.missing == "drop":
+        masks = [c.encode(table.cells[c.name], words)[1] for c in columns if not c.left_out and c.name in table.cells]
+        holes = np.any(masks, axis=0) & ~gone if masks else np.zeros_like(gone)
+        notes += [f"{holes.sum()} rows with missing cells are left out."] if holes.any() else []
+        gone = gone | holes
+    return (table.select(~gone) if gone.any() else table), tuple(notes)
+
+
+def _targets(table: Table, column: Column, options: Options) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """Codes and labels, or values and None."""
-    cells = table.column(name)
-    subject, only_value = f"{table.name}: the target {quote(name)}", quote(cells[0])
-    values: np.ndarray | None = None
-    if task == "regression" or (task == "auto" and table.is_numeric(name)):
-        values = table.numbers(name)
-    elif task == "classification" and all(parse_number(cell) is not None for cell in cells):
-        values = table.numbers(name)
-    if values is not None and task != "classification":
-        distinct = np.unique(values)
-        few = distinct.size <= MAX_INTEGER_CLASSES and len(cells) > 2 * distinct.size
-        if task == "regression" or not (few and np.all(distinct == np.round(distinct))):
-            if distinct.size < 2:
-                raise InvalidInputError(f"{subject} is {only_value} in every row.")
-            return values, None
-    # Numeric labels of equal value form one class, which keeps the first spelling.
-    spelling: dict[Any, str] = {}
-    keys: list[Any] = cells if values is None else values.tolist()
-    for key, cell in zip(keys, cells, strict=True):
-        spelling.setdefault(key, cell)
-    order = sorted(spelling)
-    if len(order) < 2:
-        raise InvalidInputError(f"{subject} has only one class, {only_value}.")
-    if len(order) == len(cells):
+    cells = table.cells[column.name]
+    y = _codes(table, column, options.notation)
+    subject, first = f"{table.name}: the target {quote(column.name)}", quote(cells[0])
+    if column.categories is None:
+        if (y == y[0]).all():
+            raise InvalidInputError(f"{subject} is {first} in every row.")
+        return y, None
+    labels, y = np.unique(y, return_inverse=True)  # labels of rows that are left out are no classes
+    if len(labels) < 2:
+        raise InvalidInputError(f"{subject} has only one class, {first}.")
+    if len(labels) == len(cells):
         raise InvalidInputError(f"{subject} has a different label in every row.")
-    codes = {key: code for code, key in enumerate(order)}
-    return np.array([codes[key] for key in keys], np.int64), tuple(spelling[key] for key in order)
+    return y.astype(np.int64), tuple(column.categories[label] for label in labels)

@@ -28,7 +28,8 @@ def regression(tmp_path):
 
 def test_predictions_are_the_networks_whatever_the_order_of_columns(regression, capsys):
     folder, path, _ = regression
-    values = predict_file(folder, path)
+    values, notes = predict_file(folder, path)
+    assert notes == []
     expected = np.asarray(NETWORK(jnp.asarray(REGRESSION.inputs(X))))[:, 0] * 5.0 + 10.0
     np.testing.assert_allclose(values, expected, rtol=1e-12)
     write_predictions(values, None)
@@ -43,7 +44,7 @@ def test_labels_are_the_original_ones(tmp_path):
     save_model(tmp_path / "model.npz", NETWORK, TWO, {})
     (tmp_path / "data.csv").write_text("a,b\n3,2\n-2,9\n")
     sign = np.asarray(NETWORK(jnp.asarray(TWO.inputs(X[[0, 2]]))))[:, 0] >= 0
-    assert predict_file(str(tmp_path), str(tmp_path / "data.csv")) == ["yes" if s else "no" for s in sign]
+    assert predict_file(str(tmp_path), str(tmp_path / "data.csv"))[0] == ["yes" if s else "no" for s in sign]
 
 
 def test_certificates_are_about_the_files_rows(regression):

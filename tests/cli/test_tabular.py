@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jaxcvx.cli.apply import write_csv_column
+from jaxcvx.cli.columns import Column
 from jaxcvx.cli.tabular import (
-    Column,
     Schema,
     read_csv,
     read_features,
     read_target,
     read_training_csv,
-    write_csv_column,
 )
 from jaxcvx.datasets import load_dataset
 from jaxcvx.errors import FileFormatError, InvalidInputError
