@@ -38,7 +38,8 @@ def make_folds(folds: Any, Y: Any, loss: Loss, weight: Float[np.ndarray, n], key
     Args:
       folds: the number of folds, or an iterable of pairs (train, test) of indices or boolean masks. A sample whose
         index is repeated counts as often.
-      Y: (n, c) targets in the form that the loss expects. Folds are stratified for classes and signs.
+      Y: (n, c) targets in the form that the loss expects. Folds are stratified for classes and signs. The
+        only sample of a class is always in training.
       loss: its kind tells what the targets are.
       weight: (n,) sample weights. Samples of weight 0 are in no fold.
       key: shuffles the samples.
@@ -69,10 +70,12 @@ def _shuffled_folds(num: int, Y: np.ndarray, loss: Loss, weight: np.ndarray, key
         raise invalid("folds", num, f"an integer from 2 to {len(present)}, the number of samples with weight")
     words = np.asarray(jax.random.key_data(key), np.uint32).ravel()
     order = np.random.default_rng(words.tolist()).permutation(present)
-    if loss.kind == "label":
-        order = order[np.argsort(Y[order].argmax(axis=1), kind="stable")]
-    elif loss.kind == "sign":
-        order = order[np.argsort(np.unique(Y[order], axis=0, return_inverse=True)[1].ravel(), kind="stable")]
+    if loss.kind in ("label", "sign"):
+        keys = Y[order].argmax(axis=1) if loss.kind == "label" else np.unique(Y[order], axis=0, return_inverse=True)[1]
+        order = order[np.argsort(keys.ravel(), kind="stable")]
+        single = np.bincount(keys.ravel())[np.sort(keys.ravel())] == 1
+        if len(order) - single.sum() >= num:
+            order = order[~single]  # the only sample of a class stays in training
     member = np.full(len(weight), -1)
     member[order] = np.arange(len(order)) % num  # the samples of a class follow each other in the order
     test = np.where(member == np.arange(num)[:, None], weight, 0.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcvx.cli.csv_table import listing, quote
+from jaxcvx.cli.csv_table import count, listing, quote
 from jaxcvx.cli.notation import LOOSE, Notation, are_codes, date_format, same_label, to_days
 from jaxcvx.errors import InvalidInputError, require_extra
 
@@ -175,7 +175,7 @@ def _filled(column: Column, cells: np.ndarray, notation: Notation, note: str, re
     if refuse:
         return dataclasses.replace(column, note=note)
     if missing.any():
-        note += f"; {missing.sum()} missing cells became the median {fill:.6g}, with an indicator column"
+        note += f"; {count(int(missing.sum()), 'missing cell')} became the median {fill:.6g}, with an indicator column"
     return dataclasses.replace(column, fill=fill, indicator=bool(missing.any()), note=note)
 
 
@@ -211,7 +211,7 @@ def _category(name: str, cells: np.ndarray, counts: Any, notation: Notation, cho
     unique = len(levels) == len(cells) and len(cells) >= 8
     if not choice and (unique or len(levels) > min(MAX_CATEGORIES, max(FEW, len(cells) // 2))):
         return _identifier(name, f"{len(levels)} different texts in {len(cells)} rows")
-    note = f"{len(levels)} categories"
+    note = f"{len(levels)} {listing(levels, 'categories')}"
     if are_codes(levels):
         note += " (whole numbers that differ as texts only)"
     if len({level.lower() for level in levels}) < len(levels):
@@ -219,6 +219,6 @@ def _category(name: str, cells: np.ndarray, counts: Any, notation: Notation, cho
     if refuse:
         return Column(name, tuple(levels), note=note)
     if missing:
-        note += f"; {missing} missing cells are a category of their own"
+        note += f"; {count(missing, 'missing cell')} got a category of their own"
     fill = None if missing else str(counts[levels].idxmax())
     return Column(name, (*[""] * bool(missing), *levels), fill, note=note)

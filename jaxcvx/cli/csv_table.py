@@ -241,3 +241,8 @@ def listing(names: Sequence[str], noun: str = "columns") -> str:
     shown = ", ".join(quote(name) for name in names[:10])
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return f"{noun}: {shown}{more}"
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun, in the plural if it needs that."""
+    return f"{number} {noun}" + "s" * (number != 1)

@@ -19,6 +19,7 @@ from jaxcvx.certificates.beta_max import beta_max
 from jaxcvx.certificates.certificate import Certificate, bound_scope, make_certificate
 from jaxcvx.certificates.dual import bound_from_residuals, relaxed_dual_norm
 from jaxcvx.cli.model import Preprocessing
+from jaxcvx.cli.split import hold_out
 from jaxcvx.cli.tabular import Schema
 from jaxcvx.datasets import Dataset
 from jaxcvx.errors import invalid
@@ -116,6 +117,9 @@ def split_data(data: Dataset, settings: Settings, schema: Schema) -> Split:
     if n - count < 2:
         raise invalid("--test-fraction", settings.test_fraction, f"a value that leaves 2 of {n} rows to train on")
     held[order[np.linspace(0, n - 1, count).round().astype(int)]] = True
+    held = hold_out(held, data.X, data.y, data.classes is not None)
+    if not held.any():
+        raise invalid("the test part", "no row: each is the only one of a class or category", "more rows")
     X, y = data.X[~held], data.y[~held]
     scale = X.std(axis=0)
     regression = data.task == "regression"
@@ -160,6 +164,7 @@ def choose_beta(split: Split, settings: Settings, key: Any, report: Report) -> t
     report("choosing beta", 0.0)
     prep, n = split.prep, len(split.y)
     held = np.arange(n) % 4 == 0
+    held = hold_out(held, split.X, split.y, prep.task == "classification")
     Y = prep.targets(split.y)
     problem = make_problem(split.X[~held], Y[~held], 1.0, loss=prep.loss, features=FEATURES)
     top = beta_max(problem, "network")

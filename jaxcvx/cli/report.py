@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxcvx.cli.model import outputs
 from jaxcvx.cli.pipeline import Result, Settings
+from jaxcvx.cli.split import classes_not_held_out
 from jaxcvx.datasets import Dataset
 from jaxcvx.errors import require_extra
 from jaxcvx.solvers.core.solution import Status
@@ -60,6 +61,8 @@ def build_report(data: Dataset, settings: Settings, result: Result) -> dict[str,
             "features": split.X.shape[1],
             "outputs": result.problem.num_outputs,
             "classes": data.classes,
+            "classes_without_test_rows": classes_not_held_out(data.classes, split.y_test),
+            "preparation": prep.schema.describe(),
         },
         "solver": type_name(result),
         "loss": prep.loss,
@@ -117,14 +120,14 @@ def print_report(report: dict[str, Any], files: list[str]) -> None:
     table.add_column("jaxcvx", justify="right")
     table.add_column("Adam", justify="right")
 
-    def number(value):
-        return "-" if value is None else f"{value:.8g}"
+    def number(value, form=".8g"):
+        return "-" if value is None else format(value, form)
 
     table.add_row("training objective", number(report["upper_bound"]), number(base["objective"]))
     table.add_row("lower bound", number(report["lower_bound"]), "")
     for split in ("train", "test"):
         for name in report[split]:
-            table.add_row(f"{split} {name}", f"{report[split][name]:.4f}", f"{base[split][name]:.4f}")
+            table.add_row(f"{split} {name}", number(report[split][name], ".4f"), number(base[split][name], ".4f"))
     table.add_row("hidden neurons", str(report["width"]), str(base["width"]))
     table.add_row("seconds", f"{report['seconds']:.1f}", f"{base['seconds']:.1f}")
     console.print(table)
@@ -144,8 +147,12 @@ def print_report(report: dict[str, Any], files: list[str]) -> None:
         f"Its weights came from: {report['network_from']}. beta = {report['beta']:.4g} "
         f"({report['beta_fraction_of_max']:.3g} of the bound on beta_max).",
     ]
+    if data["classes_without_test_rows"]:
+        names = ", ".join(data["classes_without_test_rows"])
+        lines.append(f"Too small to hold out a test row, so all in training: class {names}.")
+    lines += data["preparation"]
     if base["status"] == "CONVERGED":
         lines.append("Adam stopped before its time was up: its gradient had vanished.")
     for line in lines:
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)
     console.print("Written: " + ", ".join(files), highlight=False, soft_wrap=True)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from jaxcvx.cli.columns import Column, Unfit, describe, find
-from jaxcvx.cli.csv_table import Table, listing, quote, read_table
+from jaxcvx.cli.csv_table import Table, count, listing, quote, read_table
 from jaxcvx.cli.notation import Notation, are_codes
 from jaxcvx.datasets import Dataset
 from jaxcvx.errors import FileFormatError, InvalidInputError, invalid
@@ -300,7 +300,7 @@ def _features(table: Table, schema: Schema) -> tuple[Float[np.ndarray, "n d"], l
     if not filled:
         return np.concatenate(blocks, axis=1), []
     rows, cells = np.any(list(filled.values()), axis=0).sum(), sum(int(gone.sum()) for gone in filled.values())
-    note = f"{table.name}: {cells} missing cells in {rows} of {len(table.lines)} rows were filled as in training, in"
+    note = f"{table.name}: {count(cells, 'missing cell')} in {rows} of {len(table.lines)} rows filled as in training:"
     return np.concatenate(blocks, axis=1), [f"{note} {listing(list(filled))}."]
 
 
@@ -330,11 +330,13 @@ def _complete(
     if gone.any() and options.missing == "error":
         first = quote(table.cells[target.name][gone][0])
         raise _refusal(table, [(target.name, Unfit(f"the value is missing ({first})", np.flatnonzero(gone)))])
-    notes = [*table.notes, f"{gone.sum()} rows without a target are left out."] if gone.any() else list(table.notes)
+    notes = list(table.notes)
+    if gone.any():
+        notes.append(f"left out without a target: {count(int(gone.sum()), 'row')}.")
     if options.missing == "drop":
         masks = [c.encode(table.cells[c.name], words)[1] for c in columns if not c.left_out and c.name in table.cells]
         holes = np.any(masks, axis=0) & ~gone if masks else np.zeros_like(gone)
-        notes += [f"{holes.sum()} rows with missing cells are left out."] if holes.any() else []
+        notes += [f"left out for missing cells: {count(int(holes.sum()), 'row')}."] if holes.any() else []
         gone = gone | holes
     return (table.select(~gone) if gone.any() else table), tuple(notes)
 

@@ -147,12 +147,53 @@ def test_bad_usage_exits_2_with_a_short_message(arguments, words, classified, ca
     assert captured.err.count("\n") <= 3 and captured.out == ""
 
 
-def test_missing_value_names_row_and_column(tmp_path, capsys):
+def test_missing_cells_are_refused_on_demand(tmp_path, capsys):
     path = tmp_path / "holes.csv"
-    write_csv(path, ["a", "b", "y"], [[1, 2, 0.1], [3, "", 0.2], [5, 6, 0.3], [7, 8, 0.45], [9, 1, 0.5]])
-    assert main(["train", str(path), "--target", "y", "--out", str(tmp_path / "o")]) == 2
+    write_csv(path, ["a", "b", "y"], [[1, 2, 0.1], [3, "", 0.2], [5, "NA", 0.3], ["", 8, 0.45], [9, 1, 0.5]])
+    assert main(["train", str(path), "--target", "y", "--missing", "error", "--out", str(tmp_path / "o")]) == 2
     message = capsys.readouterr().err
-    assert "'b'" in message and "2" in message
+    assert "3 cells of 2 columns" in message and "line 5), column 'a'" in message and "line 3), column 'b'" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--decimal", "ab"], "--decimal: got 'ab'"),
+        (["--decimal", ",", "--thousands", ","], "another mark"),
+        (["--drop", "zzz"], "--drop: data.csv has no column 'zzz'"),
+        (["--drop", "a", "--keep", "a"], "--keep: got 'a'"),
+        (["--datetime", "a"], "not a date"),
+    ],
+)
+def test_bad_options_of_the_reader(arguments, words, classified, capsys, tmp_path):
+    assert main(["train", str(classified[0]), "--target", "label", *arguments, "--out", str(tmp_path)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_rows_with_holes_are_predicted_and_counted(tmp_path, capsys):
+    """The preparation travels in the model: medians, indicators, dates, an identifier and a decimal comma."""
+    rng = np.random.default_rng(0)
+    lines = ["id;when;size;kind;y"]
+    for i in range(24):
+        size = "" if i == 7 else f"{rng.normal():.3f}"
+        lines.append(f"k{i};{1 + i}/2/2024;{size};{'ab'[i % 2]};{i % 2 + rng.normal():.2f}".replace(".", ","))
+    path = tmp_path / "data.csv"
+    path.write_text("\n".join(lines))
+    options = ["--beta", "0.5", "--width", "4", "--cells", "10", "--tol", "0.1", "--decimal", ","]
+    assert main(["train", str(path), "--target", "y", *options, "--out", str(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    told = "\n".join(report["data"]["preparation"])
+    assert "'id': left out as an identifier" in told and "1 missing cell became the median" in told
+    new = tmp_path / "new.csv"
+    new.write_text("kind;size;when\na;;3/2/2024\nb;1,5;\n;2,0;9/2/2024\n")
+    assert main(["predict", str(tmp_path), str(new), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["prediction"]) == 3
+    assert found["notes"] == [
+        "new.csv: 3 missing cells in 3 of 3 rows filled as in training, in columns: 'when', 'size', 'kind'."
+    ]
+    assert main(["predict", str(tmp_path), str(new)]) == 0
+    assert "3 missing cells" in capsys.readouterr().err
 
 
 def test_model_of_another_kind_is_refused(tmp_path, capsys, classified):

@@ -14,6 +14,7 @@ import pytest
 from jaxcvx.cli.apply import write_csv_column
 from jaxcvx.cli.columns import Column
 from jaxcvx.cli.tabular import (
+    Options,
     Schema,
     read_csv,
     read_features,
@@ -56,7 +57,8 @@ def test_numeric_and_categorical_columns(write: Any) -> None:
     np.testing.assert_array_equal(data.X, expected)
     assert data.X.dtype == np.float64 and data.y.dtype == np.int64
     np.testing.assert_array_equal(data.y, [0, 1, 0, 1])
-    assert schema == Schema((Column("size"), Column("colour", ("blue", "green", "red"))), "kind")
+    size, colour = schema.columns
+    assert size.categories is None and size.fill == 1.75 and colour.categories == ("blue", "green", "red")
     assert schema.feature_names == data.feature_names
 
 
@@ -74,7 +76,7 @@ def test_target_anywhere_and_last_by_default(write: Any) -> None:
     [
         (["no", "yes"] * 5, "auto", ("no", "yes")),
         ([0, 1] * 5, "auto", ("0", "1")),
-        (["10", "9", "10.0", "-1", "9"] * 2, "auto", ("-1", "9", "10")),
+        (["10", "9", "10.0", "-1", "9"] * 2, "auto", ("-1", "9", "10", "10.0")),
         (["1.0", "2.0"] * 5, "auto", ("1.0", "2.0")),
         ([1, 2, 3, 4, 5] * 2, "auto", None),  # n = 2 * distinct
         ([1, 2, 3, 4, 4] * 2, "auto", ("1", "2", "3", "4")),
@@ -97,7 +99,7 @@ def test_task_and_classes(write: Any, target: list[Any], task: Any, classes: tup
         assert [classes[code] for code in data.y] == list(map(str, target))
     else:
         for cell, code in zip(target, data.y, strict=True):
-            assert classes[code] == cell or float(classes[code]) == float(cell)
+            assert classes[code] == str(cell)
     np.testing.assert_array_equal(read_target(path, schema, classes), data.y)
 
 
@@ -125,13 +127,13 @@ def test_quoted_commas_and_unicode(write: Any) -> None:
     assert data.classes == ('say "hi"', "ä, ö", "ü\nnew line")
 
 
-@pytest.mark.parametrize("value", ["", " ", "NA", "nan", "NaN", "Null", "?"])
+@pytest.mark.parametrize("value", ["", " ", "nan", "NaN", "Null", "?"])
 @pytest.mark.parametrize("column", ["size", "colour", "kind"])
 def test_missing_values_name_row_line_and_column(write: Any, value: str, column: str) -> None:
     cells = dict(zip(("size", "colour", "kind"), ("2", "green", "pear"), strict=True)) | {column: value}
     path = write(FRUIT.replace("2,green,pear", ",".join(cells.values())))
     with pytest.raises(InvalidInputError) as err:
-        read_csv(path)
+        read_training_csv(path, options=Options(missing="error"))
     assert f"data row 2 (line 3), column '{column}': the value is missing" in str(err.value)
 
 
@@ -143,7 +145,7 @@ def test_infinite_values(write: Any, value: str) -> None:
 
 def test_lines_count_quoted_line_breaks(write: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"data row 3 \(line 5\), column 'a'"):
-        read_csv(write('a,b\n1,"x\ny"\n2,z\n,z\n4,z\n'))
+        read_csv(write('a,b\n1,"x\ny"\n2,z\ninf,z\n4,z\n'))
 
 
 @pytest.mark.parametrize(
@@ -152,19 +154,14 @@ def test_lines_count_quoted_line_breaks(write: Any) -> None:
         ("", "empty"),
         (" \n\n", "empty"),
         ('""\n', "empty"),
-        ("\na,b\n1,2\n", "line 1: blank"),
         ("a,b\n", "no data row"),
         ("a,b\n\n\n", "no data row"),
         ("a,b,a,c,c\n1,2,3,4,5\n", "more than once in the header: 'a', 'c'"),
-        ("a,,b\n1,2,3\n", "column 2 has no name"),
         ("a,b\n1,2\n3\n4,5\n", "line 3: 1 fields, expected 2"),
         ("a,b\n1,2\n3,4,5\n", "line 3: 3 fields, expected 2"),
         ("a,b\n1,2\n\n3,4\n", "line 3: 0 fields, expected 2"),
         ('a,b\n1,"x\n2"\n3\n', "line 4: 1 fields"),
-        ("a;b\n1;2\n", "separated by ';'"),
-        ("a\tb\n1\t2\n", "separated by"),
         (b"a,b\n1,\xff\n", "line 2: byte 0xff is not UTF-8"),
-        ("a,b\n1,2\n".encode("utf-16"), "NUL"),
         ("a,b\n1,\0\n", "line 2: a NUL byte"),
         ("a,b\n1," + "x" * 200_000 + "\n", "line 2: field larger"),
         ('a,b\n1,2\n3,"4\n5,6\n', "line 3"),
@@ -201,7 +198,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         (table([1, 2, 3, "4.4.4"], [0, 1, 0, 1]), "c1", "(line 5), column 'c0': '4.4.4' is not a number"),
         (table([1, 2, 3, "1_000"], [0, 1, 0, 1]), "c1", "'1_000' is not a number"),
         (table([1, 2, 3, 4], [0.1, 0.2, "o.3", 0.4]), "c1", "(line 4), column 'c1': 'o.3' is not a number"),
-        (table([f"id{i}" for i in range(257)], [0, 1, 1] * 85 + [0, 1]), "c1", "257 different texts"),
     ],
 )
 def test_data_that_cannot_be_trained_on(write: Any, content: str, target: str, message: str) -> None:
@@ -250,8 +246,6 @@ def test_one_row_and_absent_categories(write: Any) -> None:
         ("x\n1\n", "missing columns: 'size', 'colour'"),
         ("size,colour\n1,red\n2,pink\n", "data row 2 (line 3), column 'colour': category 'pink'"),
         ("size,colour\n1,red\nbig,red\n", "data row 2 (line 3), column 'size': 'big' is not a number"),
-        ("size,colour\n1,red\n,red\n", "data row 2 (line 3), column 'size': the value is missing"),
-        ("size,colour\n1,red\n1,nan\n", "data row 2 (line 3), column 'colour': the value is missing"),
         ("size,colour\n1,red\ninf,red\n", "data row 2 (line 3), column 'size': 'inf' is not a finite"),
     ],
 )
@@ -284,8 +278,11 @@ def test_target_of_new_data(write: Any) -> None:
 
 def test_numeric_labels_match_by_value(write: Any) -> None:
     schema = Schema.numeric(["a"], "y")
-    codes = read_target(write("y\n1.0\n 2\n1e0\n03\n"), schema, ("1", "2", "3"))
-    np.testing.assert_array_equal(codes, [0, 1, 0, 2])
+    codes = read_target(write("y\n1.0\n 2\n3.00\n"), schema, ("1", "2", "3"))
+    np.testing.assert_array_equal(codes, [0, 1, 2])
+    for other in ("1e0", "03", "1.5", "+1"):
+        with pytest.raises(InvalidInputError, match="unknown label"):
+            read_target(write(f"y\n1\n{other}\n"), schema, ("1", "2", "3"))
     np.testing.assert_array_equal(read_target(write("y\n1\n1.0\n"), schema, ("1", "1.0")), [0, 1])
     values = read_target(write("y\n1.5\n2\n"), schema, None)
     assert values.dtype == np.float64 and values.tolist() == [1.5, 2.0]
@@ -325,7 +322,7 @@ def test_bundled_data_through_a_file(write: Any) -> None:
     back, schema = read_training_csv(path)
     np.testing.assert_array_equal(back.X, data.X)
     np.testing.assert_array_equal(back.y, data.y)
-    assert schema == Schema.numeric(data.feature_names, "y_true")
+    assert schema.feature_names == data.feature_names and schema.target == "y_true"
 
 
 def test_write_csv_column(write: Any) -> None:
