@@ -15,7 +15,7 @@ from jaxcvx.errors import InvalidInputError, require_extra
 MAX_CATEGORIES = 256
 FEW = 20  # texts that are coded as categories in any file
 _IDENTIFIER = re.compile(
-    r"(.*[_ .-])?(id|ids|uuid|guid|index|idx|key|rownames?|row|record|nr|no|number)|unnamed.*|column 1|#|x"
+    r"(.*[a-z])?I[dD]|(.*[_ .-])?(?i:ids?|uuid|guid|key|nr|no|number)|(?i:index|idx|row|rownames?|record|unnamed.*)|#"
 )
 
 
@@ -39,6 +39,7 @@ class Column:
       indicator: a further column of X is 1 where the cell is missing.
       affixes: the text before and after each number, such as a currency and a unit.
       format: format of dates, which become days since 1970-01-01.
+      point: the decimal mark is a point whatever the options say.
       left_out: the column is not used.
       note: a sentence on what was done to the column.
     """
@@ -49,6 +50,7 @@ class Column:
     indicator: bool = False
     affixes: tuple[str, str] = ("", "")
     format: str | None = None
+    point: bool = False
     left_out: bool = False
     note: str = ""
 
@@ -78,6 +80,7 @@ class Column:
                 raise Unfit(f"{quote(cells[bad][0])} is not a date of the format {self.format}", np.flatnonzero(bad))
             values[~missing] = days
         else:
+            notation = dataclasses.replace(notation, decimal=".", thousands="") if self.point else notation
             values, bad = notation.numbers(cells, self.affixes)
             missing = np.isnan(values) & ~bad
         if bad.any():
@@ -143,9 +146,11 @@ def describe(name: str, cells: np.ndarray, notation: Notation, choice: str = "",
     if choice.startswith("datetime"):
         return _date(name, cells, texts, notation, choice.partition("=")[2], refuse)
     if choice != "categorical" and total and not are_codes(texts):
-        affixes = {notation.affixes(text) for text in texts}
+        point = notation.fits_point(texts)
+        affixes = {("", "")} if point else {notation.affixes(text) for text in texts}
         if len(affixes) == 1 and None not in affixes:
-            return _number(name, cells, len(texts), notation, next(iter(affixes)) or ("", ""), choice, refuse)
+            column = Column(name, affixes=next(iter(affixes)) or ("", ""), point=point)
+            return _number(column, cells, len(texts), notation, choice, refuse)
         form = None if any(notation.affixes(text) for text in texts[:1]) else _format(texts)
         if form is not None:
             return _date(name, cells, texts, notation, form, refuse)
@@ -185,18 +190,17 @@ def _date(name: str, cells: np.ndarray, texts: list[str], notation: Notation, fo
     return _filled(Column(name, format=form), cells, notation, note, refuse)
 
 
-def _number(
-    name: str, cells: np.ndarray, distinct: int, notation: Notation, affixes: tuple[str, str], choice: str, refuse: bool
-) -> Column:
+def _number(column: Column, cells: np.ndarray, distinct: int, notation: Notation, choice: str, refuse: bool) -> Column:
     whole = distinct == len(cells) and all(re.fullmatch(r"[+-]?\d+", cell) for cell in cells)
     counter = whole and [int(cell) for cell in cells] in (list(range(distinct)), list(range(1, distinct + 1)))
-    if whole and distinct > FEW and not choice and (counter or _IDENTIFIER.fullmatch(name.lower())):
-        return _identifier(name, f"a different integer in each of {distinct} rows")
-    around = " and ".join(quote(affix) for affix in affixes if affix)
-    note = "numbers" + (f" read without {around}" if around else "")
+    unnamed = column.name == "column 1"
+    if whole and distinct > FEW and not choice and (counter or unnamed or _IDENTIFIER.fullmatch(column.name)):
+        return _identifier(column.name, f"a different integer in each of {distinct} rows")
+    around = " and ".join(quote(affix) for affix in column.affixes if affix)
+    note = "numbers" + (f" read without {around}" if around else " with a decimal point" if column.point else "")
     if whole and distinct > FEW:
         note += " (different in each row; --drop leaves the column out if it names the rows)"
-    return _filled(Column(name, affixes=affixes), cells, notation, note, refuse)
+    return _filled(column, cells, notation, note, refuse)
 
 
 def _identifier(name: str, why: str) -> Column:

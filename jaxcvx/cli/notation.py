@@ -22,7 +22,7 @@ MONEY = r"(?:[A-Z]{2})?[$€£¥₹₩₽]|(?:USD|EUR|GBP|CHF|JPY|CAD|AUD)"
 UNIT = r"%|‰|°?[^\W\d_]{1,4}(?:/[^\W\d_]{1,4})?[²³]?|°|" + MONEY
 LOOSE = re.compile(
     rf"\(?[-+−]?\s?(?:{MONEY}|['\"])?\s?[-+−]?(?:\d{{1,3}}(?:[ .,'’_\xa0\u202f]\d{{2,3}})+|\d+)(?:[.,]\d*)?"
-    rf"(?:[eEdD][+-]?\d+)?\s?(?:%|‰|{MONEY}|['\"]|[kKM]|bn|[kmµ]g|[kcmµ]m|lbs?|oz|ft|mi|hrs?|min|ms)?\)?-?"
+    rf"(?:[eEdD][+-]?\d+)?\s?(?:%|‰|{MONEY}|['\"]|[kKMghlms]|bn|[kmµ]g|[kcmµ]m|lbs?|oz|ft|mi|hrs?|min|ms)?\)?-?"
 )
 _TIMES = ("", " %H:%M", " %H:%M:%S")
 _DAYS = "%Y/%m/%d %Y.%m.%d %d.%m.%Y %m/%d/%Y %d/%m/%Y %m-%d-%Y %d-%m-%Y %m/%d/%y %d/%m/%y %d-%b-%Y %d-%b-%y".split()
@@ -62,6 +62,12 @@ class Notation:
         sign = "-" if (found["sign"] or found["sign2"] or "") in ("-", "−") else ""
         return float(sign + re.sub("[dD]", "e", digits.replace(self.decimal, ".")))
 
+    def fits_point(self, texts: Iterable[str]) -> bool:
+        """True for numbers with a decimal point in a file of another notation, if the points cannot group digits."""
+        texts = list(texts)
+        numbers = self.decimal != "." and all(NUMBER.fullmatch(text) for text in texts)
+        return numbers and not all(re.fullmatch(r"[+-]?[1-9]\d{0,2}(\.\d{3})*", text) for text in texts)
+
     def numbers(self, cells: np.ndarray, affixes: tuple[str, str] = ("", "")) -> tuple[np.ndarray, np.ndarray]:
         """The values of a column, nan where a cell is missing, and the mask of the cells that are not finite numbers.
 
@@ -87,12 +93,11 @@ class Notation:
 @functools.cache
 def _pattern(decimal: str, thousands: str) -> re.Pattern[str]:
     mark, group = re.escape(decimal), re.escape(thousands)
-    whole = rf"(?:\d{{1,3}}(?:{group}\d{{2,3}})*{group}\d{{3}}|\d+)" if thousands else r"\d+"
+    whole = rf"(?:[1-9]\d{{0,2}}(?:{group}\d{{2,3}})*{group}\d{{3}}|\d+)" if thousands else r"\d+"
     fraction = rf"(?:{whole}{mark}\d*|{mark}\d+)"
     digits = rf"(?:{fraction}[dD][+-]?\d+|(?:{fraction}|{whole})(?:[eE][+-]?\d+)?)"
-    return re.compile(
-        rf"(?P<sign>[-+−]?)(?P<prefix>{MONEY}|['\"])?\s?(?P<sign2>[-+−]?)(?P<digits>{digits})\s?(?P<suffix>{UNIT}|['\"])?"
-    )
+    front = rf"(?P<sign>[-+−]?)(?:(?P<prefix>{MONEY}|['\"])\s?(?P<sign2>[-+−]?))?"
+    return re.compile(rf"{front}(?P<digits>{digits})\s?(?P<suffix>{UNIT}|['\"])?")
 
 
 def same_label(text: str) -> str:

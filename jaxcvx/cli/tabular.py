@@ -55,12 +55,14 @@ class Schema:
       target: name of the target column, or None.
       options: how files are read.
       notes: sentences on what was done to the file and to the target.
+      point: the target has a decimal point whatever the options say.
     """
 
     columns: tuple[Column, ...]
     target: str | None = None
     options: Options = Options()
     notes: tuple[str, ...] = ()
+    point: bool = False
 
     @classmethod
     def numeric(cls, names: Iterable[str], target: str | None = None) -> Schema:
@@ -107,7 +109,7 @@ class Schema:
             if not isinstance(data["target"], str | None):
                 raise TypeError("the target must be a string or null")
             read = Options(Notation(**notation), **options)
-            return cls(tuple(columns), data["target"], read, tuple(data.get("notes", ())))
+            return cls(tuple(columns), data["target"], read, tuple(data.get("notes", ())), bool(data.get("point")))
         except (KeyError, TypeError, ValueError, AttributeError) as err:
             raise FileFormatError(f"not the description of a table's columns: {err!r}") from err
 
@@ -165,7 +167,7 @@ def read_training_csv(
     told = "numbers" if classes is None else listing(classes, f"{len(classes)} classes")
     if classes is not None and are_codes(classes):
         told += " (texts, so leading zeros count)"
-    schema = Schema(tuple(columns), target, options, (*notes, f"target {quote(target)}: {told}."))
+    schema = Schema(tuple(columns), target, options, (*notes, f"target {quote(target)}: {told}."), target_column.point)
     X, _ = _features(table, schema)
     kind: Literal["classification", "regression"] = "regression" if classes is None else "classification"
     return Dataset(Path(path).name.split(".")[0], X, y, kind, schema.feature_names, classes), schema
@@ -228,7 +230,7 @@ def _known_target(table: Table, schema: Schema, classes: Sequence[str] | None) -
     if schema.target is None or schema.target not in table.cells:
         wanted = "a target column" if schema.target is None else f"the target column {quote(schema.target)}"
         raise InvalidInputError(f"{table.name}: {wanted} is needed; the file has {listing(list(table.cells))}.")
-    return Column(schema.target, None if classes is None else tuple(classes))
+    return Column(schema.target, None if classes is None else tuple(classes), point=schema.point)
 
 
 def _codes(table: Table, column: Column, notation: Notation) -> np.ndarray:
@@ -308,12 +310,14 @@ def _target_column(table: Table, name: str, task: Task, options: Options) -> Col
     """The target as a numeric column, or with its labels as categories."""
     cells, notation = table.cells[name], options.notation
     texts = {cell for cell in cells if not notation.missing(cell, True)}
+    point = notation.fits_point(texts)
+    notation = Notation() if point else notation
     plain = {text for text in texts if notation.affixes(text) == ("", "")}
     if task == "regression" or (task == "auto" and plain == texts and not are_codes(texts)):
         whole = all(notation.value(text).is_integer() for text in plain)
         few = whole and len(texts) <= MAX_INTEGER_CLASSES and len(cells) > 2 * len(texts)
         if task == "regression" or not few:
-            return Column(name)
+            return Column(name, point=point)
     elif task == "auto" and 2 * sum(cell in plain for cell in cells) > len(cells) and not are_codes(texts):
         return Column(name)
     labels = {cell for cell in cells if not notation.missing(cell, False)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ UNAMBIGUOUS = {
     "Fortran exponent": lambda v: f"{v / 1000:.6f}D+03",
     "apostrophes": lambda v: f"'{v:.2f}'",
     "minus of a typesetter": lambda v: f"{v:.2f}".replace("-", "−"),
-    "bare points": lambda v: f"{v:.2f}".replace("0.", "."),
+    "bare points": lambda v: re.sub(r"^(-?)0\.", r"\1.", f"{v:.2f}"),
 }
 
 
@@ -254,7 +255,7 @@ def test_dates_become_days(read, form, tmp_path):
 
 
 def test_ambiguous_dates_need_their_format(read):
-    cells = [f"{1 + i % 12:02d}/{1 + i % 7:02d}/2024" for i in range(40)]
+    cells = [f"{1 + i % 12:02d}/{1 + 3 * i % 7:02d}/2024" for i in range(40)]
     with pytest.raises(InvalidInputError, match=r"%m/%d/%Y and %d/%m/%Y.*--datetime"):
         read(cells)
     first, _ = read(cells, choices=(("x", "datetime=%d/%m/%Y"),))
@@ -281,6 +282,7 @@ def test_compact_dates_and_times_of_the_day(read):
         ("rownames", [str(i + 1) for i in range(40)]),
         ("name", [f"car {i}" for i in range(40)]),
         ("name", [f"car {i * 2 // 3}" for i in range(40)]),
+        ("PassengerId", [str(900 - 3 * i) for i in range(40)]),
         ("hash", [f"{i * 7919:08x}a" for i in range(40)]),
         ("mail", [f"u{i}@x.org" for i in range(40)]),
         ("street", [f"{i} Main St" for i in range(40)]),

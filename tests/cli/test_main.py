@@ -190,7 +190,7 @@ def test_rows_with_holes_are_predicted_and_counted(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert len(found["prediction"]) == 3
     assert found["notes"] == [
-        "new.csv: 3 missing cells in 3 of 3 rows filled as in training, in columns: 'when', 'size', 'kind'."
+        "new.csv: 3 missing cells in 3 of 3 rows filled as in training: columns: 'when', 'size', 'kind'."
     ]
     assert main(["predict", str(tmp_path), str(new)]) == 0
     assert "3 missing cells" in capsys.readouterr().err

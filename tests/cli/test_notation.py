@@ -11,8 +11,8 @@ from jaxcvx.errors import InvalidInputError
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1.5", 1.5), ("-3e2", -300.0), ("+.5", 0.5), ("5.", 5.0), ("1.2D-3", 0.0012), ("−4", -4.0), ("$-2", -2.0), ("7%", 7)],
-)  # fmt: skip
+    [("1.5", 1.5), ("-3e2", -300), ("+.5", 0.5), ("5.", 5), ("1.2D-3", 0.0012), ("−4", -4), ("$-2", -2), ("7%", 7)],
+)
 def test_values(text, value):
     assert Notation().affixes(text) is not None and Notation().value(text) == value
 
