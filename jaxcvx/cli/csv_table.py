@@ -91,10 +91,11 @@ def read_table(path: str | os.PathLike[str], *, header: bool = True, decimal: st
         names = ["", *names]  # R gives its column of row names no name
     while not names[-1] and len(names) > len(body[0][1]):
         names.pop()
-    lines, rows = _rows(itertools.chain(body, records), len(names), name)
     twice = sorted(column for column, count in collections.Counter(names).items() if column and count > 1)
     if twice:
-        raise FileFormatError(f"{name}: a name is given more than once in the {listing(twice, 'header')}.")
+        hint = " --no-header reads a file without names." if any(map(NUMBER.fullmatch, twice)) else ""
+        raise FileFormatError(f"{name}: a name is given more than once in the {listing(twice, 'header')}.{hint}")
+    lines, rows = _rows(itertools.chain(body, records), len(names), name)
     cells: dict[str, np.ndarray] = {}
     for place, (column, texts) in enumerate(zip(names, zip(*rows, strict=True), strict=True)):
         if column or any(texts):  # a column without name and text comes from commas at the ends of lines
