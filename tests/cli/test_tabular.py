@@ -295,6 +295,16 @@ def test_schema_through_json(write: Any) -> None:
     assert Schema.from_json(Schema.numeric(["a", "b"]).to_json()) == Schema((Column("a"), Column("b")), None)
 
 
+def test_schema_of_an_older_model(write: Any) -> None:
+    """Version 0.1 wrote names and categories only. Its models refuse missing cells, as they did."""
+    columns = [{"name": "size", "categories": None}, {"name": "colour", "categories": ["blue", "red"]}]
+    schema = Schema.from_json({"columns": columns, "target": "kind"})
+    X = read_features(write("colour,size\nred,1\nblue,2\n"), schema)
+    np.testing.assert_array_equal(X, [[1, 0, 1], [2, 1, 0]])
+    with pytest.raises(InvalidInputError, match=r"2 cells of 2 columns.*'size': the value is missing"):
+        read_features(write("colour,size\n,\n"), schema)
+
+
 @pytest.mark.parametrize(
     "data",
     [
