@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from jaxcvx.cli.csv_table import count, listing, quote
-from jaxcvx.cli.notation import LOOSE, Notation, are_codes, date_format, same_label, to_days
-from jaxcvx.errors import InvalidInputError, require_extra
+from jaxcvx.cli.notation import LOOSE, MISSING_NUMBER, Notation, are_codes, date_format, same_label, to_days
+from jaxcvx.errors import InvalidInputError
 
 MAX_CATEGORIES = 256
 FEW = 20  # texts that are coded as categories in any file
@@ -124,6 +126,12 @@ def find(places: dict[str, int], text: str) -> int:
     return alike[0] if len(alike) == 1 else -1
 
 
+def doubts(labels: Iterable[str]) -> str:
+    """A remark on labels that mean a missing value in columns of numbers."""
+    words = [label for label in labels if label.lower() in MISSING_NUMBER]
+    return f" ({quote(words[0])} is one of them; --na {words[0]} makes it a missing value)" if words else ""
+
+
 def describe(name: str, cells: np.ndarray, notation: Notation, choice: str = "", refuse: bool = False) -> Column:
     """Decide on the coding of a column of the training file.
 
@@ -139,10 +147,9 @@ def describe(name: str, cells: np.ndarray, notation: Notation, choice: str = "",
     """
     if choice == "drop":
         return Column(name, left_out=True, note="left out by --drop")
-    pandas: Any = require_extra("pandas", "cli")
-    counts = pandas.Series(cells, dtype=object).value_counts(sort=False)
-    texts = [text for text in counts.index if not notation.missing(text, True)]
-    total = int(counts[texts].sum())
+    counts = collections.Counter(cells.tolist())
+    texts = [text for text in counts if not notation.missing(text, True)]
+    total = sum(counts[text] for text in texts)
     if choice.startswith("datetime"):
         return _date(name, cells, texts, notation, choice.partition("=")[2], refuse)
     if choice != "categorical" and total and not are_codes(texts):
@@ -154,9 +161,9 @@ def describe(name: str, cells: np.ndarray, notation: Notation, choice: str = "",
         form = None if any(notation.affixes(text) for text in texts[:1]) else _format(texts)
         if form is not None:
             return _date(name, cells, texts, notation, form, refuse)
-        plain = counts[[text for text in texts if notation.affixes(text) == ("", "")]].sum()
+        plain = sum(counts[text] for text in texts if notation.affixes(text) == ("", ""))
         odd = [text for text in texts if notation.affixes(text) != ("", "") and LOOSE.fullmatch(text)]
-        if 2 * plain > total or 2 * (plain + counts[odd].sum()) > total:
+        if 2 * plain > total or 2 * (plain + sum(counts[text] for text in odd)) > total:
             rest = set(odd if 2 * plain <= total else texts) - {t for t in texts if notation.affixes(t) == ("", "")}
             rows = [row for row, cell in enumerate(cells) if cell in rest]
             if all(re.fullmatch(r"[+-]?inf(inity)?", cells[row].lower()) for row in rows):
@@ -207,9 +214,11 @@ def _identifier(name: str, why: str) -> Column:
     return Column(name, left_out=True, note=f"left out as an identifier: {why}; --keep uses it")
 
 
-def _category(name: str, cells: np.ndarray, counts: Any, notation: Notation, choice: str, refuse: bool) -> Column:
-    levels = sorted(text for text in counts.index if not notation.missing(text, False))
-    missing = len(cells) - int(counts[levels].sum())
+def _category(
+    name: str, cells: np.ndarray, counts: collections.Counter[str], notation: Notation, choice: str, refuse: bool
+) -> Column:
+    levels = sorted(text for text in counts if not notation.missing(text, False))
+    missing = len(cells) - sum(counts[level] for level in levels)
     if not levels:
         return Column(name, left_out=True, note="left out: all cells are missing")
     unique = len(levels) == len(cells) and len(cells) >= 8
@@ -220,9 +229,10 @@ def _category(name: str, cells: np.ndarray, counts: Any, notation: Notation, cho
         note += " (whole numbers that differ as texts only)"
     if len({level.lower() for level in levels}) < len(levels):
         note += " (some differ in case only)"
+    note += doubts(levels)
     if refuse:
         return Column(name, tuple(levels), note=note)
     if missing:
         note += f"; {count(missing, 'missing cell')} got a category of their own"
-    fill = None if missing else str(counts[levels].idxmax())
+    fill = None if missing else max(levels, key=counts.__getitem__)
     return Column(name, (*[""] * bool(missing), *levels), fill, note=note)

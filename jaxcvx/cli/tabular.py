@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from jaxcvx.cli.columns import Column, Unfit, describe, find
+from jaxcvx.cli.columns import Column, Unfit, describe, doubts, find
 from jaxcvx.cli.csv_table import Table, count, listing, quote, read_table
-from jaxcvx.cli.notation import Notation, are_codes
+from jaxcvx.cli.notation import NUMBER, Notation, are_codes
 from jaxcvx.datasets import Dataset
 from jaxcvx.errors import FileFormatError, InvalidInputError, invalid
 
@@ -165,8 +165,7 @@ def read_training_csv(
         raise InvalidInputError(f"{table.name}: no feature column is left beside the target {quote(target)}.")
     y, classes = _targets(table, target_column, options)
     told = "numbers" if classes is None else listing(classes, f"{len(classes)} classes")
-    if classes is not None and are_codes(classes):
-        told += " (texts, so leading zeros count)"
+    told += doubts(classes or ())
     schema = Schema(tuple(columns), target, options, (*notes, f"target {quote(target)}: {told}."), target_column.point)
     X, _ = _features(table, schema)
     kind: Literal["classification", "regression"] = "regression" if classes is None else "classification"
@@ -320,8 +319,8 @@ def _target_column(table: Table, name: str, task: Task, options: Options) -> Col
             return Column(name, point=point)
     elif task == "auto" and 2 * sum(cell in plain for cell in cells) > len(cells) and not are_codes(texts):
         return Column(name)
-    labels = {cell for cell in cells if not notation.missing(cell, False)}
-    numeric = all(notation.affixes(label) == ("", "") for label in labels)
+    numeric = bool(texts) and plain == texts
+    labels = texts if numeric else {cell for cell in cells if not notation.missing(cell, False)}
     return Column(name, tuple(sorted(labels, key=lambda label: (notation.value(label) if numeric else 0.0, label))))
 
 
@@ -330,7 +329,8 @@ def _complete(
 ) -> tuple[Table, tuple[str, ...]]:
     """The rows that have a target, and with ``--missing drop`` no missing cell; and notes on the others."""
     words = options.notation
-    gone = np.array([words.missing(cell, target.categories is None) for cell in table.cells[target.name]])
+    numeric = target.categories is None or all(map(NUMBER.fullmatch, target.categories))
+    gone = np.array([words.missing(cell, numeric) for cell in table.cells[target.name]])
     if gone.any() and options.missing == "error":
         first = quote(table.cells[target.name][gone][0])
         raise _refusal(table, [(target.name, Unfit(f"the value is missing ({first})", np.flatnonzero(gone)))])

@@ -201,6 +201,15 @@ def test_rows_without_a_label_are_left_out_and_told(read, word):
     assert schema.describe()[0] == "left out without a target: 10 rows."
 
 
+def test_labels_that_may_mean_missing_are_told(read):
+    _, schema = read(VALUES.round(3), ["yes", "no", "None", "no"] * 10)
+    assert "'None' is one of them; --na None" in schema.describe()[0]
+    data, schema = read(VALUES.round(3), ["yes", "no", "None", "no"] * 10, notation=Notation(na=("None",)))
+    assert data.classes == ("no", "yes") and "10 rows" in schema.describe()[0]
+    data, _ = read(VALUES.round(3), ["1", "0", "None", "<NA>"] * 10)  # numbers and None of pandas
+    assert data.classes == ("0", "1") and len(data.y) == 20
+
+
 # The same normal form at prediction.
 @pytest.mark.parametrize(
     ("known", "later", "place"),
