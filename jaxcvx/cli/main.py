@@ -73,16 +73,18 @@ def _add_reader_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("CSV file")
     group.add_argument("--decimal", default=".", help="decimal mark")
     group.add_argument("--thousands", default="", help="mark between groups of digits")
-    group.add_argument("--na", action="append", default=[], metavar="WORD", help="a further word for a missing value")
+    group.add_argument(
+        "--na", action="extend", nargs="+", default=[], metavar="WORD", help="further words for missing values"
+    )
     group.add_argument("--missing", choices=("impute", "error", "drop"), default="impute", help="missing cells")
     group.add_argument("--no-header", action="store_true", help="the columns have no names: call them c1, c2, ...")
     for choice, text in (
-        ("drop", "leave a column out"),
-        ("keep", "use a column that looks like an identifier"),
-        ("categorical", "the texts of a column are categories"),
-        ("datetime", "a column of dates; C=FORMAT gives their format, as in 01.02.2024: C=%%d.%%m.%%Y"),
+        ("drop", "leave columns out"),
+        ("keep", "use columns that look like identifiers"),
+        ("categorical", "the texts of these columns are categories"),
+        ("datetime", "columns of dates; C=FORMAT gives their format, as in 01.02.2024: C=%%d.%%m.%%Y"),
     ):
-        group.add_argument(f"--{choice}", action="append", default=[], metavar="C", help=text)
+        group.add_argument(f"--{choice}", action="extend", nargs="+", default=[], metavar="C", help=text)
 
 
 def _reader_options(args: argparse.Namespace) -> Options:

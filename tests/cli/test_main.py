@@ -161,7 +161,8 @@ def test_missing_cells_are_refused_on_demand(tmp_path, capsys):
         (["--decimal", "ab"], "--decimal: got 'ab'"),
         (["--decimal", ",", "--thousands", ","], "another mark"),
         (["--drop", "zzz"], "--drop: data.csv has no column 'zzz'"),
-        (["--drop", "a", "--keep", "a"], "--keep: got 'a'"),
+        (["--drop", "a", "b"], "no feature column is left"),
+        (["--na", "x", "-", "--drop", "a", "--keep", "a"], "--keep: got 'a'"),
         (["--datetime", "a"], "not a date"),
     ],
 )
