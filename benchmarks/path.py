@@ -137,6 +137,8 @@ def run(
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise SystemExit(f"no part {unknown[0]!r}; there are: {', '.join(PARTS)}")
+    import jax
+
     chosen, rows = METHODS[method], []
     compiled = tuple(available(compiled)) if "compile" in parts else ()
     growth = growth if "growth" in parts else ()
@@ -149,6 +151,7 @@ def run(
         row |= times(table, chosen, baseline, 1 if quick else 3) if "times" in parts else {"seconds": {}, "ratios": {}}
         rows.append(row)
         print(summary(rows[-1]), file=sys.stderr, flush=True)
+        jax.clear_caches()  # hundreds of programs would exhaust the memory maps of a process
     return {
         "benchmark": "path",
         "method": method,

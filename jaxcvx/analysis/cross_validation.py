@@ -231,7 +231,7 @@ def _one_after_the_other(
     start, paths = empty_start(problem, width, settings), []
     for weight, inner, here in zip(train, betas, jax.random.split(key, len(train)), strict=True):
         own = problem.replace(sample_weight=weight)
-        paths.append(follow_on_host(own, inner, start, here, settings, pace))
+        paths.append(follow_on_host(own, inner, start, jax.random.split(here, len(inner)), settings, pace))
     widest = max(path.pools.weights.shape[1] for path in paths)
     grown = [grow(Sliding(*path[:3]), widest, settings).pool for path in paths]
     return jax.tree.map(lambda *arrays: np.stack(arrays), *grown)
@@ -257,7 +257,8 @@ def _follow_folds(
     problem: Problem, betas: Any, train: Any, start: Sliding, keys: PRNGKeyArray, settings: Settings, pace: Pace
 ) -> Pool:
     def fold(weight, inner, key):
-        return follow(problem.replace(sample_weight=weight), inner, start, key, settings, pace).pools
+        keys = jax.random.split(key, len(inner))
+        return follow(problem.replace(sample_weight=weight), inner, start, keys, settings, pace).pools
 
     return jax.vmap(fold)(train, betas, keys)
 

@@ -15,10 +15,12 @@ from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.numerics.validation import check_key
 from jaxcvx.problems.training import Problem
+from jaxcvx.solvers.core.callbacks import Callback
 from jaxcvx.solvers.core.driver import solve
 from jaxcvx.solvers.core.protocol import AnySolver, HostSolver, Solver
 from jaxcvx.solvers.core.requirements import refuse_unmet
 from jaxcvx.solvers.core.solution import Solution
+from jaxcvx.status import CallbackFunction
 
 LEAST_FRACTION = 0.01  # smallest beta of an integer number of betas, over the largest
 _ACCURACY = 1e-6  # of the largest price that ascents find, relative; at the first beta no neuron shall pay
@@ -26,7 +28,9 @@ _EARLIER = 3  # number of previous solutions kept for extrapolation
 
 
 @with_full_precision
-def regularization_path(problem: Problem, betas: Any, solver: AnySolver, *, key: Any = None) -> Solution:
+def regularization_path(
+    problem: Problem, betas: Any, solver: AnySolver, *, key: Any = None, callback: CallbackFunction | None = None
+) -> Solution:
     """Solve for every beta in turn. Each solve starts from the solution of the previous one.
 
     Put the largest beta first: its solution is the sparsest and takes the least time. The whole path is one compiled
@@ -42,6 +46,9 @@ def regularization_path(problem: Problem, betas: Any, solver: AnySolver, *, key:
         from the beta for which the solution is zero, found by many ascents, to 0.01 of it.
       solver: ``ColumnGeneration()``, or any solver that runs under jit.
       key: as in ``solve``.
+      callback: with ``ColumnGeneration()`` outside jit, a function or ``jaxcvx.Progress()``, called after each beta
+        with the :class:`jaxcvx.StepInfo` of the network in float32. After a true value the path ends: it has the betas
+        until then.
 
     Returns:
       A Solution whose arrays have a leading axis of length k. Its networks have one width and some zero neurons.
@@ -79,11 +86,22 @@ def regularization_path(problem: Problem, betas: Any, solver: AnySolver, *, key:
         if not np.all(np.asarray(betas) > 0):
             raise invalid("betas", "a beta of 0", f"positive numbers for {type(solver).__name__}")
     if isinstance(solver, HostSolver):
-        path = solver.solve_path(problem, betas, key)
+        if callback is not None and is_traced(*jax.tree.leaves((problem, betas))):
+            raise invalid("callback", "a function under jit", "None: a path is one program there")
+        watching = isinstance(callback, Callback)
+        if watching:
+            callback.begin(problem, solver)
+        try:
+            path = solver.solve_path(problem, betas, key, callback)
+        finally:
+            if watching:
+                callback.end(None)
         if path is None:
             raise wrong_type("solver", solver, "ColumnGeneration(), or a solver that runs under jit")
         return path
     assert isinstance(solver, Solver)
+    if callback is not None:
+        raise invalid("callback", f"a function for {type(solver).__name__}", "None: only ColumnGeneration() calls it")
     path = _path(problem, betas, solver, solver.initial_params(problem, key), key)
     return dataclasses.replace(path, betas=betas)
 

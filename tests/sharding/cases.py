@@ -29,8 +29,9 @@ from jaxcvx.pricing.semidefinite import semidefinite_dual_norm
 from jaxcvx.proximal.polyhedral_cone import project_cone
 from jaxcvx.solvers.copositive.program import CellFacets
 from jaxcvx.solvers.neurons.group_lasso import fit_atoms
-from jaxcvx.solvers.semi_infinite.pool import Pool, fit_pool
-from jaxcvx.solvers.semi_infinite.sliding import move_all
+from jaxcvx.solvers.semi_infinite.neuron_path import empty_start, follow, pace_of
+from jaxcvx.solvers.semi_infinite.pool import Pool, fit_pool, pool_objective
+from jaxcvx.solvers.semi_infinite.sliding import Settings, move_all
 from tests.cases import CASES, D, N, P, distinct_cells, random_data, training
 
 
@@ -178,6 +179,22 @@ def _pool(function: Callable[[Problem, Pool], Pool]) -> Callable[[], Case]:
     return build
 
 
+def _path() -> Case:
+    """Two betas of a path with a few short rounds each: objective and neurons of the networks."""
+    problem = training(c=1, cells=None)(jnp.result_type(float))
+    sizes = Settings(new_neurons=4, starts=8, ascent_rounds=2, ascent_steps=4, refit_steps=20, move_steps=10)
+
+    def run(problem: Problem) -> Any:
+        betas = problem.beta * _array([2.0, 1.0])
+        pace = pace_of(problem, sizes, 3e-3)._replace(max_rounds=jnp.asarray(2, jnp.int32))
+        keys = jax.random.split(jax.random.key(0), 2)
+        path = follow(problem, betas, empty_start(problem, 8, sizes), keys, sizes, pace)
+        objectives = jax.vmap(lambda pool, beta: pool_objective(problem.replace(beta=beta), pool))(path.pools, betas)
+        return {"objective": objectives, "rounds": path.rounds}
+
+    return Case(run, (problem,), (_problem_axes(problem),))
+
+
 _TIGHT = 1e-8  # so that the float32 in Newton's systems, whose rounding depends on the split, leaves no trace
 _FIXED = {"tol": 0.0, "max_steps": 40, "check_every": 20}  # as many steps wherever it runs
 
@@ -195,6 +212,7 @@ ITERATIONS: dict[str, Callable[[], Case]] = {
     "semidefinite_dual_norm": _dual_norm,
     "pool-reweight": _pool(lambda problem, pool: fit_pool(problem, pool, 20)),
     "pool-move": _pool(lambda problem, pool: move_all(problem, pool, 20, jnp.asarray(0.01))),
+    "path": _path,
     "gated-accelerated": _row("gated-accelerated", **_FIXED),
     "gated-logistic": _row("gated-logistic", phases="accelerated", **_FIXED),
     "gated": _row("gated", tol=_TIGHT),

@@ -97,8 +97,12 @@ class HostSolver(AnySolver, abc.ABC):
             "outside jit, vmap and grad."
         )
 
-    def solve_path(self, problem: Problem, betas: Any, key: Any) -> Solution | None:
+    def solve_path(
+        self, problem: Problem, betas: Any, key: Any, callback: CallbackFunction | None = None
+    ) -> Solution | None:
         """The batched solution along a path of betas (k,); None if this solver follows none.
+
+        The callback is called after each beta, and the path ends after a true value.
 
         Most solvers will not need this.
         """

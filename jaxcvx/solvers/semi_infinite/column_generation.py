@@ -141,7 +141,7 @@ class ColumnGeneration(HostSolver):
         last = jax.tree.map(lambda a: a[-1], dataclasses.replace(path, betas=None))
         return last
 
-    def solve_path(self, problem: Problem, betas: Any, key: Any) -> Solution:
+    def solve_path(self, problem: Problem, betas: Any, key: Any, callback: CallbackFunction | None = None) -> Solution:
         """The batched solution at ``betas`` (k,), large ones first; see :func:`jaxcvx.regularization_path`."""
         key = jax.random.key(0) if key is None else key
         settings = self.settings()
@@ -154,6 +154,7 @@ class ColumnGeneration(HostSolver):
             rate=self.rate,
             tol=self.tol,
             finish_rounds=self.final_rounds,
+            callback=callback,
         )
 
     def finish_path(self, problem: Problem, path: Solution, chosen: Collection[int], key: Any) -> Solution:
@@ -230,9 +231,8 @@ class ColumnGeneration(HostSolver):
         for factor, here in zip(factors, jax.random.split(key, len(factors)), strict=True):
             if state is not None and time.perf_counter() > deadline:
                 break
-            path = follow_on_host(
-                work, work.beta[None] * factor, start, here, self.settings(), pace_of(work, self.settings(), self.rate)
-            )
+            beta, pace = work.beta[None] * factor, pace_of(work, self.settings(), self.rate)
+            path = follow_on_host(work, beta, start, here[None], self.settings(), pace)
             start = state = state_at(path, 0)
         with double_precision():
             if given is not None:

@@ -53,7 +53,7 @@ def follow(
     problem: Problem,
     betas: Float[Array, k],
     start: Sliding,
-    key: PRNGKeyArray,
+    keys: PRNGKeyArray,
     settings: Settings,
     pace: Pace,
     first: int | Array = 0,
@@ -64,7 +64,7 @@ def follow(
       problem: its own beta is not used.
       betas: the path; large ones first.
       start: neurons to start from, such as those of :func:`empty_start`; their capacity is kept.
-      key: for the random starts of pricing.
+      keys: one key for each beta, for the random starts of pricing.
       settings: sizes of a round. With ``stop_if_full`` the betas after a full pool take no rounds.
       pace: rates and limits.
       first: index of the first beta to work at; those before it are passed over.
@@ -76,12 +76,12 @@ def follow(
         state, rounds = slide(problem.replace(beta=beta), state, here, settings, pace, curvature, active)
         return state, path_of(state, rounds)
 
-    inputs = (betas, jax.random.split(key, len(betas)), jnp.arange(len(betas)) >= first)
+    inputs = (betas, keys, jnp.arange(len(betas)) >= first)
     return jax.lax.scan(next_beta, start, inputs)[1]
 
 
 def follow_on_host(
-    problem: Problem, betas: Float[Array, k], start: Sliding, key: PRNGKeyArray, settings: Settings, pace: Pace
+    problem: Problem, betas: Float[Array, k], start: Sliding, keys: PRNGKeyArray, settings: Settings, pace: Pace
 ) -> NeuronPath:
     """:func:`follow` with a capacity that doubles where a pool is full: the path then goes on from the beta before.
 
@@ -95,7 +95,7 @@ def follow_on_host(
         capacity = len(start.pool.weights)
         may_grow = capacity < limit
         sizes = settings._replace(stop_if_full=may_grow)
-        path = jax.device_get(follow(problem, betas, start, key, sizes, pace, at))
+        path = jax.device_get(follow(problem, betas, start, keys, sizes, pace, at))
         used = np.any(path.pools.weights != 0, axis=2).all(axis=1)
         used[:at] = False
         keep = int(np.argmax(used)) if used.any() and may_grow else len(used)
@@ -106,7 +106,12 @@ def follow_on_host(
             start = state_at(path, keep - 1)
         at = keep
         start = grow(start, 2 * capacity, settings)
-    capacity = parts[-1].pools.weights.shape[1]
+    return joined(parts, settings)
+
+
+def joined(parts: list[NeuronPath], settings: Settings) -> NeuronPath:
+    """Paths one after the other, with the capacity of the largest. Runs on the host."""
+    capacity = max(part.pools.weights.shape[1] for part in parts)
     grown = [path_of(grow(Sliding(*part[:3]), capacity, settings), part.rounds) for part in parts]
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *grown)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxcvx.certificates.centring import best_shifted, feasible_residual
-from jaxcvx.networks.network import Network
+from jaxcvx.networks.network import Network, prune
 from jaxcvx.numerics.precision import double_precision, to_double
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.pricing.multistart import price_multistart, pricing_starts
@@ -21,11 +21,21 @@ from jaxcvx.problems.buckets import in_bucket_of_samples
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.solution import Solution
 from jaxcvx.solvers.semi_infinite.cell_rounds import finish_on_host, thorough
-from jaxcvx.solvers.semi_infinite.neuron_path import empty_start, follow, follow_on_host, pace_of, path_of
+from jaxcvx.solvers.semi_infinite.neuron_path import (
+    NeuronPath,
+    empty_start,
+    follow,
+    follow_on_host,
+    joined,
+    pace_of,
+    path_of,
+    state_at,
+)
 from jaxcvx.solvers.semi_infinite.path_report import report
 from jaxcvx.solvers.semi_infinite.pool import pool_of
 from jaxcvx.solvers.semi_infinite.scaling import Scaling, scaled_problem
-from jaxcvx.solvers.semi_infinite.sliding import Settings, Sliding, start_of
+from jaxcvx.solvers.semi_infinite.sliding import Pace, Settings, Sliding, start_of
+from jaxcvx.status import CallbackFunction, StepInfo
 
 _STARTS = 256  # of the search for the largest price
 
@@ -40,6 +50,7 @@ def neuron_path(
     rate: float,
     tol: float,
     finish_rounds: int,
+    callback: CallbackFunction | None = None,
 ) -> Solution:
     """The batched solution of a path: in float32 and finished in float64 outside jit, in the problem's type inside.
 
@@ -52,18 +63,26 @@ def neuron_path(
       rate: Adam's initial learning rate, for data of unit scale.
       tol: relative heuristic gap that counts as converged.
       finish_rounds: largest number of rounds in float64 for one beta; 0 leaves them out.
+      callback: called after each beta, before the finish; the path ends after a true value. Not under jit.
     """
     follow_key, finish_key = jax.random.split(key)
+    keys = jax.random.split(follow_key, len(betas))
     traced = is_traced(jnp.zeros(()), *jax.tree.leaves((problem, betas, key)))
     problem = in_bucket_of_samples(problem.replace(arrangements=None))
     if traced:
         work, scaling = scaled_problem(problem)
         start = empty_start(work, capacity, settings)
-        path = follow(work, scaling.betas(betas), start, follow_key, settings, pace_of(work, settings, rate))
+        path = follow(work, scaling.betas(betas), start, keys, settings, pace_of(work, settings, rate))
         return report(problem, betas, path, scaling, jnp.asarray(tol, work.dtype), work.dtype)
     work, scaling = scaled_problem(problem, jnp.float32)
     inner, start = scaling.betas(betas).astype(jnp.float32), empty_start(work, capacity, settings)
-    path = follow_on_host(work, inner, start, follow_key, settings, pace_of(work, settings, rate))
+    pace = pace_of(work, settings, rate)
+    if callback is None:
+        path = follow_on_host(work, inner, start, keys, settings, pace)
+    else:
+        watch = Watch(problem, betas, scaling, jnp.asarray(tol, jnp.float32), callback)
+        path = _watched(work, inner, start, keys, settings, pace, watch)
+        betas = betas[: len(path.rounds)]
     with double_precision():
         exact, betas = to_double(problem), to_double(betas)
         path = jax.device_get(to_double(path))
@@ -75,6 +94,38 @@ def neuron_path(
         host = jax.device_get(dataclasses.replace(solution, params=None, network=None))
     networks = jax.tree.map(jnp.asarray, solution.network)
     return dataclasses.replace(host, params=networks, network=networks)
+
+
+class Watch(NamedTuple):
+    """What a callback of a path needs: the caller's problem and betas, the scaling, the tolerance and the callback."""
+
+    problem: Problem
+    betas: Float[Array, k]
+    scaling: Scaling
+    tol: Array
+    callback: CallbackFunction
+
+    def call(self, k: int, path: NeuronPath) -> bool:
+        """Tell the callback about entry k, which is ``path``. True if the path is to end."""
+        one = report(self.problem, self.betas[k : k + 1], path, self.scaling, self.tol, np.dtype(self.problem.dtype))
+        network = prune(jax.tree.map(lambda a: a[0], one.network))
+        upper, bound, gap = (float(a[0]) for a in (one.upper_bound, one.heuristic_bound, one.program_gap))
+        return bool(
+            self.callback(StepInfo("ColumnGeneration path", k + 1, len(self.betas), upper, bound, gap, network))
+        )
+
+
+def _watched(
+    work: Problem, betas: Array, start: Sliding, keys: PRNGKeyArray, settings: Settings, pace: Pace, watch: Watch
+) -> NeuronPath:
+    """:func:`follow_on_host` beta by beta, with a callback after each. The networks are the same."""
+    parts: list[NeuronPath] = []
+    for k in range(len(betas)):
+        parts.append(follow_on_host(work, betas[k : k + 1], start, keys[k : k + 1], settings, pace))
+        start = state_at(parts[-1], 0)
+        if watch.call(k, parts[-1]):
+            break
+    return joined(parts, settings)
 
 
 def finish_chosen(

@@ -8,7 +8,7 @@ import numpy as np
 
 import jaxcvx
 from jaxcvx.numerics.safe import unit_rows
-from jaxcvx.solvers.semi_infinite.cell_rounds import finish, merged, moved_in_cells
+from jaxcvx.solvers.semi_infinite.cell_rounds import finish, in_bucket, merged, moved_in_cells, searched
 from jaxcvx.solvers.semi_infinite.pool import Pool, fit_pool, pool_network, pool_objective
 from jaxcvx.solvers.semi_infinite.sliding import Settings, start_of
 from tests.helpers import gaussian_data
@@ -66,3 +66,32 @@ def test_rounds_reach_a_stationary_network_and_zero_rounds_change_nothing():
     same, count = finish(problem, start, jax.random.key(2), SETTINGS, tol, jnp.asarray(0, jnp.int32))
     assert int(count) == 0
     np.testing.assert_array_equal(same.pool.directions, start.pool.directions)
+
+
+def test_a_search_from_fresh_starts_finds_what_few_ascents_missed():
+    problem = problem_of()
+    pool = fit_pool(problem, pool_of_random(problem), 500)
+    state = start_of(problem, pool, SETTINGS)
+    nothing = state._replace(candidates=state.candidates._replace(prices=jnp.zeros_like(state.candidates.prices)))
+    found = searched(problem, nothing, jax.random.key(0)).candidates
+    assert found.prices.shape == nothing.candidates.prices.shape
+    R = np.asarray(problem.targets) - np.asarray(pool_network(problem, pool)(problem.X))
+    value = np.linalg.norm(np.maximum(np.asarray(problem.rows @ found.directions[0]), 0) @ R)
+    np.testing.assert_allclose(value, found.prices[0], rtol=1e-4)
+    assert found.prices[0] > problem.beta
+    better = found._replace(prices=found.prices.at[0].set(1e6))
+    kept = searched(problem, state._replace(candidates=better), jax.random.key(0)).candidates
+    assert kept.prices[0] == 1e6
+
+
+def test_buckets_hold_the_neurons_and_some_new_ones():
+    problem = problem_of()
+    sizes = []
+    for used in (3, 24, 25, 57, 89, 125, 180):
+        weights = jnp.zeros((256, 1)).at[:used].set(1.0)
+        directions = jnp.zeros((256, 3)).at[:used, 0].set(1.0)
+        state = start_of(problem, Pool(directions, weights, jnp.zeros(1)), SETTINGS)
+        state = in_bucket(state, 1.0, SETTINGS)
+        assert int((np.asarray(state.pool.weights) != 0).sum()) == used
+        sizes.append(len(state.pool.weights))
+    assert sizes == [32, 32, 64, 96, 128, 192, 192]

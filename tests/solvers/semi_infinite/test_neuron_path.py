@@ -13,6 +13,7 @@ import jaxcvx
 from jaxcvx import ColumnGeneration, Dense, make_problem, regularization_path, solve
 from jaxcvx.errors import InvalidInputError, InvalidTypeError
 from jaxcvx.networks.network import Network
+from jaxcvx.solvers.semi_infinite.neuron_path import sample_blocks
 from tests.helpers import gaussian_data, targets_for
 
 SMALL = ColumnGeneration(width=16, new_neurons=16, moves=2, move_steps=50, rounds=4, final_rounds=4)
@@ -129,3 +130,10 @@ def test_bad_arguments_are_refused(plain):
     with pytest.raises(InvalidInputError, match="^init: got a network under jit"):
         network = Network(jnp.ones((2, 4)), jnp.ones((2, 1)), None, problem.features)
         jax.jit(lambda p: solve(p, SMALL, init=network).objective)(problem)
+
+
+def test_samples_are_split_into_powers_of_two():
+    rows = np.ones((26 * 4096, 1), np.float32)
+    large, odd = (make_problem(rows[:n], rows[:n, 0], 1.0) for n in (len(rows), 20_001))
+    assert sample_blocks(large) == 8  # 13 312 rows each
+    assert sample_blocks(odd) == 1 and sample_blocks(problem_of()) == 1

@@ -19,6 +19,7 @@ from jaxcvx.solvers.semi_infinite.sliding import (
     add,
     merge_cells,
     move_all,
+    move_used,
     neuron_prices,
     price,
     row_curvature,
@@ -150,3 +151,25 @@ def test_rounds_end_where_nothing_pays_or_no_slot_is_left(full):
     )
     assert int(rounds) == 0
     np.testing.assert_array_equal(passed.pool.weights, start.pool.weights)
+
+
+@pytest.mark.parametrize(("loss", "outputs"), [("squared", 1), ("softmax", 3)])
+def test_moves_in_blocks_of_samples_are_the_same(loss, outputs):
+    problem = problem_of(loss, outputs=outputs, n=48)
+    pool = random_pool(problem)
+    whole, parts = (move_all(problem, pool, 20, jnp.asarray(3e-3), blocks) for blocks in (1, 4))
+    assert pool_objective(problem, whole) < pool_objective(problem, pool)
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize("used", [3, 16, 17, 40])
+def test_moves_of_few_slots_are_those_of_all(used):
+    problem = problem_of()
+    pool = random_pool(problem, m=40, empty=40 - used)
+    order = jax.random.permutation(jax.random.key(3), 40)
+    pool = pool._replace(directions=pool.directions[order], weights=pool.weights[order])
+    whole, narrow = (move(problem, pool, 20, jnp.asarray(3e-3)) for move in (move_all, move_used))
+    np.testing.assert_allclose(pool_objective(problem, whole), pool_objective(problem, narrow), rtol=1e-5)
+    assert not np.any(np.asarray(narrow.weights)[used:])  # neurons stand first
+    assert narrow.weights.shape == pool.weights.shape
