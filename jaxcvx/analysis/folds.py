@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from jaxcvx.errors import invalid, wrong_type
 from jaxcvx.losses.base import Loss
+from jaxcvx.numerics.arrays import plain_array
 
 
 class Folds(NamedTuple):
@@ -88,7 +89,7 @@ def _counts(pair: Any, n: int) -> np.ndarray:
         raise wrong_type("folds", pair, "pairs (train, test) of indices")
     counts = []
     for part in pair:
-        indices = np.asarray(part)
+        indices = plain_array("folds", part)
         if indices.dtype == bool and indices.shape == (n,):
             indices = np.flatnonzero(indices)
         if indices.ndim != 1 or indices.dtype.kind not in "iu":

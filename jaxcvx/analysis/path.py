@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.errors import invalid, wrong_type
+from jaxcvx.numerics.arrays import plain_array
 from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.numerics.validation import check_key
@@ -120,11 +121,8 @@ def beta_grid(problem: Problem, solver: HostSolver, num: int, key: Any) -> Any:
 def _checked_betas(betas: Any, dtype: Any) -> Any:
     """The betas as a vector of this type."""
     if not is_traced(betas):
-        try:
-            host = np.asarray(betas)
-            host = host.astype(float) if host.dtype.kind in "fiub" else np.full(2, np.nan)
-        except (TypeError, ValueError) as err:
-            raise wrong_type("betas", betas, "a vector of numbers") from err
+        host = betas = plain_array("betas", betas)
+        host = host.astype(float)
         if host.ndim != 1 or not host.size or not np.isfinite(host).all() or (host < 0).any():
             raise invalid("betas", repr(betas), "a non-empty vector of finite numbers >= 0")
     return jnp.asarray(betas, dtype)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxcvx.errors import InvalidTypeError, invalid, wrong_type
 from jaxcvx.features.dense import Features, resolve_features
+from jaxcvx.numerics.arrays import plain_array
 from jaxcvx.numerics.safe import unit_rows
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.numerics.validation import as_host_array, check_axes
@@ -102,8 +103,8 @@ def host_rows(X: Any, features: Any = "dense") -> HostRows:
         )
     host = as_host_array("X", X, features.ndims)
     floating = bool(jnp.issubdtype(host.dtype, jnp.floating))
-    eps = float(jnp.finfo(host.dtype).eps) if floating else float(np.finfo(np.float64).eps)
     dtype = np.dtype(np.float32) if floating and host.dtype.itemsize <= 4 else np.dtype(np.float64)
+    eps = float(np.finfo(dtype).eps)  # half precision is read exactly, so its own rounding does not count
     rows = np.asarray(features.matrix(host.astype(np.float64)), np.float64)
     return HostRows(rows, dtype, max(eps, float(np.finfo(np.float64).eps)))
 
@@ -211,13 +212,8 @@ def arrangements_of(network: HasNeurons, X: Any) -> Arrangements:
         values = jnp.matmul(hidden, Z.T, precision=jax.lax.Precision.HIGHEST)
         return Arrangements(values >= 0, unit_rows(hidden))
     data = host_rows(X, network.features)
-    try:
-        weights = np.asarray(hidden)
-    except (TypeError, ValueError) as err:
-        raise wrong_type("network.hidden", hidden, "real numbers (m, p)") from err
+    weights = plain_array("network.hidden", hidden)
     dtype = weights.dtype
-    if dtype.kind in "cOUSMm":
-        raise InvalidTypeError(f"network.hidden: got dtype {dtype}, expected real numbers.")
     weights = weights.astype(np.float64)
     _check_width(weights, data.rows.shape[1])
     if not np.isfinite(weights).all():

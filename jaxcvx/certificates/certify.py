@@ -128,7 +128,9 @@ def certify(
         check_key(key)
     with double_precision():
         network = to_double(checked_network(network))
-        problem = problem_for(network, widened(X), widened(Y), beta, loss, widened(sample_weight))
+        problem = problem_for(
+            network, widened("X", X), widened("Y", Y), beta, loss, widened("sample_weight", sample_weight)
+        )
         problem = problem if arrangements is not None else without_unweighted_samples(problem)
         upper = objective_on_host(network, problem)
         if method == "multistart":

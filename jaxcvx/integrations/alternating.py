@@ -22,6 +22,7 @@ from jaxcvx.integrations.flax_layer import ConvexLayer
 from jaxcvx.losses.base import Loss
 from jaxcvx.losses.entrywise import resolve_loss
 from jaxcvx.losses.targets import as_targets
+from jaxcvx.numerics.arrays import plain_array
 from jaxcvx.numerics.precision import default_promotion
 from jaxcvx.numerics.validation import as_beta
 from jaxcvx.solvers.core.protocol import AnySolver
@@ -180,7 +181,8 @@ def _checked(backbone: Any, head: Any, data: Any, beta: Any, loss: Any, decay: A
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise wrong_type("data", data, "a pair (inputs, targets)")
     check_count("batch_size", batch_size)
-    inputs, targets = jnp.asarray(data[0]), data[1]
+    inputs, targets = data
+    inputs = jnp.asarray(inputs if isinstance(inputs, jax.Array) else plain_array("data[0]", inputs))
     if isinstance(head, ConvexLayer):
         loss = resolve_loss(loss or head.loss)
         if loss != head.loss:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcvx.errors import invalid, require_extra, wrong_type
+from jaxcvx.numerics.arrays import plain_array
 from jaxcvx.numerics.validation import as_real_matrix
 
 require_extra("flax", "flax")
@@ -48,7 +49,7 @@ def run_in_batches(model: Any, inputs: Any, batch_size: int) -> np.ndarray:
     if not callable(model):
         raise wrong_type("model", model, "an nnx.Module or a callable")
     check_count("batch_size", batch_size)
-    inputs = inputs if isinstance(inputs, jax.Array) else np.asarray(inputs)
+    inputs = inputs if isinstance(inputs, jax.Array) else plain_array("inputs", inputs)
     if inputs.ndim == 0 or inputs.shape[0] == 0:
         raise invalid("inputs", f"shape {inputs.shape}", "at least one sample")
     n = inputs.shape[0]

@@ -13,14 +13,16 @@ from jaxcvx.errors import invalid, require_extra
 
 require_extra("sklearn", "estimators")
 
-from sklearn.base import BaseEstimator, TransformerMixin  # noqa: E402
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin  # noqa: E402
 from sklearn.utils import check_random_state  # noqa: E402
-from sklearn.utils.validation import check_array, check_is_fitted  # noqa: E402
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data  # noqa: E402
+
+from jaxcvx.integrations.sklearn_base import own_array  # noqa: E402
 
 _ROWS = 256  # number of images whose patches are in memory at a time
 
 
-class ConvexPatchFeatures(TransformerMixin, BaseEstimator):
+class ConvexPatchFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Image features: convolution with extreme points of random patches, ReLU and max-pooling.
 
     Use it in a pipeline, for example
@@ -35,6 +37,8 @@ class ConvexPatchFeatures(TransformerMixin, BaseEstimator):
 
     Attributes:
       features_: the :class:`jaxcvx.PatchFeatures`.
+      n_features_in_, feature_names_in_: as everywhere in scikit-learn, with ``image_shape``. Features out are named
+        "convexpatchfeatures0" and so on, which ``set_output(transform="pandas")`` makes the columns of a table.
 
     Source: T. Ergen and M. Pilanci, JMLR 22 (2021), algorithm 2 (Convex-RF).
 
@@ -72,18 +76,20 @@ class ConvexPatchFeatures(TransformerMixin, BaseEstimator):
         self.threshold = threshold
         self.random_state = random_state
 
-    def _images(self, X: Any) -> np.ndarray:
-        X = check_array(X, dtype=np.float64, ensure_2d=False, allow_nd=True)
+    def _images(self, X: Any, reset: bool) -> np.ndarray:
+        X = own_array("X", X)
+        images = check_array(X, dtype=np.float64, ensure_2d=False, allow_nd=True)
         if self.image_shape is None:
-            return X
+            return images
         shape = tuple(self.image_shape)
-        if X.ndim != 2 or X.shape[1] != math.prod(shape):
-            raise invalid("X", f"shape {X.shape}", f"(n, {math.prod(shape)}), rows of images of shape {shape}")
+        if images.ndim != 2 or images.shape[1] != math.prod(shape):
+            raise invalid("X", f"shape {images.shape}", f"(n, {math.prod(shape)}), rows of images of shape {shape}")
+        X = validate_data(self, X, reset=reset, dtype=np.float64)
         return X.reshape(len(X), *shape)
 
     def fit(self, X, y=None):
         """Draw the patches and compute the filters. y is not used."""
-        images = self._images(X)
+        images = self._images(X, True)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with jax.enable_x64(True):  # as everywhere in scikit-learn
             features = fit_patch_features(
@@ -98,12 +104,14 @@ class ConvexPatchFeatures(TransformerMixin, BaseEstimator):
                 threshold=self.threshold,
             )
             self.features_ = jax.tree.map(np.asarray, features)
+            shape = jax.eval_shape(features, jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float64)).shape
+        self._n_features_out = shape[1]
         return self
 
     def transform(self, X):
         """Compute the features (n, pool * pool * filters), 256 images at a time."""
         check_is_fitted(self)
-        images = self._images(X)
+        images = self._images(X, False)
         blocks = []
         with jax.enable_x64(True):
             for start in range(0, len(images), _ROWS):

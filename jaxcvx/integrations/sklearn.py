@@ -171,6 +171,8 @@ class ConvexReLUClassifier(Classification, _ConvexReLU):
       loss: "logistic" has one output for two classes, and one output per class against the rest for more. "softmax" has
         one output for each class. "squared" has targets +-1 for two classes and one-hot rows for more, and no
         ``predict_proba``. "auto" is "logistic" for two classes and "softmax" for more.
+      class_weight: None; a dict from labels to factors >= 0 of their samples' weights; or "balanced": the number of
+        samples over the number of classes times that of the label. Scores of cross-validation have these weights too.
 
     Attributes:
       classes_: the labels, sorted.
@@ -182,3 +184,32 @@ class ConvexReLUClassifier(Classification, _ConvexReLU):
       >>> model.predict([[-1.0], [4.0]]).tolist(), model.predict_proba(X).shape
       (['low', 'high'], (4, 2))
     """
+
+    def __init__(
+        self,
+        *,
+        beta="auto",
+        beta_scale="absolute",
+        n_cells="deprecated",
+        solver=None,
+        loss="auto",
+        bias=True,
+        output_bias=True,
+        max_iter=1000,
+        warm_start=False,
+        class_weight=None,
+        random_state=None,
+    ):
+        super().__init__(
+            beta=beta,
+            beta_scale=beta_scale,
+            n_cells=n_cells,
+            solver=solver,
+            loss=loss,
+            bias=bias,
+            output_bias=output_bias,
+            max_iter=max_iter,
+            warm_start=warm_start,
+            random_state=random_state,
+        )
+        self.class_weight = class_weight

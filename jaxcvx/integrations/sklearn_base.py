@@ -20,6 +20,7 @@ from jaxcvx.errors import invalid, require_extra
 from jaxcvx.features.dense import Dense
 from jaxcvx.integrations import fitting
 from jaxcvx.networks.network import Network
+from jaxcvx.numerics.arrays import is_missing, plain_array, unmasked
 from jaxcvx.solvers.semi_infinite.column_generation import ColumnGeneration
 
 require_extra("sklearn", "estimators")
@@ -27,6 +28,7 @@ require_extra("sklearn", "estimators")
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin  # noqa: E402
 from sklearn.metrics import get_scorer  # noqa: E402
 from sklearn.utils import check_random_state  # noqa: E402
+from sklearn.utils.class_weight import compute_sample_weight  # noqa: E402
 from sklearn.utils.metaestimators import available_if  # noqa: E402
 from sklearn.utils.multiclass import check_classification_targets  # noqa: E402
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data  # noqa: E402
@@ -123,10 +125,14 @@ class BaseConvexReLU(BaseEstimator, abc.ABC):
     def _outputs(self, X: Any) -> np.ndarray:
         """Compute network outputs (n, c) in float64 on the host. A new number of rows compiles nothing."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
+        X = validate_data(self, own_array("X", X), reset=False, dtype=np.float64)
         Z = self.network_.features.matrix(X)
         F = np.maximum(Z @ self.network_.hidden.T, 0) @ self.network_.output
         return F if self.network_.output_bias is None else F + self.network_.output_bias
+
+    def _class_weighted(self, X: Any, y: Any, sample_weight: Any) -> Any:
+        """The sample weights times those of the classes, for estimators with ``class_weight``."""
+        return sample_weight
 
     def certify(self, X: Any, y: Any, max_seconds: float = 60, sample_weight: Any = None) -> Certificate:
         """Prove how far the objective of the fitted network is from the best one of all networks.
@@ -139,6 +145,7 @@ class BaseConvexReLU(BaseEstimator, abc.ABC):
           The certificate of :func:`jaxcvx.certify` at ``beta_``.
         """
         check_is_fitted(self)
+        sample_weight = self._class_weighted(X, y, own_array("sample_weight", sample_weight))
         X, Y = self._coded(X, y)
         weights = None if sample_weight is None else np.asarray(sample_weight, np.float64)
         limit: Any = dict.fromkeys(_TIME_LIMIT, max_seconds)
@@ -185,6 +192,7 @@ class Regression(RegressorMixin, BaseConvexReLU):
     def fit(self, X, y, sample_weight=None):
         """Fit to inputs X (n, d) and targets y (n,) or (n, c). The sample weights multiply the samples' losses."""
         self._check_parameters()
+        X, y, sample_weight = own_array("X", X), own_array("y", y), own_array("sample_weight", sample_weight)
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         y = np.asarray(y, np.float64)
         self._flat = y.ndim == 1
@@ -192,6 +200,7 @@ class Regression(RegressorMixin, BaseConvexReLU):
         return self
 
     def _coded(self, X, y):
+        X, y = own_array("X", X), own_array("y", y)
         X, y = validate_data(self, X, y, reset=False, dtype=np.float64, multi_output=True, y_numeric=True)
         return X, np.asarray(y, np.float64).reshape(len(y), -1)
 
@@ -216,6 +225,7 @@ class Classification(ClassifierMixin, BaseConvexReLU):
     """Labels, targets and predictions of the classifiers."""
 
     classes_: Any
+    class_weight: Any
     _losses = ("logistic", "softmax", "squared")
     _stratified = True
 
@@ -228,13 +238,27 @@ class Classification(ClassifierMixin, BaseConvexReLU):
     def fit(self, X, y, sample_weight=None):
         """Fit to inputs X (n, d) and labels y (n,) of any kind. The sample weights multiply the samples' losses."""
         self._check_parameters()
+        X, y, sample_weight = own_array("X", X), labels(y), own_array("sample_weight", sample_weight)
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise invalid("y", f"one class ({self.classes_[0]!r})", "at least two classes")
+        sample_weight = self._class_weighted(X, y, sample_weight)
         self._fit(X, self._targets(codes), y, sample_weight)
         return self
+
+    def _class_weighted(self, X: np.ndarray, y: np.ndarray, sample_weight: Any) -> Any:
+        """The sample weights times those of the classes."""
+        if self.class_weight is None:
+            return sample_weight
+        try:
+            factors = compute_sample_weight(self.class_weight, y)
+        except (ValueError, TypeError) as err:
+            raise invalid("class_weight", f"{self.class_weight!r} ({err})", "None, 'balanced' or a dict") from err
+        if not (np.isfinite(factors).all() and (factors >= 0).all()):
+            raise invalid("class_weight", repr(self.class_weight), "weights >= 0")
+        return factors if sample_weight is None else factors * _check_sample_weight(sample_weight, X, dtype=np.float64)
 
     def _targets(self, codes: np.ndarray) -> np.ndarray:
         """The targets (n, c) of the loss for indices of classes."""
@@ -245,7 +269,7 @@ class Classification(ClassifierMixin, BaseConvexReLU):
         return 2 * Y - 1 if self._loss == "logistic" else Y
 
     def _coded(self, X, y):
-        X, y = validate_data(self, X, y, reset=False, dtype=np.float64)
+        X, y = validate_data(self, own_array("X", X), labels(y), reset=False, dtype=np.float64)
         codes = np.searchsorted(self.classes_, y).clip(0, len(self.classes_) - 1)
         if (self.classes_[codes] != y).any():
             raise invalid("y", repr(y[self.classes_[codes] != y][0]), "labels that fit has seen")
@@ -280,6 +304,36 @@ def check_positive_integer(name: str, value: Any) -> None:
     """Raise unless the value is an integer >= 1."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise invalid(name, repr(value), "a positive integer")
+
+
+def own_array(name: str, value: Any) -> Any:
+    """An argument for scikit-learn's own checks, which drop masks and know few array types.
+
+    What they handle well stays as it is: numpy arrays, lists, sparse matrices, and tables and columns of pandas.
+
+    Raises:
+      InvalidTypeError, InvalidInputError: masked entries, or an array of another library without real numbers.
+    """
+    known = isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
+    if known or isinstance(value, list | tuple) or hasattr(value, "iloc") or not hasattr(value, "__array__"):
+        return value
+    return plain_array(name, value)
+
+
+def labels(y: Any) -> Any:
+    """Labels without masked and missing ones.
+
+    Raises:
+      InvalidInputError: a label is masked or missing.
+    """
+    if isinstance(y, np.ma.MaskedArray):
+        y = unmasked("y", y)
+    entries = np.asarray(y)
+    if entries.dtype.kind == "O" and entries.ndim:
+        for where, entry in np.ndenumerate(entries):
+            if is_missing(entry) or (isinstance(entry, float) and np.isnan(entry)):
+                raise invalid("y", f"{entry!r} at index {where}, a missing label", "a label for every sample")
+    return y
 
 
 def is_number(value: Any) -> bool:

@@ -158,6 +158,8 @@ class ConvexReLUClassifierCV(Classification, _ConvexReLUCV):
       scoring: None for accuracy; or a name that scikit-learn knows, such as "neg_log_loss" or "roc_auc"; or a function
         ``(estimator, X, y) -> number``.
       loss: as in :class:`ConvexReLUClassifier`.
+      class_weight: None; a dict from labels to factors >= 0 of their samples' weights; or "balanced": the number of
+        samples over the number of classes times that of the label. Scores have these weights too.
 
     Attributes:
       classes_: the labels, sorted.
@@ -173,3 +175,32 @@ class ConvexReLUClassifierCV(Classification, _ConvexReLUCV):
       >>> model.predict([[0.0], [0.9]]).tolist()
       ['inner', 'outer']
     """
+
+    def __init__(
+        self,
+        *,
+        betas=20,
+        beta_scale="absolute",
+        cv=5,
+        scoring=None,
+        rule="best",
+        solver=None,
+        loss="auto",
+        bias=True,
+        output_bias=True,
+        class_weight=None,
+        random_state=None,
+    ):
+        super().__init__(
+            betas=betas,
+            beta_scale=beta_scale,
+            cv=cv,
+            scoring=scoring,
+            rule=rule,
+            solver=solver,
+            loss=loss,
+            bias=bias,
+            output_bias=output_bias,
+            random_state=random_state,
+        )
+        self.class_weight = class_weight

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcvx.errors import invalid, wrong_type
+from jaxcvx.errors import invalid
 from jaxcvx.losses.base import Loss
+from jaxcvx.numerics.arrays import plain_array
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.numerics.validation import as_real_matrix
 
@@ -23,14 +24,11 @@ def as_targets(loss: Loss, Y: Any, num_samples: int, dtype: Any, num_classes: in
       InvalidTypeError, InvalidInputError: naming Y, what was got and what was expected.
     """
     if not is_traced(Y) and not isinstance(Y, jax.Array):
-        try:
-            Y = np.asarray(Y)
-        except (ValueError, TypeError) as err:
-            raise wrong_type("Y", Y, "an array of targets") from err
+        Y = plain_array("Y", Y)
     ndim = getattr(Y, "ndim", 0)
     if ndim not in (1, 2):
         raise invalid("Y", f"shape {tuple(Y.shape)}", "shape (n,) or (n, c)")
-    host = None if is_traced(Y) else np.asarray(Y)
+    host = None if is_traced(Y) else plain_array("Y", Y)
     Y = as_real_matrix("Y", Y, ndim)
     if Y.shape[0] != num_samples:
         raise invalid("Y", f"{Y.shape[0]} rows", f"{num_samples}, the number of rows of X")

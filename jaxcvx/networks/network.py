@@ -11,12 +11,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcvx.arrangements.parallel_rows import merge_parallel_rows
-from jaxcvx.errors import invalid, wrong_type
+from jaxcvx.errors import InvalidTypeError, invalid, wrong_type
 from jaxcvx.features.dense import Dense, Features
 from jaxcvx.losses.base import Loss
 from jaxcvx.losses.entrywise import resolve_loss
 from jaxcvx.losses.targets import as_targets
 from jaxcvx.losses.weighted import as_sample_weight
+from jaxcvx.numerics.arrays import is_real, plain_array
 from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.numerics.safe import divide, divisor, norm
 from jaxcvx.numerics.trees import is_traced
@@ -55,7 +56,13 @@ class Network:
     output_bias: Float[Array, c] | None = None
 
     def __call__(self, X: Float[Array, "n ..."]) -> Float[Array, "n c"]:
-        """The predictions (n, c) for inputs X, (n, d) or the shape that the features expect."""
+        """The predictions (n, c) for inputs X, (n, d) or the shape that the features expect.
+
+        Raises:
+          InvalidInputError: the inputs have another number of columns than the network was made for.
+          InvalidTypeError: the inputs are not an array of real numbers.
+        """
+        X = _fitting_inputs(self, X)
         Z, readout = self.features.matrix(X), self.features.readout(*X.shape[1:])
         F = readout.apply(jax.nn.relu(Z @ self.hidden.T), self.output)
         F = F if self.skip is None else F + readout.apply(Z, self.skip)
@@ -65,6 +72,23 @@ class Network:
     def width(self) -> int:
         """Number of hidden neurons m."""
         return self.hidden.shape[0]
+
+
+def _fitting_inputs(network: Network, X: Any) -> Any:
+    """The inputs as an array, after a check of their shape. Numbers are not checked."""
+    if not isinstance(X, jax.Array):
+        X = plain_array("X", X)
+    elif not is_real(X.dtype):
+        raise InvalidTypeError(f"X: got dtype {X.dtype}, expected real numbers.")
+    if X.ndim not in (allowed := network.features.ndims):
+        raise invalid("X", f"shape {X.shape}", f"{' or '.join(map(str, allowed))} axes")
+    made, p = network.features.num_weights(*X.shape[1:]), network.hidden.shape[-1]
+    if made != p:
+        got, expected = f"shape {X.shape}, which needs {made} hidden weights", f"inputs for the network's {p}"
+        if X.ndim == 2:
+            got, expected = f"{X.shape[1]} columns", f"{X.shape[1] + p - made}, as the network was made for"
+        raise invalid("X", got, expected)
+    return X
 
 
 def hidden_norms(network: Network) -> Float[Array, m]:

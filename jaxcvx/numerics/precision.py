@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcvx.numerics.arrays import plain_array
+
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -67,8 +69,13 @@ def to_double(tree: Any) -> Any:
     return jax.tree.map(convert, tree)
 
 
-def widened(value: Any) -> Any:
-    """Real numbers in float64, so that no digit is lost; anything else as it is, to be refused later."""
-    if isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating):
-        return np.asarray(value).astype(np.float64)
-    return value
+def widened(name: str, value: Any) -> Any:
+    """Floats as a numpy array in float64, so that no digit is lost; integers as they are; None stays None.
+
+    Raises:
+      InvalidTypeError, InvalidInputError: not an array of real numbers; ``name`` is the argument's.
+    """
+    if value is None:
+        return None
+    host = plain_array(name, value)
+    return host.astype(np.float64) if jnp.issubdtype(host.dtype, jnp.floating) else host

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.errors import InvalidTypeError, invalid, shown, wrong_type
+from jaxcvx.numerics.arrays import is_real, plain_array
 from jaxcvx.numerics.trees import is_traced
 
 
@@ -35,18 +36,14 @@ def as_host_array(name: str, value: Any, ndim: int | tuple[int, ...] = 2) -> np.
 
     Args:
       name: the argument's name, for messages.
-      value: anything that numpy makes an array of; not traced.
+      value: anything that :func:`jaxcvx.numerics.arrays.plain_array` takes; not traced.
       ndim: the number of axes, or several allowed numbers of axes.
 
     Raises:
-      InvalidTypeError: the value is not numeric, complex, or not an array at all.
-      InvalidInputError: the number of axes is wrong, the array is empty, or it holds NaN or infinity.
+      InvalidTypeError: the value is not numeric, complex, sparse, or not an array at all.
+      InvalidInputError: the number of axes is wrong, the array is empty, or an entry is masked, missing or not finite.
     """
-    try:
-        host = np.asarray(value)
-    except (ValueError, TypeError) as err:
-        raise wrong_type(name, value, "a real array") from err
-    _check_real(name, host.dtype)
+    host = plain_array(name, value)
     check_axes(name, host.shape, ndim)
     wide = host.astype(np.float64)
     finite = np.isfinite(wide)
@@ -64,12 +61,12 @@ def as_real_matrix(name: str, value: Any, ndim: int | tuple[int, ...] = 2) -> ja
 
     Args:
       name: the argument's name, for messages.
-      value: anything that numpy makes an array of, or a traced array.
+      value: anything that :func:`jaxcvx.numerics.arrays.plain_array` takes, or a traced array.
       ndim: the number of axes, or several allowed numbers of axes.
 
     Raises:
-      InvalidTypeError: the value is not numeric, complex, or not an array at all.
-      InvalidInputError: the number of axes is wrong, the array is empty, or it holds NaN or infinity.
+      InvalidTypeError: the value is not numeric, complex, sparse, or not an array at all.
+      InvalidInputError: the number of axes is wrong, the array is empty, or an entry is masked, missing or not finite.
     """
     if is_traced(value):
         _check_real(name, value.dtype)
@@ -92,7 +89,7 @@ def check_axes(name: str, shape: tuple[int, ...], ndim: int | tuple[int, ...]) -
 
 
 def _check_real(name: str, dtype: Any) -> None:
-    if not (jnp.issubdtype(dtype, jnp.floating) or np.dtype(dtype).kind in "iub"):
+    if not is_real(dtype):
         raise InvalidTypeError(f"{name}: got dtype {dtype}, expected real numbers.")
 
 

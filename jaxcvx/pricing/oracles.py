@@ -211,14 +211,18 @@ def search(problem: Problem, R: Float[Array, "n c"], key: Any, own: Array, num_s
 
     The ascents run in float32. The prices of the neurons where they end are computed in the precision of R.
     """
-    rows, lifted = problem.rows, problem.readout.lift(R)
+    rows, lifted, basis = problem.rows, problem.readout.lift(R), None
+    if rows.shape[1] > rows.shape[0] and not problem.features.free_bias:  # the best neurons lie in the rows' space
+        basis = jnp.linalg.qr(rows.T)[0]
+        rows, own = rows @ basis, own @ basis
     scales = [1.0 if problem.features.free_bias else _largest(rows), _largest(lifted)]
     low = [(a / scale).astype(jnp.float32) for a, scale in zip((rows, lifted), scales, strict=True)]
     parts = [pricing_starts(k, *low, _BATCH) for k in jax.random.split(key, -(-num_starts // _BATCH))]
     own_starts = jnp.pad(own.astype(jnp.float32), ((0, -len(own) % _BATCH), (0, 0)))
     parts += jnp.split(own_starts, len(own_starts) // _BATCH)
     found = jnp.concatenate([_search(problem, *low, starts).directions for starts in parts])
-    return _in_order(problem, rows, lifted, found.astype(rows.dtype))
+    priced = _in_order(problem, rows, lifted, found.astype(rows.dtype))
+    return priced if basis is None else priced._replace(directions=priced.directions @ basis.T)
 
 
 @jax.jit

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxcvx.errors import invalid, wrong_type
+from jaxcvx.numerics.arrays import plain_array
 from jaxcvx.numerics.safe import divide, divisor
 from jaxcvx.numerics.trees import register_validated
 from jaxcvx.numerics.validation import check_number
@@ -342,7 +343,7 @@ def as_row_bounds(bound: Any, dtype: Any) -> Float[Array, 2] | None:
     if bound is None:
         return None
     try:
-        given = bound if isinstance(bound, jax.Array) else np.asarray(bound)
+        given = bound if isinstance(bound, jax.Array) else plain_array("row_bound", bound)
         if given.dtype.kind not in "fiub":
             raise TypeError
         with np.errstate(over="ignore"):

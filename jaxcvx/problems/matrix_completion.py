@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxcvx.errors import InvalidTypeError, invalid
+from jaxcvx.numerics.arrays import plain_array
 from jaxcvx.numerics.trees import is_traced, register_validated
 from jaxcvx.numerics.validation import as_real_matrix, check_number
 from jaxcvx.operators.entries import Entries, observe_entries
@@ -204,7 +205,7 @@ def _entries(rows: Any, cols: Any, count: int, shape: tuple[int, int]) -> Entrie
     """The operator of the observed entries, after a check of their places."""
     for name, value, limit in (("rows", rows, shape[0]), ("cols", cols, shape[1])):
         if not is_traced(value):
-            host = np.asarray(value)
+            host = plain_array(name, value)
             if host.dtype.kind not in "iu":
                 raise InvalidTypeError(f"{name}: got {host.dtype}, expected integers.")
             if host.ndim == 1 and host.size and not 0 <= int(host.min()) <= int(host.max()) < limit:
@@ -212,6 +213,7 @@ def _entries(rows: Any, cols: Any, count: int, shape: tuple[int, int]) -> Entrie
         if np.shape(value) != (count,):
             raise invalid(name, f"shape {np.shape(value)}", f"{(count,)}, one index for each entry")
     if not is_traced(rows, cols):
+        rows, cols = (a if isinstance(a, jax.Array) else plain_array("rows", a) for a in (rows, cols))
         flat = np.asarray(rows, np.int64) * shape[1] + np.asarray(cols, np.int64)
         sorted_flat = np.sort(flat)
         twice = sorted_flat[1:][sorted_flat[1:] == sorted_flat[:-1]]

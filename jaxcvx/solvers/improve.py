@@ -82,7 +82,7 @@ def improve(
     began = time.perf_counter()
     with double_precision():
         best = to_double(checked_network(network))
-        X, Y, sample_weight = (widened(a) for a in (X, Y, sample_weight))
+        X, Y, sample_weight = widened("X", X), widened("Y", Y), widened("sample_weight", sample_weight)
         problem = without_unweighted_samples(problem_for(best, X, Y, beta, loss, sample_weight))
         fit = ColumnGeneration(tol=_TOL, pricing="multistart", final_starts=1)
         refuse_unmet(problem, fit.requires, "improve")

@@ -40,3 +40,19 @@ def test_better_than_pixels_on_digits():
         for stages in ((), (patches,))
     ]
     assert scores[1] > scores[0] + 0.02 and scores[1] > 0.96
+
+
+def test_features_have_names_and_become_a_table():
+    import pandas as pd
+
+    images = np.random.default_rng(0).standard_normal((5, 16))
+    features = ConvexPatchFeatures(image_shape=(4, 4), n_filters=3, filter_shape=(2, 2), random_state=0)
+    plain = features.fit_transform(images)
+    assert features.n_features_in_ == 16
+    table = features.set_output(transform="pandas").transform(images)
+    assert isinstance(table, pd.DataFrame) and list(table.columns) == list(features.get_feature_names_out())
+    np.testing.assert_array_equal(table.to_numpy(), plain)
+    named = pd.DataFrame(images, columns=[f"p{i}" for i in range(16)])
+    assert list(features.fit(named).feature_names_in_) == list(named.columns)
+    with pytest.raises(ValueError, match="feature names"):
+        features.transform(named[named.columns[::-1]])

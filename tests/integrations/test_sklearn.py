@@ -252,3 +252,29 @@ except jaxcvx.errors.MissingExtraError as err:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert f"pip install 'jaxcvx[{extra}]'" in done.stdout
+
+
+def _two_classes():
+    rng = np.random.default_rng(3)
+    X = np.concatenate([rng.normal(size=(36, 2)) - 0.4, rng.normal(size=(4, 2)) + 0.4])
+    return X, np.repeat(["common", "rare"], [36, 4])
+
+
+@pytest.mark.parametrize("weights", ["balanced", {"common": 1.0, "rare": 9.0}, {"rare": 9.0}])
+def test_class_weights_multiply_sample_weights(weights):
+    X, y = _two_classes()
+    given = np.linspace(0.5, 1.5, 40)
+    factor = {"balanced": {"common": 40 / 72, "rare": 5.0}}.get(weights if isinstance(weights, str) else "", weights)
+    product = given * np.array([factor.get(label, 1.0) for label in y])
+    by_class = ConvexReLUClassifier(beta=1.0, max_iter=16, random_state=0, class_weight=weights).fit(X, y, given)
+    by_sample = ConvexReLUClassifier(beta=1.0, max_iter=16, random_state=0).fit(X, y, product)
+    np.testing.assert_allclose(by_class.decision_function(X), by_sample.decision_function(X), rtol=1e-8)
+    certificate = by_class.certify(X, y, max_seconds=1, sample_weight=given)
+    assert certificate.upper == pytest.approx(by_class.objective_, rel=1e-6)
+
+
+@pytest.mark.parametrize("weights", ["heavy", {"common": -1.0}, {"common": float("nan")}, 3])
+def test_bad_class_weights_are_refused(weights):
+    X, y = _two_classes()
+    with pytest.raises(jaxcvx.JaxcvxError, match="class_weight"):
+        ConvexReLUClassifier(beta=1.0, class_weight=weights).fit(X, y)

@@ -17,7 +17,8 @@ from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, prune
 from jaxcvx.networks.width import reduce_width
 from jaxcvx.numerics.precision import double_precision, to_double
-from jaxcvx.pricing.oracles import choose_pricer
+from jaxcvx.pricing.faces import face_table
+from jaxcvx.pricing.oracles import ExactPricer, choose_pricer
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.host import host_solution, usable
 from jaxcvx.solvers.core.protocol import CallbackFunction, HostSolver
@@ -26,7 +27,7 @@ from jaxcvx.solvers.semi_infinite.cell_rounds import thorough
 from jaxcvx.solvers.semi_infinite.final_rounds import ascent_rounds, exact_rounds
 from jaxcvx.solvers.semi_infinite.neuron_path import empty_start, follow_on_host, grow, pace_of, state_at
 from jaxcvx.solvers.semi_infinite.pool import Pool, pool_network, pool_objective, pool_of
-from jaxcvx.solvers.semi_infinite.scaling import scaled_problem
+from jaxcvx.solvers.semi_infinite.scaling import Scaling, scaled_problem
 from jaxcvx.solvers.semi_infinite.sliding import Settings, Sliding, start_of, with_candidate
 from jaxcvx.solvers.semi_infinite.solve_path import finish_chosen, largest_price, neuron_path
 
@@ -179,6 +180,7 @@ class ColumnGeneration(HostSolver):
             whole = to_double(problem)
             pricer = choose_pricer(whole, self.pricing, self.num_starts, self.branch_nodes)
             work, scaling = scaled_problem(whole)
+            inner = _turned(pricer, work, scaling)
         start = self._start(problem, work, init, path_key, pricer.exact, deadline)
         with double_precision():
             start = Sliding(*to_double(start))
@@ -195,7 +197,7 @@ class ColumnGeneration(HostSolver):
             steps = 0
             for last in jax.random.split(last_key, _INSERTIONS):
                 if pricer.exact:
-                    done = exact_rounds(work, start.pool, pricer, num=self.new_neurons, **limits)
+                    done = exact_rounds(work, start.pool, inner, num=self.new_neurons, **limits)
                 else:
                     done = ascent_rounds(work, start, last, thorough(self.settings()), self.final_starts, **limits)
                 pool, dual, steps = done.pool, scaling.residual(done.dual), steps + done.steps
@@ -208,7 +210,9 @@ class ColumnGeneration(HostSolver):
                 )
                 if certificate.neuron is None or done.status == Status.STOPPED or time.perf_counter() > deadline:
                     break
-                start = with_candidate(start_of(work, pool, self.settings()), certificate.neuron)
+                start = with_candidate(
+                    start_of(work, pool, self.settings()), scaling.turned(jnp.asarray(certificate.neuron))
+                )
         network = jax.tree.map(jnp.asarray, returned)
         status = done.status if finite else Status.DIVERGED
         return host_solution(network, network, certificate, status, steps, trace)
@@ -263,3 +267,11 @@ class ColumnGeneration(HostSolver):
             while capacity < len(pool.weights):
                 capacity *= 2
             return jax.device_get(grow(start_of(work, pool, self.settings()), capacity, self.settings()))
+
+
+def _turned(pricer: Any, work: Problem, scaling: Scaling) -> Any:
+    """The pricer for the rows of the scaled problem: gates have as many entries as its rows have columns."""
+    if scaling.basis is None or not isinstance(pricer, ExactPricer):
+        return pricer
+    cells = dataclasses.replace(pricer.cells, gates=scaling.turned(pricer.cells.gates))
+    return ExactPricer(cells, face_table(work.rows, cells.masks, cells.gates))

@@ -42,7 +42,8 @@ def report(
         upper = network_objective(network, here)
         R = feasible_residual(here, -here.loss.grad(network(here.X), here.targets))
         norm = jnp.maximum(
-            jnp.max(neuron_prices(here, R, network.hidden)), jnp.max(neuron_prices(here, R, candidates.directions))
+            jnp.max(neuron_prices(here, R, network.hidden)),
+            jnp.max(neuron_prices(here, R, scaling.turned_back(candidates.directions))),
         )
         estimate = jnp.minimum(scaled_bound(here, R, norm), upper)
         return network, upper, estimate

@@ -5,6 +5,10 @@ times as large as that of (u', v') on X'. Therefore
 
     objective(u, v; X, Y, beta) = t^2 objective(u', v'; X', Y', beta')   with beta' = beta / (s t).
 
+Wide data, with more feature columns than rows, are turned into the space of their rows: Z' = Z Q, where the columns of
+Q are an orthonormal basis of it. No part of a hidden weight outside that space changes a prediction, and without it the
+penalty is smaller. So the optimum is the same, and the cost is that of N columns instead of p.
+
 The shift m is the mean of Y if the networks have an output bias, which takes it up, and 0 otherwise.
 """
 
@@ -16,8 +20,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcvx.features.dense import Dense
 from jaxcvx.networks.network import Network, balance
 from jaxcvx.numerics.safe import divisor
 from jaxcvx.numerics.trees import is_traced
@@ -31,11 +37,13 @@ class Scaling(NamedTuple):
       x: factor s.
       y: factor t.
       shift: (c,) shift m of the targets, or 0.
+      basis: (p, N) orthonormal columns Q that span the rows Z of wide data, or None.
     """
 
     x: Any
     y: Any
     shift: Any = 0.0
+    basis: Any = None
 
     def objective(self, value: Any) -> Any:
         """Convert an objective to the caller's units."""
@@ -53,14 +61,28 @@ class Scaling(NamedTuple):
         """Convert a network of the scaled problem to the caller's units."""
         dtype = problem.X.dtype
         hidden, output = network.hidden.astype(dtype) * (1.0 / self.x), network.output.astype(dtype) * self.y
+        hidden = self.turned_back(hidden)
+        if self.basis is not None:
+            network = dataclasses.replace(network, features=problem.features)
         bias = network.output_bias
         if bias is not None:
             bias = (bias.astype(dtype) * self.y + self.shift).astype(dtype)
         return balance(dataclasses.replace(network, hidden=hidden, output=output, output_bias=bias))
 
+    def turned_back(self, directions: Float[Array, "m q"]) -> Float[Array, "m p"]:
+        """Directions of hidden weights in the caller's columns."""
+        return directions if self.basis is None else directions @ self.basis.T.astype(directions.dtype)
+
+    def turned(self, directions: Float[Array, "m p"]) -> Float[Array, "m q"]:
+        """Directions of hidden weights of the caller's problem in the columns of the scaled one."""
+        return directions if self.basis is None else directions @ self.basis.astype(directions.dtype)
+
     def scale_network(self, network: Network) -> Network:
         """Convert a network of the caller's problem to the scaled units."""
         hidden, output = network.hidden * self.x, network.output * (1.0 / self.y)
+        hidden = self.turned(hidden)
+        if self.basis is not None:
+            network = dataclasses.replace(network, features=_without_bias(network.features))
         bias = network.output_bias
         if bias is not None:
             bias = (bias - self.shift) / self.y
@@ -81,16 +103,23 @@ def scaled_problem(problem: Problem, dtype: Any = None) -> tuple[Problem, Scalin
       The scaled problem, without arrangements, and the factors.
     """
     dtype = problem.X.dtype if dtype is None else dtype
-    scaled, scaling = _scaled(problem.replace(arrangements=None), jnp.dtype(dtype))
+    basis = None
+    if is_wide(problem) and not is_traced(jnp.zeros(()), *jax.tree.leaves(problem)):
+        basis = np.linalg.qr(np.asarray(problem.rows, np.float64).T)[0]  # the same one for every type of the problem
+    scaled, scaling = _scaled(problem.replace(arrangements=None), basis, jnp.dtype(dtype))
     x, y = scaling.x, scaling.y
     return scaled, scaling if is_traced(x, y) else scaling._replace(x=float(x), y=float(y))
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
-def _scaled(problem: Problem, dtype: Any) -> tuple[Problem, Scaling]:
+def _scaled(problem: Problem, basis: Any, dtype: Any) -> tuple[Problem, Scaling]:
     one, weight = jnp.ones((), problem.dtype), problem.sample_weight
     counts = True if weight is None else weight > 0
-    x: Any = one if problem.features.bias else _size(problem.X, counts)
+    features = problem.features
+    if is_wide(problem):
+        basis = jnp.linalg.qr(problem.rows.T)[0] if basis is None else basis.astype(problem.dtype)
+        problem = dataclasses.replace(problem, X=problem.rows @ basis, features=_without_bias(features))
+    x: Any = one if features.bias else _size(problem.X, counts)
     y: Any = one
     Y, shift = problem.Y, jnp.zeros_like(problem.Y[0])
     if problem.loss.kind == "real" and problem.features.output_bias:
@@ -105,7 +134,18 @@ def _scaled(problem: Problem, dtype: Any) -> tuple[Problem, Scaling]:
         beta=(problem.beta / x / y).astype(dtype),
         sample_weight=None if weight is None else weight.astype(dtype),
     )
-    return scaled, Scaling(x, y, shift)
+    return scaled, Scaling(x, y, shift, basis)
+
+
+def is_wide(problem: Problem) -> bool:
+    """True if the rows of a dense network, whose weights are all penalised, have more columns than there are rows."""
+    features = problem.features
+    dense = isinstance(features, Dense) and not features.skip
+    return dense and features.num_weights(*problem.X.shape[1:]) > problem.num_samples
+
+
+def _without_bias(features: Any) -> Any:
+    return dataclasses.replace(features, bias=False)
 
 
 def _size(A: Array, counts: Any) -> Array:

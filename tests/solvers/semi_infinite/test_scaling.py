@@ -46,3 +46,31 @@ def test_lower_precision():
     work, scaling = scaled_problem(make_problem(1e60 * X, Y, 1e59), jnp.float32)
     assert work.X.dtype == jnp.float32 and bool(jnp.isfinite(work.X).all())
     assert float(work.beta) == pytest.approx(1e59 / scaling.x / scaling.y, rel=1e-6)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("features", [Dense(), Dense(bias=True), Dense(bias=True, output_bias=True)])
+def test_wide_data_are_turned_into_the_space_of_their_rows(features, weighted):
+    X, Y = gaussian_data(0, 5, 40, 1)
+    weight = np.arange(1.0, 6.0) if weighted else None
+    problem = make_problem(X, Y + 3, 0.1, features=features, sample_weight=weight)
+    work, scaling = scaled_problem(problem)
+    assert work.rows.shape == (5, 5)
+    rng = np.random.default_rng(1)
+    bias = jnp.asarray([0.3]) if features.output_bias else None
+    inner = Network(
+        jnp.asarray(rng.standard_normal((4, 5))), jnp.asarray(rng.standard_normal((4, 1))), None, work.features, bias
+    )
+    back = scaling.network(balance(inner), problem)
+    assert back.features == features and back.hidden.shape == (4, problem.rows.shape[1])
+    value = float(scaling.objective(network_objective(balance(inner), work)))
+    assert float(network_objective(back, problem)) == pytest.approx(value, rel=1e-11)
+    again = scaling.scale_network(back)
+    np.testing.assert_allclose(again.hidden, balance(inner).hidden, rtol=1e-10)
+    foreign = jnp.asarray(rng.standard_normal((3, problem.rows.shape[1])))
+    outside = Network(foreign, jnp.ones((3, 1)), None, features, None if bias is None else bias)
+    turned = scaling.scale_network(outside)  # a part of the weights is lost, but no prediction changes
+    np.testing.assert_allclose(scaling.network(turned, problem)(problem.X), outside(problem.X), rtol=1e-9)
+    assert float(network_objective(scaling.network(turned, problem), problem)) < float(
+        network_objective(balance(outside), problem)
+    )
