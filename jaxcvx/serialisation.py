@@ -200,6 +200,8 @@ def _pack(value: Any, where: str, arrays: dict[str, np.ndarray], depth: int, sta
     if type(value) is dict and all(isinstance(key, str) for key in value):
         entries = {key: inner(item, f"{where}[{key!r}]") for key, item in value.items()}
         return {"kind": "dict", "items": entries}
+    if type(value) is dict and all(type(key) in (int, str) for key in value):
+        return {"kind": "mapping", "items": [[key, inner(item, f"{where}[{key!r}]")] for key, item in value.items()]}
     raise InvalidTypeError(f"{where}: got {type(value).__module__}.{name}, which jaxcvx.save does not know.")
 
 
@@ -257,6 +259,8 @@ def _unpack(node: Any, arrays: dict[str, np.ndarray], depth: int) -> Any:
         return items if kind == "list" else tuple(items)
     if kind == "dict":
         return {key: inner(item) for key, item in node["items"].items()}
+    if kind == "mapping":
+        return {key: inner(item) for key, item in node["items"]}
     if kind == "object":
         return _build(node["type"], {name: inner(field) for name, field in node["fields"].items()})
     raise ValueError(f"unknown kind {kind!r}")

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxcvx
 from jaxcvx import (
     ConeADMM,
     ConvFlatten,
@@ -175,7 +176,7 @@ def test_table_names_classes_that_exist() -> None:
     ("obj", "where"),
     [
         ({"a": [object()]}, r"obj\['a'\]\[0\]: got builtins.object"),
-        ({1: 2}, "obj: got builtins.dict"),
+        ({(1, 2): 2}, "obj: got builtins.dict"),
         ((np.array([None]),), r"obj\[0\]: got an array of dtype object"),
         (np.array(["text"]), "obj: got an array of dtype <U4"),
         (np.ones(2, np.longdouble), "obj: got an array of dtype (float128|longdouble)"),
@@ -250,3 +251,12 @@ def test_unwritable(tmp_path: Path, path: str) -> None:
         save(tmp_path / path, 1)
     assert isinstance(err.value, OSError) and isinstance(err.value, JaxcvxError)
     assert os.listdir(tmp_path) == []
+
+
+def test_dicts_with_integer_keys(tmp_path):
+    tree = {0: np.ones(2), -3: {"a": 1, 2: (1.5, None)}, "0": 7}
+    jaxcvx.save(tmp_path / "tree.npz", tree)
+    again = jaxcvx.load(tmp_path / "tree.npz")
+    assert list(again) == [0, -3, "0"] and again[-3] == tree[-3] and again["0"] == 7
+    with pytest.raises(jaxcvx.JaxcvxError, match="does not know"):
+        jaxcvx.save(tmp_path / "bad.npz", {True: 1})

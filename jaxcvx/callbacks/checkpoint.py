@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxcvx import serialisation
 from jaxcvx.atomic_file import remove_unfinished
+from jaxcvx.callbacks.identity import VERSION, identity
 from jaxcvx.errors import FileFormatError, invalid
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.callbacks import Callback
@@ -25,12 +26,24 @@ _LIMITS = ("tol", "max_steps", "check_every")
 
 
 def fingerprint(problem: Any, solver: AnySolver) -> str:
-    """Compute the SHA-256 hash of the problem (data and static parts) and of the solver without its limits."""
+    """Compute the SHA-256 hash of the problem (data and static parts) and of the solver without its limits.
+
+    Raises:
+      InvalidTypeError: a part of them cannot be told apart from others of its type.
+    """
+    parts = identity("problem", problem), identity("solver", solver, skip=_LIMITS)
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def old_fingerprint(problem: Any, solver: AnySolver) -> str | None:
+    """The hash that files of earlier versions hold; None where it left out a part of the solver or the problem."""
     leaves, structure = jax.tree.flatten(problem)
     text = str(structure)
     if isinstance(problem, Problem) and problem.sample_weight is None:
-        text = text.removesuffix(", None]))") + "]))"  # files from versions without weights keep their hash
-    text = text.replace(", output_bias=False", "")  # so do those from versions without output biases
+        text = text.removesuffix(", None]))") + "]))"  # as before there were weights
+    text = text.replace(", output_bias=False", "")  # as before there were output biases
+    if " at 0x" in text:
+        return None
     digest = hashlib.sha256(f"{type(problem).__name__} {text}".encode())
     for leaf in map(np.asarray, leaves):
         digest.update(f"{leaf.dtype}{leaf.shape}".encode())
@@ -38,18 +51,21 @@ def fingerprint(problem: Any, solver: AnySolver) -> str:
     digest.update(type(solver).__name__.encode())
     for field in dataclasses.fields(solver):
         if field.name not in _LIMITS:
-            digest.update(f"{field.name}={_lasting(getattr(solver, field.name))}".encode())
+            written = _written(getattr(solver, field.name))
+            if written is None:
+                return None
+            digest.update(f"{field.name}={written}".encode())
     return digest.hexdigest()
 
 
-def _lasting(value: Any) -> str:
-    """Write a hyper-parameter as text that is the same in every process. A function is represented by its type."""
+def _written(value: Any) -> str | None:
+    """A hyper-parameter as earlier versions wrote it; None where they wrote only its type."""
     if isinstance(value, tuple) and type(value) is tuple:
-        return f"({', '.join(map(_lasting, value))})"
-    plain = value is None or isinstance(value, bool | int | float | str)
+        parts = [_written(part) for part in value]
+        return None if None in parts else f"({', '.join(map(str, parts))})"
     if isinstance(value, type):
         return value.__qualname__
-    return str(value) if plain else type(value).__name__
+    return str(value) if value is None or isinstance(value, bool | int | float | str) else None
 
 
 class Checkpoint(Callback):
@@ -62,8 +78,10 @@ class Checkpoint(Callback):
     phase. ColumnGeneration and CuttingPlane run their loops on the host. They start anew from the saved network or
     directions, end within their tolerance of the same value, and count steps from zero.
 
-    A file for other data, another beta or another solver is ignored and overwritten. A file from an earlier version may
-    hold only params, or a state that this version does not know. Then the solve starts from its params.
+    A file for other data, another beta or another solver is ignored and overwritten. Every field of the solver counts,
+    but not its limits. Functions, such as those of an optax optimiser, count by their code, constants and closures. A
+    file from an earlier version may hold only params, or a state that this version does not know. Then the solve starts
+    from its params.
 
     The file is an npz file as from :func:`jaxcvx.save`. It is written completely or not at all. :func:`jaxcvx.load`
     gives a dict whose "params" may be passed as ``init``.
@@ -75,6 +93,7 @@ class Checkpoint(Callback):
 
     Raises:
       InvalidInputError: ``every`` is not positive, or the solver cannot be resumed (FrankWolfe).
+      InvalidTypeError: a field of the solver or the problem holds what cannot be compared, such as an open file.
       FileFormatError: the file cannot be written (the previous file is kept then). Or the existing file is not a
         checkpoint, damaged, or of a newer version (nothing is overwritten then).
 
@@ -111,7 +130,10 @@ class Checkpoint(Callback):
             return None
         saved, metadata = serialisation.load_with_metadata(self.path)
         kind = metadata.get("kind")
-        if metadata.get("fingerprint") != self._fingerprint or kind not in (_KIND, _PARAMS_ONLY):
+        known = {self._fingerprint}
+        if "fingerprint_version" not in metadata:
+            known.add(old_fingerprint(problem, solver) or self._fingerprint)
+        if metadata.get("fingerprint") not in known or kind not in (_KIND, _PARAMS_ONLY):
             return None
         if kind == _PARAMS_ONLY:
             return saved
@@ -142,7 +164,8 @@ class Checkpoint(Callback):
         assert self._last is not None
         content = {"params": params, "state": None if self._snapshot is None else to_leaves(self._snapshot)}
         try:
-            serialisation.save(self.path, content, metadata={"kind": _KIND, "fingerprint": self._fingerprint})
+            header = {"kind": _KIND, "fingerprint": self._fingerprint, "fingerprint_version": VERSION}
+            serialisation.save(self.path, content, metadata=header)
         except Exception:
             self._last = None
             raise

@@ -12,9 +12,13 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from jaxcvx.errors import invalid
 from jaxcvx.networks.network import Network, balance, network_objective, with_output_bias, zero_network
 from jaxcvx.networks.recovery import widen
+from jaxcvx.numerics.safe import norm, unit_rows
 from jaxcvx.numerics.trees import tree_norm
 from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.problems.training import Problem, best_constant
+
+_SMALL = 1e-2  # size of fresh neurons, relative to the usual start
+_PROBES = 32
 
 
 @jax.tree_util.register_dataclass
@@ -70,12 +74,45 @@ class TrainingObjective(SmoothProblem):
         )
 
     def adopt(self, init: Any) -> Any:
-        """Pad a narrower network with zero neurons, and with an output bias of 0 where the problem has one."""
+        """Pad a narrower network with zero neurons, which ``completed`` fills, and with an output bias of 0."""
         if not isinstance(init, Network):
             return init
         if init.width > self.width:
             raise invalid("init", f"a network of width {init.width}", f"at most {self.width}, the solver's width")
         return widen(with_output_bias(init, self.problem), self.width)
+
+    def idle(self, params: Network) -> Bool[Array, m]:
+        """True for the neurons that are active at no row: no gradient of the loss moves them."""
+        return ~jnp.any(self.problem.rows @ params.hidden.T > 0, axis=0)
+
+    def completed(self, params: Network, key: PRNGKeyArray) -> Network:
+        """Replace neurons that are active at no row by small random ones. No prediction changes.
+
+        The new hidden weights are random, and the new output weights are zero: these have a gradient.
+        """
+        fresh = jax.random.normal(key, params.hidden.shape, params.hidden.dtype)
+        fresh = fresh * (_SMALL * self.init_scale / params.hidden.shape[1] ** 0.5)
+        active = jnp.any(self.problem.rows @ fresh.T > 0, axis=0)
+        fresh = jnp.where(active[:, None], fresh, -fresh)
+        idle = self.idle(params)[:, None]
+        return dataclasses.replace(
+            params, hidden=jnp.where(idle, fresh, params.hidden), output=jnp.where(idle, 0.0, params.output)
+        )
+
+    def improvable(self, params: Network) -> Bool[Array, ""]:
+        """True if an idle neuron would lower the objective in a direction of a few that are tried.
+
+        A neuron pays if its price, the norm of ``relu(Z u)^T R`` for a unit vector u, is above beta.
+        """
+        problem = self.problem
+        if problem.features.free_bias or not problem.loss.is_smooth:
+            return jnp.zeros((), bool)
+        lifted = problem.readout.lift(-problem.loss.grad(params(problem.X), problem.targets))
+        towards = problem.rows.T @ lifted
+        random = jax.random.normal(jax.random.key(0), (_PROBES, problem.rows.shape[1]), problem.dtype)
+        tried = unit_rows(jnp.concatenate([towards.T, -towards.T, random, -random]))
+        price = jnp.max(norm(jax.nn.relu(problem.rows @ tried.T).T @ lifted))
+        return jnp.any(self.idle(params)) & (price > 1.001 * problem.beta)
 
     def gradient_scale(self, params: Network, largest: Float[Array, ""]) -> Float[Array, ""]:
         """The norm of the weight decay's gradient. Biases without weight decay do not count."""

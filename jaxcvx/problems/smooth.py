@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxcvx.errors import invalid
 from jaxcvx.numerics import sphere as spheres
+from jaxcvx.numerics.curvature import has_negative_curvature
 from jaxcvx.numerics.sphere import unit as unit
 from jaxcvx.numerics.trees import all_finite
 
@@ -60,6 +61,17 @@ class SmoothProblem(abc.ABC):
     def adopt(self, init: Any) -> Any:
         """The params that the argument ``init`` of ``solve`` stands for, if it may have another form than params."""
         return init
+
+    def completed(self, params: Any, key: PRNGKeyArray) -> Any:
+        """The params to start from, with fresh random values for parts whose gradient is zero for good."""
+        return params
+
+    def improvable(self, params: Any) -> Bool[Array, ""]:
+        """True if the params, whose gradient is zero, are known not to be a minimum. False proves nothing.
+
+        By default: a direction of negative curvature, found by 2 x 20 products with the Hessian.
+        """
+        return has_negative_curvature(lambda at: self.objective(self.retract(at)), params)
 
     def default_optimizer(self, batch_size: int | None = None) -> Any:
         """An optax optimiser for this problem, or None. ``batch_size`` is None for full gradients."""

@@ -117,12 +117,23 @@ def perturbing(inner: Any, radius: Radius, key: Any, noise: str, labels: Any, co
                     None,
                     "a function from params to gradients, or perturb(params, state) before the update",
                 )
+            if any(isinstance(x, optax.MaskedNode) for x in jax.tree.leaves(params, is_leaf=_is_masked)):
+                raise invalid(
+                    "params",
+                    "a part of the params, from optax.multi_transform or optax.masked",
+                    "all of them, at which grad_fn takes gradients: put perturb_iterates outside, with a dict of radii "
+                    "and labels= for the parts (radius 0: no noise)",
+                )
             noisy, state = perturb(params, state)
             updates = grad_fn(noisy)
         updates, after = inner.update(updates, state.inner, params, **extra)
         return updates, PerturbState(after, optax.safe_increment(state.count), state.rng_key)
 
     return _transformation()(init, update, perturb)
+
+
+def _is_masked(node: Any) -> bool:
+    return type(node).__name__ == "MaskedNode"
 
 
 @functools.cache

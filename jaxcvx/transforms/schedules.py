@@ -68,7 +68,7 @@ def radius_tree(radius: Radius, labels: Any, params: Any, count: Any) -> Any:
     if not isinstance(radius, Mapping):
         return jax.tree.map(lambda leaf: at(radius), params)
     if labels is None:
-        labels = outermost_names
+        labels, radius = outermost_names, {str(name): value for name, value in radius.items()}  # 0 and "0" are the same
     names = labels(params) if callable(labels) else labels
     names = jax.tree.map(lambda name, part: jax.tree.map(lambda _: name, part), names, params)
     missing = {name for name in jax.tree.leaves(names) if name not in radius}

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import jaxcvx
 from jaxcvx import Dense, InvalidInputError, Network, make_problem, training_objective
 from jaxcvx.errors import InvalidTypeError
 from jaxcvx.networks.network import (
@@ -249,3 +250,31 @@ def test_a_skip_connection_must_fit():
     ):
         with pytest.raises(InvalidInputError, match="^network.skip"):
             training_objective(Network(np.ones((2, D)), np.ones((2, C)), skip, features), X, Y, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("features", "hidden", "made", "message"),
+    [
+        (jaxcvx.Dense(), 3, np.ones((4, 2)), "got 2 columns, expected 3"),
+        (jaxcvx.Dense(bias=True), 3, np.ones((4, 3)), "got 3 columns, expected 2"),
+        (jaxcvx.FreeBias(), 3, np.ones((4, 1)), "got 1 columns, expected 2"),
+        (jaxcvx.Dense(), 3, np.ones(3), "1? ?axes"),
+        (jaxcvx.ConvPool((2,)), 2, np.ones((4, 5, 3)), "needs 6 hidden weights"),
+        (jaxcvx.Dense(), 3, [[1.0, 2.0]], "got 2 columns, expected 3"),
+    ],
+)
+def test_inputs_of_another_width_are_refused(features, hidden, made, message):
+    network = jaxcvx.Network(jnp.ones((5, hidden)), jnp.ones((5, 1)), None, features)
+    with pytest.raises(jaxcvx.errors.InvalidInputError, match=message):
+        network(made)
+    if not isinstance(made, list):
+        with pytest.raises(jaxcvx.errors.InvalidInputError, match=message):
+            jax.jit(lambda net, X: net(X))(network, jnp.asarray(made))
+
+
+def test_inputs_may_be_lists_and_tables():
+    import pandas as pd
+
+    network = jaxcvx.Network(jnp.eye(2), jnp.ones((2, 1)))
+    for inputs in ([[1.0, -2.0]], pd.DataFrame({"a": [1], "b": [-2]}), np.array([[1, -2]], ">i4")):
+        assert np.asarray(network(inputs)).tolist() == [[1.0]]

@@ -109,3 +109,34 @@ def test_missing_arguments_are_refused_by_name():
         jaxcvx.perturb_iterates(optax.sgd(0.1), 1.0, key=KEY, noise="box")
     with pytest.raises(InvalidInputError, match="radius"):
         jaxcvx.perturb_iterates(optax.sgd(0.1), -1.0, key=KEY)
+
+
+def test_parts_with_integer_names_have_their_own_radius():
+    params = {0: jnp.ones(2), 1: jnp.ones(1)}
+    tx = jaxcvx.perturb_iterates(optax.sgd(1.0), radius={0: 0.0, 1: 0.5}, key=jax.random.key(0))
+    updates, _ = tx.update(None, tx.init(params), params, grad_fn=lambda noisy: noisy)
+    np.testing.assert_array_equal(updates[0], -params[0])
+    assert np.any(updates[1] != -params[1])
+    pair = [jnp.array(1.0), jnp.array(2.0)]
+    in_a_list = jaxcvx.perturb_iterates(optax.sgd(1.0), radius={0: 0.0, 1: 0.5}, key=jax.random.key(0))
+    updates, _ = in_a_list.update(None, in_a_list.init(pair), pair, grad_fn=lambda noisy: noisy)
+    assert updates[0] == -1.0 != updates[1]
+
+
+@pytest.mark.parametrize("wrap", ["multi_transform", "masked"])
+def test_a_part_of_the_params_is_refused_with_the_way_that_works(wrap):
+    params = {"a": jnp.ones(2), "b": jnp.ones(1)}
+    inner = jaxcvx.perturb_iterates(optax.sgd(0.1), radius=0.1, key=jax.random.key(0))
+    if wrap == "masked":
+        tx = optax.masked(inner, {"a": True, "b": False})
+    else:
+        tx = optax.multi_transform({"noisy": inner, "plain": optax.sgd(0.1)}, {"a": "noisy", "b": "plain"})
+    with pytest.raises(jaxcvx.JaxcvxError, match="perturb_iterates outside"):
+        tx.update(params, tx.init(params), params, grad_fn=lambda noisy: noisy)
+    outside = jaxcvx.perturb_iterates(
+        optax.multi_transform({"x": optax.sgd(0.1), "y": optax.adam(0.1)}, {"a": "x", "b": "y"}),
+        radius={"a": 0.1, "b": 0.0},
+        key=jax.random.key(0),
+    )
+    updates, _ = outside.update(None, outside.init(params), params, grad_fn=lambda noisy: noisy)
+    assert updates["a"].shape == (2,)

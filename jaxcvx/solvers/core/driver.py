@@ -190,7 +190,7 @@ def starting_params(problem: Problem, solver: Solver, init: Any, key: Any) -> An
     for leaf in jax.tree.leaves(init):
         if not is_traced(leaf) and not np.isfinite(leaf).all():
             raise invalid("init", np.asarray(leaf)[~np.isfinite(leaf)].flat[0], "finite numbers")
-    return jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), init)
+    return solver.completed(problem, jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), init), key)
 
 
 @functools.partial(jax.jit, static_argnames="solver")

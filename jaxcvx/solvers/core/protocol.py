@@ -180,6 +180,13 @@ class Solver(AnySolver, abc.ABC):
         """
         return self.params_from_network(problem, init) if isinstance(init, Network) else init
 
+    def completed(self, problem: Problem, params: Any, key: PRNGKeyArray | None) -> Any:
+        """The caller's params with fresh values for parts that no step could move, such as neurons of zero weights.
+
+        Most solvers will not need this.
+        """
+        return params
+
     @abc.abstractmethod
     def init(self, problem: Problem, key: PRNGKeyArray | None, params: Any) -> Any:
         """The state at the start, with ``step`` 0. The loop checks it before the first step."""

@@ -15,7 +15,7 @@ from jaxcvx.numerics.noise import check_noise, perturbed
 from jaxcvx.numerics.precision import default_promotion
 from jaxcvx.numerics.trees import tree_norm
 from jaxcvx.problems.smooth import SmoothProblem
-from jaxcvx.solvers.gradient.base import SmoothSolver
+from jaxcvx.solvers.gradient.base import SmoothSolver, optax_step
 from jaxcvx.transforms import noise_annealed as paper
 from jaxcvx.transforms.schedules import check_radius, epochwise_geometric, radius_tree
 
@@ -163,7 +163,7 @@ class AnnealedNoise(SmoothSolver):
         smooth = self.smooth(problem)
         return _State(
             current=params,
-            optimizer=self._optimizer(smooth, params).init(params),
+            optimizer=jax.tree.map(jnp.asarray, self._optimizer(smooth, params).init(params)),
             radii=self._first_radii(smooth, params),
             key=key,
             step=jnp.asarray(0, jnp.int32),
@@ -174,23 +174,27 @@ class AnnealedNoise(SmoothSolver):
     def _noise_left(self, step: Array) -> Any:
         return epochwise_geometric(1.0, self.radius_decay, self.epoch_length)(step)
 
+    def _objective(self, smooth: Any, params: Any, key: Any) -> Array:
+        """The objective of all samples, or of one batch."""
+        return (
+            smooth.objective(params)
+            if self.batch_size is None
+            else smooth.sampled_objective(params, key, self.batch_size)
+        )
+
     def _gradient(self, smooth: Any, noisy: Any, key: Any) -> Any:
         """The gradient at a noisy point. This method normalises the point."""
         if self.reading == "angle":
             return smooth.angle_gradient(noisy)
 
         def objective(params: Any) -> Array:
-            if self.batch_size is None:
-                return smooth.objective(params)
-            return smooth.sampled_objective(params, key, self.batch_size)
+            return self._objective(smooth, params, key)
 
         if self.reading == "wn":
             return jax.grad(lambda params: objective(smooth.retract(params)))(noisy)
         return jax.grad(objective)(smooth.retract(noisy))
 
     def step(self, problem: Any, state: _State) -> _State:
-        import optax
-
         smooth = self.smooth(problem)
         key, use, batch = self._split(state.key)
         left = self._noise_left(state.step)
@@ -198,9 +202,14 @@ class AnnealedNoise(SmoothSolver):
         noisy = perturbed(use, state.current, radii, self.noise)
         gradient = smooth.tangent(state.current, self._gradient(smooth, noisy, batch))
         optimizer = self._optimizer(smooth, state.current)
+
+        def objective(params: Any) -> Array:
+            return self._objective(smooth, params, batch)
+
         with default_promotion():
-            updates, after = optimizer.update(gradient, state.optimizer, state.current)
-            moved = optax.apply_updates(state.current, updates)
+            moved, after = optax_step(
+                optimizer, state.optimizer, state.current, objective, smooth.tangent, gradient=gradient
+            )
         current = smooth.retract(moved)
         return state._replace(current=current, optimizer=after, key=key, step=state.step + 1)
 

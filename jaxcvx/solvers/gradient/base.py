@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,47 @@ from jaxcvx.problems.smooth import SmoothProblem
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.protocol import Solver
 from jaxcvx.solvers.core.solution import Outcome, Parts
+
+
+def optax_step(
+    optimizer: Any, state: Any, params: Any, objective: Any, tangent: Any, gradient: Any = None
+) -> tuple[Any, Any]:
+    """One step of an optax optimiser with all that optimisers may ask for. Returns the new params and state.
+
+    Line searches, L-BFGS, Polyak steps and plateaus take ``value``, ``grad`` and ``value_fn``. Perturbed gradients and
+    sharpness-aware steps take ``grad_fn``, and estimates of the Hessian ``obj_fn``. Values that an optimiser does not
+    take cost nothing once compiled.
+
+    Args:
+      optimizer: an optax transformation.
+      state: its state.
+      params: the current params.
+      objective: the function of params to minimise.
+      tangent: the projection of a gradient at params to the allowed directions, ``smooth.tangent``.
+      gradient: the gradient to use, or None for that of ``objective`` at ``params``.
+    """
+    import optax
+
+    def gradient_at(at: Any, *_: Any) -> Any:
+        return tangent(at, jax.grad(objective)(at))
+
+    def value_at(at: Any, *_: Any, grad_fn: Any = None, obj_fn: Any = None) -> Any:
+        return objective(at)  # line searches insist that value_fn takes all that no other part takes
+
+    value, exact = jax.value_and_grad(objective)(params)
+    gradient = tangent(params, exact) if gradient is None else gradient
+    more = {"value": value, "grad": gradient, "value_fn": value_at, "grad_fn": gradient_at, "obj_fn": value_at}
+    update = optax.with_extra_args_support(optimizer).update
+    taken = inspect.signature(update).parameters.values()
+    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in taken):
+        more = {name: more[name] for name in more.keys() & {parameter.name for parameter in taken}}
+    updates, after = update(gradient, state, params, **more)
+    return like(optax.apply_updates(params, updates), params), like(after, state)
+
+
+def like(new: Any, old: Any) -> Any:
+    """``new`` in the dtypes of ``old``: the state of a loop must keep them, and that of optimisers does not always."""
+    return jax.tree.map(lambda a, b: a if a.dtype == b.dtype else a.astype(b.dtype), new, old)
 
 
 class BestSeen(NamedTuple):
@@ -69,6 +111,9 @@ class SmoothSolver(Solver, abc.ABC):
     def adopt(self, problem: Any, init: Any) -> Any:
         return self.smooth(problem).adopt(init)
 
+    def completed(self, problem: Any, params: Any, key: Any) -> Any:
+        return self.smooth(problem).completed(params, jax.random.key(0) if key is None else key)
+
     def start(self, problem: Any, params: Any) -> BestSeen:
         """The values before the first check."""
         infinite = jnp.full((), jnp.inf, problem.dtype)
@@ -83,7 +128,11 @@ class SmoothSolver(Solver, abc.ABC):
         wins = objective < best.objective
         params = jax.tree.map(lambda a, b: jnp.where(wins, a, b), current, best.params)
         scale = jnp.maximum(smooth.gradient_scale(current, largest), jnp.finfo(size.dtype).tiny)
-        return BestSeen(params, jnp.minimum(objective, best.objective), size / scale, largest)
+        residual = size / scale
+        # A point at which gradients vanish may be a saddle point, or have neurons that no gradient moves.
+        at_rest = residual <= max(self.tol, 256 * float(jnp.finfo(problem.dtype).eps))
+        stuck = jax.lax.cond(at_rest, lambda: smooth.improvable(current), lambda: jnp.zeros((), bool))
+        return BestSeen(params, jnp.minimum(objective, best.objective), jnp.where(stuck, jnp.inf, residual), largest)
 
     def check(self, problem: Any, state: Any) -> Any:
         seen = self.look(problem, state.current, BestSeen(*(getattr(state, name) for name in BestSeen._fields)))

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from jaxcvx.errors import invalid
 from jaxcvx.numerics.precision import default_promotion
 from jaxcvx.problems.smooth import SmoothProblem
-from jaxcvx.solvers.gradient.base import SmoothSolver
+from jaxcvx.solvers.gradient.base import SmoothSolver, optax_step
 
 
 class _State(NamedTuple):
@@ -49,7 +49,7 @@ class GradientDescent(SmoothSolver):
       0.099
 
     Attributes:
-      width: number of hidden neurons m; a narrower network given as ``init`` is padded with zero neurons.
+      width: number of hidden neurons m; a narrower network given as ``init`` gets small random ones.
       optimizer: an optax GradientTransformation; None means the problem's own, or Adam with the two fields below.
       learning_rate: Adam's learning rate.
       schedule: "constant", or "cosine" (to zero at max_steps).
@@ -89,7 +89,8 @@ class GradientDescent(SmoothSolver):
             raise invalid("key", None, "a jax random key, for mini-batches")
         smooth = self.smooth(problem)
         seen, bound = self.start(problem, params), jnp.full((), -jnp.inf, problem.dtype)
-        optimizer = self._optimizer(smooth).init(params)
+        with default_promotion():
+            optimizer = jax.tree.map(jnp.asarray, self._optimizer(smooth).init(params))
         return _State(
             current=params,
             optimizer=optimizer,
@@ -99,21 +100,19 @@ class GradientDescent(SmoothSolver):
             **seen._asdict(),
         )
 
-    def _gradient(self, smooth: SmoothProblem, params: Any, key: Any) -> Any:
+    def _objective(self, smooth: SmoothProblem, key: Any) -> Any:
+        """The objective of a step, of one batch or of all samples, as a function of params."""
         if self.batch_size is None:
-            gradient = jax.grad(smooth.objective)(params)
-        else:
-            gradient = jax.grad(smooth.sampled_objective)(params, key, self.batch_size)
-        return smooth.tangent(params, gradient)
+            return smooth.objective
+        return lambda params: smooth.sampled_objective(params, key, self.batch_size)
 
     def step(self, problem: Any, state: _State) -> _State:
-        import optax
-
         smooth = self.smooth(problem)
         key, use = (None, None) if state.key is None else jax.random.split(state.key)
-        gradient = self._gradient(smooth, state.current, use)
+        objective = self._objective(smooth, use)
         with default_promotion():
-            updates, optimizer = self._optimizer(smooth).update(gradient, state.optimizer, state.current)
-            moved = optax.apply_updates(state.current, updates)
+            moved, optimizer = optax_step(
+                self._optimizer(smooth), state.optimizer, state.current, objective, smooth.tangent
+            )
         current = smooth.retract(moved)
         return state._replace(current=current, optimizer=optimizer, key=key, step=state.step + 1)

@@ -15,7 +15,7 @@ from jaxcvx.errors import InvalidTypeError, MissingExtraError, invalid, wrong_ty
 from jaxcvx.numerics.precision import default_promotion
 from jaxcvx.numerics.trees import all_finite, tree_norm
 from jaxcvx.problems.smooth import SmoothProblem
-from jaxcvx.solvers.gradient.base import BestSeen, SmoothSolver
+from jaxcvx.solvers.gradient.base import BestSeen, SmoothSolver, optax_step
 
 # Fields of a minimiser that have to suit the objective below and the compiled loop around it.
 _FIXED = {"value_and_grad": False, "has_aux": False, "jit": True, "unroll": "auto"}
@@ -184,15 +184,7 @@ class Jaxopt(SmoothSolver):
         return state._replace(current=current, optimizer=optimizer, step=state.step + 1)
 
     def _optax_step(self, params: Any, state: Any, smooth: SmoothProblem) -> tuple[Any, Any]:
-        import optax
-
-        def value_fn(at: Any) -> Array:
-            return _objective(at, smooth)
-
-        value, gradient = jax.value_and_grad(value_fn)(params)
-        optimizer = optax.with_extra_args_support(self.solver)
-        updates, state = optimizer.update(gradient, state, params, value=value, grad=gradient, value_fn=value_fn)
-        return optax.apply_updates(params, updates), state
+        return optax_step(self.solver, state, params, lambda at: _objective(at, smooth), lambda at, gradient: gradient)
 
     def check(self, problem: Any, state: _State) -> _State:
         current = _feasible(state.current, self.smooth(problem))
