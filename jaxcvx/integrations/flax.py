@@ -33,7 +33,8 @@ class ConvexReLU(nnx.Module):
 
     Attributes:
       hidden: ``nnx.Linear`` (in_features, width), with a bias if ``bias``. This bias is penalised.
-      output: ``nnx.Linear`` (width, out_features), with a bias if ``output_bias``. This bias is not penalised.
+      output: ``nnx.Linear`` (width, out_features), with a bias if ``output_bias``. This bias is not penalised:
+        adding a constant to the targets adds it to the predictions.
       skip: a linear skip connection ``nnx.Linear`` (in_features, out_features), or None.
 
     Example:
@@ -55,7 +56,7 @@ class ConvexReLU(nnx.Module):
         width: int = 64,
         bias: bool = True,
         skip: bool = False,
-        output_bias: bool = False,
+        output_bias: bool = True,
         param_dtype: Any = None,
         rngs: nnx.Rngs,
     ):
@@ -95,6 +96,7 @@ class ConvexReLU(nnx.Module):
           beta: weight decay, absolute.
           loss: name or Loss.
           solver: None means ``ColumnGeneration()``. Its bound is global if there are few cells (no skip connection).
+            A solver that knows no output bias trains without, and the module's becomes 0.
           arrangements: cells, for solvers that need them.
           key: random key, for solvers that draw random numbers.
 
@@ -105,14 +107,18 @@ class ConvexReLU(nnx.Module):
         Raises:
           InvalidInputError, InvalidTypeError: bad data, or data that do not fit this module.
         """
-        problem = make_problem(features, targets, beta, loss=loss, arrangements=arrangements, features=_dense(self))
+        solver = ColumnGeneration() if solver is None else solver
+        dense: Any = _dense(self)
+        if "no free bias" in getattr(solver, "requires", ()):
+            dense = dense.without_output_bias()
+        problem = make_problem(features, targets, beta, loss=loss, arrangements=arrangements, features=dense)
         for name, got, expected in (
             ("features", problem.X.shape[1], self.hidden.in_features),
             ("targets", problem.num_outputs, self.output.out_features),
         ):
             if got != expected:
                 raise invalid(name, f"{got} columns", f"{expected}, as the module was made for")
-        solution = solve(problem, ColumnGeneration() if solver is None else solver, key=key)
+        solution = solve(problem, solver, key=key)
         store(self, solution.network)
         return solution
 

@@ -84,8 +84,7 @@ def test_a_fitted_head_is_certified_and_can_be_trained_further():
     np.testing.assert_allclose(head(features), solution.network(features), rtol=1e-10, atol=1e-10)
 
     def objective(module):
-        penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
-        return 0.5 * jnp.sum((module(features) - Y) ** 2) + 0.5 * beta * penalty
+        return 0.5 * jnp.sum((module(features) - Y) ** 2) + beta * module.penalty()
 
     np.testing.assert_allclose(objective(head), solution.upper_bound, rtol=1e-10)
     optimizer = nnx.Optimizer(head, optax.sgd(1e-4), wrt=nnx.Param)
@@ -148,3 +147,24 @@ def test_fit_head_refuses_bad_arguments():
     ):
         with np.errstate(divide="ignore", invalid="ignore"), pytest.raises(error, match=name):
             call()
+
+
+@pytest.mark.parametrize("shift", [0.0, 293.0, 10_000.0])
+@pytest.mark.parametrize("head", ["module", "fit_head", "solver without output bias"])
+def test_a_constant_added_to_the_targets_is_added_to_the_predictions(head, shift):
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    y = np.abs(X[:, 0]) - X[:, 1]
+    if head == "solver without output bias":
+        module = jaxcvx.flax.ConvexReLU(2, 1, rngs=nnx.Rngs(0))
+        cells = jaxcvx.sample_arrangements(jax.random.key(0), X, 20, features=jaxcvx.Dense(bias=True))
+        solution = module.fit(X, y + shift, 0.1, solver=jaxcvx.ProximalGradient(max_steps=50), arrangements=cells)
+        assert np.all(np.asarray(module.output.bias[...]) == 0)
+        np.testing.assert_allclose(module(jnp.asarray(X)), solution.network(X), rtol=1e-5, atol=1e-4 * (1 + shift))
+        return
+    if head == "module":
+        module = jaxcvx.flax.ConvexReLU(2, 1, rngs=nnx.Rngs(0))
+        module.fit(X, y + shift, 0.1)
+    else:
+        module = jaxcvx.flax.to_nnx(jaxcvx.flax.fit_head(lambda x: x, X, y + shift, 0.1).network)
+    error = np.asarray(module(jnp.asarray(X)))[:, 0] - (y + shift)
+    assert 1 - np.var(error) / np.var(y) > 0.99 and abs(error.mean()) < 1e-3
