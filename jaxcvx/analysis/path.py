@@ -89,14 +89,12 @@ def regularization_path(
     if isinstance(solver, HostSolver):
         if callback is not None and is_traced(*jax.tree.leaves((problem, betas))):
             raise invalid("callback", "a function under jit", "None: a path is one program there")
-        watching = isinstance(callback, Callback)
-        if watching:
-            callback.begin(problem, solver)
+        watching = callback if isinstance(callback, Callback) else Callback()
+        watching.begin(problem, solver)
         try:
             path = solver.solve_path(problem, betas, key, callback)
         finally:
-            if watching:
-                callback.end(None)
+            watching.end(None)
         if path is None:
             raise wrong_type("solver", solver, "ColumnGeneration(), or a solver that runs under jit")
         return path
