@@ -180,7 +180,7 @@ def _pool(function: Callable[[Problem, Pool], Pool]) -> Callable[[], Case]:
 
 
 def _path() -> Case:
-    """Two betas of a path with a few short rounds each: objective and neurons of the networks."""
+    """Two betas of a path with a few short rounds each: pools, objectives and numbers of rounds."""
     problem = training(c=1, cells=None)(jnp.result_type(float))
     sizes = Settings(new_neurons=4, starts=8, ascent_rounds=2, ascent_steps=4, refit_steps=20, move_steps=10)
 
@@ -190,7 +190,7 @@ def _path() -> Case:
         keys = jax.random.split(jax.random.key(0), 2)
         path = follow(problem, betas, empty_start(problem, 8, sizes), keys, sizes, pace)
         objectives = jax.vmap(lambda pool, beta: pool_objective(problem.replace(beta=beta), pool))(path.pools, betas)
-        return {"objective": objectives, "rounds": path.rounds}
+        return {"params": path.pools, "objective": objectives, "rounds": path.rounds}
 
     return Case(run, (problem,), (_problem_axes(problem),))
 

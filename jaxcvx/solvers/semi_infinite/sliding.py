@@ -311,7 +311,8 @@ def move_used(problem: Problem, pool: Pool, num_steps: int | Array, rate: Array,
 
         return move
 
-    index = jnp.sum(jnp.sum(size > 0) > jnp.array(widths[:-1], jnp.int32))
+    used = jnp.sum(size > 0, dtype=jnp.int32)
+    index = jnp.sum(used > jnp.array(widths[:-1], jnp.int32), dtype=jnp.int32)
     return jax.lax.switch(index, [moving(width) for width in widths], pool)
 
 
