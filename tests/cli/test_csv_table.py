@@ -56,7 +56,7 @@ QUOTED = b"\n".join(b"'" + line.replace(b",", b"','") + b"'" for line in PLAIN.s
 @pytest.mark.parametrize(
     ("name", "content"),
     {
-        "gzip": gzip.compress(PLAIN),
+        "gzip": gzip.compress(PLAIN, mtime=0),
         "bzip2": bz2.compress(PLAIN),
         "xz": lzma.compress(PLAIN),
         "UTF-16 of Excel": PLAIN.decode().encode("utf-16"),
