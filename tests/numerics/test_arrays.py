@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import decimal
 import fractions
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,13 @@ def missing(value, dtype=None):
     return table if dtype is None else table.astype(dtype)
 
 
+def _matrix():
+    """numpy's old matrix class, which warns wherever it is made."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return np.asmatrix(VALUES)
+
+
 TAKEN = {
     **{name: VALUES.astype(name) for name in (">f8", ">f4", ">i2", ">i8", "<f2", "longdouble", "int8", "f4")},
     "uint64": np.abs(VALUES).astype("uint64"),
@@ -83,7 +91,7 @@ TAKEN = {
     "frame of two types": pd.DataFrame({"a": VALUES[:, 0].astype(int), "b": VALUES[:, 1]}).astype({"b": "Float64"}),
     "sparse columns": pd.DataFrame(VALUES).astype(pd.SparseDtype(float, 0.0)),
     "arrow": pd.DataFrame(VALUES, columns=["a", "b"]).convert_dtypes(dtype_backend="pyarrow"),
-    "matrix": np.asmatrix(VALUES) if hasattr(np, "asmatrix") else VALUES,
+    "matrix": _matrix(),
     "subclass": VALUES.view(View),
     "reversed": VALUES[::-1][::-1],
     "Fortran": np.asfortranarray(VALUES),
