@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import decimal
 import fractions
+import importlib.util
 import warnings
 
 import jax
@@ -71,7 +72,15 @@ def _matrix():
         return np.asmatrix(VALUES)
 
 
+def _arrow():
+    """Columns of pyarrow, where it is installed."""
+    if importlib.util.find_spec("pyarrow") is None:
+        return {}
+    return {"arrow": pd.DataFrame(VALUES, columns=["a", "b"]).convert_dtypes(dtype_backend="pyarrow")}
+
+
 TAKEN = {
+    **_arrow(),
     **{name: VALUES.astype(name) for name in (">f8", ">f4", ">i2", ">i8", "<f2", "longdouble", "int8", "f4")},
     "uint64": np.abs(VALUES).astype("uint64"),
     "bool": VALUES > 0,
@@ -90,7 +99,6 @@ TAKEN = {
     "nullable floats": pd.DataFrame(VALUES, columns=["a", "b"]).astype("Float32"),
     "frame of two types": pd.DataFrame({"a": VALUES[:, 0].astype(int), "b": VALUES[:, 1]}).astype({"b": "Float64"}),
     "sparse columns": pd.DataFrame(VALUES).astype(pd.SparseDtype(float, 0.0)),
-    "arrow": pd.DataFrame(VALUES, columns=["a", "b"]).convert_dtypes(dtype_backend="pyarrow"),
     "matrix": _matrix(),
     "subclass": VALUES.view(View),
     "reversed": VALUES[::-1][::-1],
