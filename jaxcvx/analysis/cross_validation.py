@@ -199,7 +199,13 @@ def fit_folds(problem: Problem, path: Solution, parts: Folds, solver: ColumnGene
     scaled = jnp.asarray(shares[:, None] * inner, jnp.float32)
     train = jnp.asarray(parts.train, jnp.float32)
     pace = pace_of(work, settings, solver.rate)
-    pace = pace._replace(moves=-(-pace.moves // _FEWER), max_rounds=-(-pace.max_rounds // _FEWER))
+    pace = Pace(
+        pace.rate,
+        pace.tol,
+        moves=-(-pace.moves // _FEWER),
+        max_rounds=-(-pace.max_rounds // _FEWER),
+        move_steps=-(-2 * pace.move_steps // 3),
+    )
     run = _one_after_the_other if jax.default_backend() == "cpu" else _together
     pools = run(work, scaled, train, key, settings, pace, solver.width)
     with double_precision():

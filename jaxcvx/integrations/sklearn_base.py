@@ -21,6 +21,7 @@ from jaxcvx.features.dense import Dense
 from jaxcvx.integrations import fitting
 from jaxcvx.networks.network import Network
 from jaxcvx.numerics.arrays import is_missing, plain_array, unmasked
+from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.solvers.semi_infinite.column_generation import ColumnGeneration
 
 require_extra("sklearn", "estimators")
@@ -189,6 +190,7 @@ class Regression(RegressorMixin, BaseConvexReLU):
 
     _losses = ("squared",)
 
+    @with_full_precision
     def fit(self, X, y, sample_weight=None):
         """Fit to inputs X (n, d) and targets y (n,) or (n, c). The sample weights multiply the samples' losses."""
         self._check_parameters()
@@ -235,6 +237,7 @@ class Classification(ClassifierMixin, BaseConvexReLU):
             return self.loss
         return "logistic" if len(self.classes_) == 2 else "softmax"
 
+    @with_full_precision
     def fit(self, X, y, sample_weight=None):
         """Fit to inputs X (n, d) and labels y (n,) of any kind. The sample weights multiply the samples' losses."""
         self._check_parameters()

@@ -22,17 +22,19 @@ _Result = TypeVar("_Result")
 
 
 def with_full_precision(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Decorate a function so that all matrix products inside it use the highest precision.
+    """Decorate a function so that all matrix products inside it use the highest precision, and ranks broadcast.
 
     On CPUs products have full precision anyway. There the setting is left alone, because every change of it makes jax
-    compile again.
+    compile again. The caller's flag that forbids to broadcast ranks is about the caller's code: it is off inside.
     """
 
     @functools.wraps(function)
     def wrapped(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        if jax.default_backend() == "cpu":
-            return function(*args, **kwargs)
-        with jax.default_matmul_precision("highest"):
+        with contextlib.ExitStack() as settings:
+            if jax.default_backend() != "cpu":
+                settings.enter_context(jax.default_matmul_precision("highest"))
+            if jax.config.jax_numpy_rank_promotion != "allow":  # type: ignore[attr-defined]
+                settings.enter_context(jax.numpy_rank_promotion("allow"))
             return function(*args, **kwargs)
 
     return wrapped

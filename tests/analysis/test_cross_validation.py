@@ -12,7 +12,7 @@ from jaxcvx.analysis import cross_validation
 from jaxcvx.analysis.folds import Folds, make_folds
 from tests.helpers import gaussian_data, network_value
 
-SOLVER = jaxcvx.ColumnGeneration(width=32, move_steps=100)
+SOLVER = jaxcvx.ColumnGeneration(width=32)
 DENSE = jaxcvx.Dense(bias=True)
 BETAS = np.array([3.0, 1.0, 0.3])
 

@@ -278,3 +278,10 @@ def test_bad_class_weights_are_refused(weights):
     X, y = _two_classes()
     with pytest.raises(jaxcvx.JaxcvxError, match="class_weight"):
         ConvexReLUClassifier(beta=1.0, class_weight=weights).fit(X, y)
+
+
+def test_fit_under_strict_promotion():
+    X, y = gaussian_data(0, 20, 3)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        strict = ConvexReLURegressor(**RELATIVE).fit(X, y[:, 0]).predict(X)
+    np.testing.assert_allclose(strict, ConvexReLURegressor(**RELATIVE).fit(X, y[:, 0]).predict(X), rtol=1e-5, atol=1e-6)

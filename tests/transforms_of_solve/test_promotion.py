@@ -20,3 +20,14 @@ def test_strict_promotion(name: str, dtype: Any) -> None:
             case.solve(problem)
         else:
             jax.eval_shape(case.solve, problem)  # nothing is computed
+
+
+@pytest.mark.parametrize("name", rows())
+def test_no_promotion_of_ranks(name: str) -> None:
+    """The caller's flag against broadcast ranks is about the caller's code."""
+    case, problem = CASES[name], CASES[name].prepared(jnp.float64)
+    with jax.numpy_rank_promotion("raise"):
+        if case.on_host:
+            case.solve(problem)
+        else:
+            jax.eval_shape(case.solve, problem)  # nothing is computed

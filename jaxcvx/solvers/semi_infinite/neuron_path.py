@@ -149,4 +149,5 @@ def grow(state: Sliding, capacity: int, settings: Settings) -> Sliding:
 def pace_of(problem: Problem, settings: Settings, rate: float) -> Pace:
     """The rates and limits of :func:`follow`, in the type of the problem."""
     numbers = (jnp.asarray(a, problem.dtype) for a in (rate, _VIOLATION))
-    return Pace(*numbers, *(jnp.asarray(a, jnp.int32) for a in (settings.moves, settings.max_rounds)))
+    limits = (settings.moves, settings.max_rounds, settings.move_steps)
+    return Pace(*numbers, *(jnp.asarray(a, jnp.int32) for a in limits))

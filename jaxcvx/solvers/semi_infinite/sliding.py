@@ -78,12 +78,14 @@ class Pace(NamedTuple):
       tol: relative violation of a dual constraint from which a neuron is added.
       moves: rounds for one beta that move all neurons.
       max_rounds: rounds for one beta.
+      move_steps: Adam steps of a round that moves all neurons.
     """
 
     rate: Array
     tol: Array
     moves: Array
     max_rounds: Array
+    move_steps: Array
 
 
 class Candidates(NamedTuple):
@@ -362,7 +364,7 @@ def slide(
     def body(carry):
         state, count, quiet = carry
         here = jax.random.fold_in(key, count)
-        steps = jnp.where(count < pace.moves, settings.move_steps, 0)
+        steps = jnp.where(count < pace.moves, pace.move_steps, 0)
         state = one_round(problem, state, here, settings, steps, pace.rate, pace.tol, curvature)
         pays = state.candidates.prices[0] > problem.beta * (1 + pace.tol)
         return state, count + 1, jnp.where(pays, 0, quiet + 1)

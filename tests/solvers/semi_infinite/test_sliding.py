@@ -139,7 +139,7 @@ def test_rounds_end_where_nothing_pays_or_no_slot_is_left(full):
     problem = problem_of(n=30, d=2, beta=4.0)
     settings = Settings(starts=32, moves=2, move_steps=50, max_rounds=40, stop_if_full=full)
     pool = random_pool(problem, m=2 if full else 16, empty=1 if full else 16)
-    pace = Pace(jnp.asarray(3e-3), jnp.asarray(1e-3), jnp.asarray(2), jnp.asarray(40))
+    pace = Pace(jnp.asarray(3e-3), jnp.asarray(1e-3), jnp.asarray(2), jnp.asarray(40), jnp.asarray(50))
     start = start_of(problem, pool, settings)
     state, rounds = slide(problem, start, jax.random.key(0), settings, pace, row_curvature(problem))
     if full:
