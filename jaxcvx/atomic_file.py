@@ -67,3 +67,13 @@ def _sync_directory(path: str) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a text file completely, or leave the old one.
+
+    Raises:
+      FileFormatError: the file cannot be written.
+    """
+    with replacing(path) as stream:
+        stream.write(text.encode())

@@ -30,7 +30,13 @@ MAX_COLUMNS = 100_000
 SAMPLE = 50  # rows that decide on the separator and on title lines
 OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open, b"": open}
 MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-ENGINES = {".parquet": "read_parquet", ".xlsx": "read_excel", ".xls": "read_excel", ".ods": "read_excel"}
+ENGINES = {
+    ".parquet": "read_parquet",
+    ".xlsx": "read_excel",
+    ".xls": "read_excel",
+    ".ods": "read_excel",
+    ".json": "read_json",
+}
 _REPR = reprlib.Repr()
 _REPR.maxstring = 60
 

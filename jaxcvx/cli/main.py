@@ -1,30 +1,33 @@
 """The `jaxcvx` command: train, predict, certify, bench, experiment.
 
-Exit codes: 0 success; 1 a solve failed numerically, but the results were written; 2 bad usage or bad data (a line or
-two on stderr); 130 interrupted by Ctrl-C (one line).
+Exit codes: 0 success, also where the gap stayed open; 2 bad usage or bad data (a line or two on stderr); 130
+interrupted by Ctrl-C (one line).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
-from jaxcvx.cli.apply import certify_file, predict_file, write_predictions
-from jaxcvx.cli.artifacts import write_artifacts
+from jaxcvx.analysis.cross_validation import RULES
+from jaxcvx.cli.apply import certify_model, describe, predict_file, write_predictions
+from jaxcvx.cli.artifacts import write_artifacts, write_model
+from jaxcvx.cli.compare import compare
 from jaxcvx.cli.notation import Notation
-from jaxcvx.cli.pipeline import Settings, train
-from jaxcvx.cli.report import SCOPES, build_report, finite, print_report
+from jaxcvx.cli.phases import Compilations, Phases, stop_on_interrupt
+from jaxcvx.cli.pipeline import Settings, percent, train
+from jaxcvx.cli.report import build_report, finite, print_report
 from jaxcvx.cli.tabular import Options, Schema, read_training_csv
 from jaxcvx.datasets import DATASET_NAMES, load_dataset
-from jaxcvx.errors import FileFormatError, JaxcvxError, invalid, require_extra
+from jaxcvx.errors import FileFormatError, JaxcvxError, invalid
+from jaxcvx.status import StepInfo
 
 _CHECKOUT = "needs a checkout of the source: git clone the repository, install it there, and call it in its root"
 
@@ -33,33 +36,42 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jaxcvx", description=__doc__.splitlines()[0] if __doc__ else None)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train a two-layer ReLU network, certify it, compare it with Adam")
-    train.add_argument("data", help="one of " + ", ".join(DATASET_NAMES) + ", or a CSV file")
-    train.add_argument("--target", help="target column of a CSV file (required there)")
+    train = commands.add_parser("train", help="train a two-layer ReLU network, choose beta in folds, prove a bound")
+    train.add_argument("data", help="a CSV, Parquet or Excel file, or one of " + ", ".join(DATASET_NAMES))
+    train.add_argument("--target", help="target column of the file; by default one named so, else the last")
     train.add_argument("--task", choices=("auto", "classification", "regression"), default="auto")
     _add_reader_options(train)
-    train.add_argument("--beta", default="auto", help="weight decay: a number, or auto (by validation)")
-    train.add_argument("--cells", type=int, default=256, help="arrangement cells to use (all, if few exist)")
-    train.add_argument("--solver", choices=("auto", "gated", "cone"), default="auto")
-    train.add_argument("--loss", choices=("auto", "squared", "logistic", "softmax", "huber", "hinge"), default="auto")
-    train.add_argument("--test-fraction", type=float, default=0.2)
-    train.add_argument("--width", type=int, default=64, help="neurons of the short Adam runs")
-    train.add_argument("--tol", type=float, default=1e-5, help="relative gap of the convex program")
+    train.add_argument("--loss", choices=("auto", "squared", "logistic", "softmax", "huber"), default="auto")
+    train.add_argument("--beta", default="auto", help="weight decay: a number, or auto (by cross-validation)")
+    rules = "the beta of the best score, or the largest one whose score is within one standard error of it"
+    train.add_argument("--rule", choices=RULES, default="best", help=rules)
+    train.add_argument("--folds", type=int, default=5, help="folds of the cross-validation")
+    train.add_argument("--prove", type=float, default=60.0, metavar="SECONDS", help="time of the proof; 0: no proof")
+    train.add_argument("--tol", type=float, default=1e-2, help="relative gap at which the proof ends")
+    train.add_argument("--test-fraction", type=float, default=0.0, help="share of rows held out for a last test")
+    train.add_argument("--compare", action="store_true", help="train Adam and scikit-learn's models as well")
     train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--out", required=True, help="directory for model.npz, report.json and pictures")
+    train.add_argument("--out", required=True, help="directory for model.npz, report.html, report.json, pictures")
     train.add_argument("--json", action="store_true", help="print the report as JSON instead of a table")
+    train.add_argument("--quiet", action="store_true", help="no lines on what is being done")
 
     predict = commands.add_parser("predict", help="predictions of a trained model for a CSV file")
     predict.add_argument("model", help="directory or model.npz written by train")
     predict.add_argument("file", help="CSV file with the model's feature columns")
+    predict.add_argument("--proba", action="store_true", help="add the probability of every class")
+    predict.add_argument("--id", metavar="COLUMN", help="a column of the file that comes first in the output")
     predict.add_argument("--output", help="write here instead of to standard output")
     predict.add_argument("--json", action="store_true", help="print JSON instead of CSV")
 
-    certify = commands.add_parser("certify", help="bound how far a model is from the best on a CSV file")
+    certify = commands.add_parser("certify", help="check a model's certificate, and go on with its proof")
     certify.add_argument("model", help="directory or model.npz written by train")
-    certify.add_argument("file", help="CSV file with the model's feature columns and target")
-    certify.add_argument("--method", choices=("auto", "exact", "relaxed"), default="auto")
+    certify.add_argument("file", nargs="?", help="a file with features and target; the training rows by default")
+    certify.add_argument("--seconds", type=float, default=60.0, help="time of the proof; 0: only check")
+    certify.add_argument("--tol", type=float, default=1e-2, help="relative gap at which the proof ends")
+    certify.add_argument("--as-training-data", action="store_true", help="bound the objective on other rows too")
+    certify.add_argument("--method", choices=("auto", "exact", "branch", "relaxed"), default="auto")
     certify.add_argument("--json", action="store_true")
+    certify.add_argument("--quiet", action="store_true", help="no lines on what is being done")
 
     for name, text in (("bench", "run the benchmarks"), ("experiment", "run an experiment")):
         extra = commands.add_parser(name, help=f"{text} (in a checkout)")
@@ -107,23 +119,32 @@ def _reader_options(args: argparse.Namespace) -> Options:
     return Options(notation, args.missing, not args.no_header, tuple(choices.items()))
 
 
-def _settings(args: argparse.Namespace) -> Any:
+def _settings(args: argparse.Namespace) -> Settings:
     beta: float | str = args.beta
     if beta != "auto":
         try:
             beta = float(beta)
         except ValueError:
-            raise invalid("--beta", repr(beta), "a number >= 0, or auto") from None
-        if not 0 <= beta < float("inf"):
-            raise invalid("--beta", beta, "a number >= 0, or auto")
+            raise invalid("--beta", repr(beta), "a number > 0, or auto") from None
+        if not 0 < beta < float("inf"):
+            raise invalid("--beta", beta, "a number > 0, or auto")
     if not 0 <= args.seed < 2**32:
         raise invalid("--seed", args.seed, "an integer from 0 to 2**32 - 1")
-    for name in ("cells", "width"):
-        if getattr(args, name) < 1:
-            raise invalid(f"--{name}", getattr(args, name), "a positive integer")
-    if not 0 < args.tol < 1:
-        raise invalid("--tol", args.tol, "a number between 0 and 1")
-    return Settings(beta, args.cells, args.solver, args.loss, args.test_fraction, args.width, args.seed, args.tol)
+    if args.folds < 2:
+        raise invalid("--folds", args.folds, "an integer >= 2")
+    if not 0 <= args.test_fraction < 1:
+        raise invalid("--test-fraction", args.test_fraction, "a number from 0 to below 1")
+    _check_proof("--prove", args.prove, args.tol)
+    return Settings(
+        beta, args.loss, args.folds, args.prove, args.tol, args.test_fraction, args.compare, args.seed, args.rule
+    )
+
+
+def _check_proof(option: str, seconds: float, tol: float) -> None:
+    if not 0 <= seconds < float("inf"):
+        raise invalid(option, seconds, "seconds >= 0")
+    if not 0 < tol < 1:
+        raise invalid("--tol", tol, "a number between 0 and 1")
 
 
 def _load(args: argparse.Namespace) -> Any:
@@ -131,76 +152,70 @@ def _load(args: argparse.Namespace) -> Any:
         data = load_dataset(args.data)
         return data, Schema.numeric(data.feature_names, "target")
     options = _reader_options(args)
-    if not os.path.exists(args.data) and not args.data.lower().endswith(".csv"):
-        raise invalid("data", repr(args.data), "a CSV file, or one of " + ", ".join(DATASET_NAMES))
-    if args.target is None:
-        raise invalid("--target", "nothing", "the name of the target column, for a CSV file")
+    if not os.path.exists(args.data) and "." not in os.path.basename(args.data):
+        raise invalid("data", repr(args.data), "a file, or one of " + ", ".join(DATASET_NAMES))
     return read_training_csv(args.data, args.target, task=args.task, options=options)
 
 
-@contextlib.contextmanager
-def _progress(show: bool) -> Iterator[Callable[[str, float], None]]:
-    """Show a progress bar on stderr, if asked; yields the function to which stages report their progress."""
-    if not show:
-        yield lambda stage, done: None
-        return
-    module: Any = require_extra("rich.progress", "cli")
-    console = require_extra("rich.console", "cli").Console(stderr=True)  # type: ignore[attr-defined]
-    bar = module.Progress(console=console, transient=True)
-    with bar:
-        task = bar.add_task("starting", total=1.0)
-
-        def report(stage, done):
-            bar.update(task, description=stage, completed=done)
-
-        yield report
-
-
-def _checkpoint(folder: str) -> str:
-    """Path of the file from which ``train`` resumes after an interruption. It is removed when training is done."""
-    return os.path.join(folder, "checkpoint.npz")
-
-
 def _train(args: argparse.Namespace) -> int:
-    settings = _settings(args)
-    data, schema = _load(args)
-    try:
-        os.makedirs(args.out, exist_ok=True)
-    except OSError as err:
-        raise FileFormatError(f"--out: can't make the directory {args.out!r}: {err.strerror}.") from err
-    checkpoint = _checkpoint(args.out)
-    with _progress(sys.stderr.isatty() and not args.json) as report_stage:
-        result = train(data, schema, settings, report_stage, checkpoint)
-    report = build_report(data, settings, result)
-    files = write_artifacts(args.out, report, result)
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(checkpoint)
+    settings, phases = _settings(args), Phases(quiet=args.quiet)
+    with Compilations() as compiled:
+        with phases.phase("reading"):
+            data, schema = _load(args)
+            if data.name not in DATASET_NAMES:
+                phases.state(f"target {schema.target!r}")
+        try:
+            os.makedirs(args.out, exist_ok=True)
+        except OSError as err:
+            raise FileFormatError(f"--out: can't make the directory {args.out!r}: {err.strerror}.") from err
+        result = train(data, schema, settings, phases, lambda split, network: write_model(args.out, split, network))
+        comparison = []
+        if args.compare:
+            with phases.phase("comparing"):
+                comparison = compare(result, settings.seed)
+        report = build_report(data, settings, result, phases, compiled, comparison)
+        with phases.phase("drawing and writing"):
+            files = write_artifacts(args.out, report, result)
     if args.json:
         print(json.dumps(report, indent=2))
     else:
         print_report(report, files)
-    return 1 if report["status"] in ("DIVERGED", "INFEASIBLE", "INVALID_INPUT") else 0
+    return 0
 
 
 def _predict(args: argparse.Namespace) -> int:
-    values, notes = predict_file(args.model, args.file)
+    columns, notes = predict_file(args.model, args.file, proba=args.proba, ids=args.id)
     if args.json:
-        print(json.dumps({"prediction": values, "notes": notes}))
+        print(json.dumps(columns | {"notes": notes}))
     else:
         for note in notes:
             print(f"jaxcvx predict: {note}", file=sys.stderr)
-        write_predictions(values, args.output)
+        write_predictions(columns, args.output)
     return 0
 
 
 def _certify(args: argparse.Namespace) -> int:
-    numbers = certify_file(args.model, args.file, args.method)
+    _check_proof("--seconds", args.seconds, args.tol)
+    phases = Phases("jaxcvx certify", args.quiet)
+
+    def watch(info: StepInfo) -> bool:
+        phases.state(f"gap {percent(info.residual)}, {info.step} nodes")
+        return stopped()
+
+    with stop_on_interrupt(phases) as stopped, phases.phase("checking"):
+        numbers = certify_model(
+            args.model,
+            args.file,
+            method=args.method,
+            seconds=args.seconds,
+            tol=args.tol,
+            as_training_data=args.as_training_data,
+            callback=watch,
+        )
     if args.json:
         print(json.dumps(finite(numbers), indent=2))
-        return 0
-    print(f"training objective on {args.file} (beta {numbers['beta']:.6g}): {numbers['upper']:.8g}")
-    print(f"lower bound: {numbers['lower']:.8g}, valid for {SCOPES[numbers['scope']]}")
-    print(f"relative gap: {numbers['gap']:.3g}   metrics: {numbers['metrics']}")
+    else:
+        print("\n".join(describe(numbers, args.file)))
     return 0
 
 
@@ -229,9 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"jaxcvx {args.command}: {err}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        kept = args.command == "train" and os.path.exists(_checkpoint(args.out))
-        rest = f"; run the same command again to resume from {_checkpoint(args.out)}" if kept else ""
-        print(f"jaxcvx {args.command}: interrupted{rest}", file=sys.stderr)
+        print(f"jaxcvx {args.command}: interrupted", file=sys.stderr)
         return 130
 
 

@@ -22,6 +22,7 @@ from jaxcvx.errors import FileFormatError, InvalidInputError, invalid
 
 MAX_INTEGER_CLASSES = 20
 MIN_ROWS = 4
+TARGETS = ("target", "class", "label", "outcome", "response")
 Task = Literal["auto", "classification", "regression"]
 
 
@@ -80,7 +81,7 @@ class Schema:
 
     def describe(self) -> list[str]:
         """A sentence for the file, the target and every column on what was done to it."""
-        return [*self.notes, *(f"column {quote(column.name)}: {column.note}." for column in self.columns)]
+        return [*self.notes, *(f"column {quote(c.name)}: {c.note}." for c in self.columns if c.note)]
 
     def to_json(self) -> dict[str, Any]:
         """A dict for ``json.dumps``, from which ``from_json`` makes an equal schema."""
@@ -129,7 +130,7 @@ def read_training_csv(
 
     Args:
       path: the file.
-      target: name of the target column; None takes the last one.
+      target: name of the target column; None takes the first that is named like one (``TARGETS``), else the last.
       task: "auto", "classification" or "regression".
       options: how the file is read.
 
@@ -144,7 +145,8 @@ def read_training_csv(
     if task not in ("auto", "classification", "regression"):
         raise invalid("task", repr(task), "'auto', 'classification' or 'regression'")
     table = options.read(path)
-    target = list(table.cells)[-1] if target is None else target
+    if target is None:
+        target = next((name for name in table.cells if name.strip().lower() in TARGETS), list(table.cells)[-1])
     for name, option in (
         (target, "target"),
         *((name, f"--{choice.partition('=')[0]}") for name, choice in options.choices),
@@ -191,6 +193,14 @@ def read_rows(path: str | os.PathLike[str], schema: Schema) -> tuple[Float[np.nd
         numeric column, a category that the training data did not have. One message tells of all columns.
     """
     return _features(schema.options.read(path), schema)
+
+
+def read_texts(path: str | os.PathLike[str], schema: Schema, name: str) -> list[str]:
+    """The cells of one column of a file, as they are."""
+    table = schema.options.read(path)
+    if name not in table.cells:
+        raise InvalidInputError(f"{table.name} has no column {quote(name)}; it has {listing(list(table.cells))}.")
+    return [str(cell) for cell in table.cells[name]]
 
 
 def read_labelled(

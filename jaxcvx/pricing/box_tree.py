@@ -30,7 +30,7 @@ MAX_RANK = 12  # of the rows: a box has 2^(rank - 1) vertices
 MAX_BOXES = 4_000_000  # stored at a time; about 200 bytes each
 
 _BATCH, _NUMBERS = 256, 1 << 21  # boxes bounded together: so many, or fewer so that times rows they are so many
-_CAPACITIES = (32, 64, 128, 256, 512, 1024, 2048)  # live rows of a batch; then multiples of 2048
+_CAPACITIES = (64, 128, 256, 512, 1024, 2048)  # gathered rows of a batch; then multiples of 2048. Each is a program
 _CHUNK, _SHARE = 4096, 64  # boxes between two sorts: at least so many, and this part of all
 _FEWEST = 64  # rows of a program
 _CORNERS = 32  # of the polygon for two outputs
@@ -326,7 +326,8 @@ def _submit(tree: BoxTree, batch: np.ndarray, size: int, tau: float, constants: 
     filled = np.concatenate([batch, np.repeat(batch[:1], size - len(batch))])
     side, centre, width = boxes.side[filled], boxes.centre[filled], boxes.width[filled]
     inner, table, weights, slack = constants
-    return bound_boxes(inner, table, weights, np.float64(tau), side, centre, width, slack, capacity=capacity)
+    limit, rows = np.float64(tau), np.int64(most)
+    return bound_boxes(inner, table, weights, limit, side, centre, width, slack, rows, capacity=capacity)
 
 
 def _take(tree: BoxTree, batch: np.ndarray, tau: float, found: Any) -> None:

@@ -71,16 +71,16 @@ def _other_coordinates(d: int) -> tuple[np.ndarray, np.ndarray]:
     return others, places
 
 
-def _sum_of_live(first: Float[Array, "B m a"], second: Float[Array, "B m b"]) -> Float[Array, "B b a"]:
-    """The sum over rows m of ``(first[:, m, a] + second[:, m, b])_+``."""
-    B, m, _ = first.shape
+def _sum_of_live(first: Float[Array, "B m a"], second: Float[Array, "B m b"], blocks: Array) -> Float[Array, "B b a"]:
+    """The sum over the rows m of the first ``blocks`` blocks of ``(first[:, m, a] + second[:, m, b])_+``."""
+    B = len(first)
 
     def body(i, total):
         a, b = (jax.lax.dynamic_slice_in_dim(x, i * _ROWS, _ROWS, 1) for x in (first, second))
         terms = [jnp.maximum(a[:, j, None, :] + b[:, j, :, None], 0) for j in range(_ROWS)]
         return total + functools.reduce(jnp.add, terms)
 
-    return jax.lax.fori_loop(0, m // _ROWS, body, jnp.zeros((B, second.shape[2], first.shape[2]), first.dtype))
+    return jax.lax.fori_loop(0, blocks, body, jnp.zeros((B, second.shape[2], first.shape[2]), first.dtype))
 
 
 _Plane = tuple[Array, ...]  # at the centre, and what each half of the coordinates adds
@@ -137,7 +137,7 @@ class _Vertices(NamedTuple):
 
 
 def _vertices(
-    part: _Part, table: Array, centre: Array, width: Array, capacity: int
+    part: _Part, table: Array, centre: Array, width: Array, capacity: int, blocks: Array
 ) -> tuple[_Vertices, Int[Array, B], Float[Array, B]]:
     """Sums at the vertices; the number of live rows; and a bound on their activations in float32."""
     (_, d), n, rows, convex = centre.shape, len(part.rows), part.rows, part.convex
@@ -157,7 +157,7 @@ def _vertices(
     gathered = table.reshape(-1, d - 1)[face[:, None] * (n + 1) + index] * taken.astype(jnp.float32)[:, :, None]
     gathered = gathered * w.astype(jnp.float32)[:, None, :]
     halves = jnp.einsum("bmj,sj->bms", gathered[:, :, :k], first) + middle.astype(jnp.float32)[:, :, None]
-    sums = _sum_of_live(halves, jnp.einsum("bmj,sj->bms", gathered[:, :, k:], second))
+    sums = _sum_of_live(halves, jnp.einsum("bmj,sj->bms", gathered[:, :, k:], second), blocks)
     vertices = _Vertices(centre, others[face], places[face], w, linear, sums, first, second)
     return vertices, jnp.sum(live, axis=1), 2 * jnp.sum(jnp.where(live, convex * reach, 0.0), axis=1)
 
@@ -172,6 +172,7 @@ def bound_boxes(
     centre: Float[Array, "B d"],
     width: Float[Array, "B d"],
     slack: Float[Array, K],
+    most: Int[Array, ""],
     *,
     capacity: int,
     planes: int = 3,
@@ -187,12 +188,14 @@ def bound_boxes(
       centre: centres of the boxes.
       width: half widths; 0 for the coordinate of the face.
       slack: allowance for rounding in float64, for each side.
-      capacity: a multiple of 16; at least the number of live rows of each box.
+      most: a number that no box's live rows exceed; the sums take as many rows.
+      capacity: a multiple of 16, at least ``most``. Each capacity is a program of its own.
       planes: gradients from which the plane is made.
     """
     a = weights[side]
     part = _Part(rows, jnp.maximum(a, 0.0), jnp.maximum(-a, 0.0), tau)
-    vertices, count, size = _vertices(part, table, centre, width, capacity)
+    blocks = (most + _ROWS - 1) // _ROWS
+    vertices, count, size = _vertices(part, table, centre, width, capacity, blocks)
     u = point = centre
     best, value = part.gradient(u)
     plane = vertices.plane(best)
@@ -218,5 +221,5 @@ def bound_boxes(
     split = jnp.argmax(jnp.where(width > 0, error, -1.0), axis=1)
     # Roundings in float32 on the way to a vertex value: the gathered products, sums of coordinates, sums of rows.
     size = size + jnp.sum(jnp.abs(best - vertices.linear) * width, axis=1)
-    roundings = 2 * rows.shape[1] + 12 + _ROWS + capacity // _ROWS
+    roundings = 2 * rows.shape[1] + 12 + _ROWS + blocks
     return Bounded(excess + 1.01 * roundings * 2.0**-24 * size + slack[side], value, point, split, count)

@@ -10,8 +10,10 @@ import pytest
 
 import jaxcvx
 from jaxcvx.cli.main import main
-from jaxcvx.cli.model import load_model
+from jaxcvx.cli.model import load_model, load_rows
 from tests.helpers import read_picture
+
+QUICK = ["--folds", "2", "--prove", "10", "--quiet"]
 
 
 def write_csv(path, header, rows):
@@ -31,28 +33,13 @@ def classified(tmp_path_factory):
     path = folder / "data.csv"
     write_csv(path, ["a", "b", "label"], [[*map(repr, map(float, x)), y] for x, y in zip(X, labels, strict=True)])
     out = folder / "out"
-    code = main(
-        [
-            "train",
-            str(path),
-            "--target",
-            "label",
-            "--beta",
-            "0.5",
-            "--width",
-            "8",
-            "--out",
-            str(out),
-            "--json",
-        ]
-    )
-    assert code == 0
+    assert main(["train", str(path), "--beta", "0.5", *QUICK, "--out", str(out), "--json"]) == 0
     return path, out, labels
 
 
 @pytest.fixture(scope="module")
 def regressed(tmp_path_factory):
-    """A gated run on a numeric target with a categorical column."""
+    """A run on a numeric target with a categorical column and test rows."""
     folder = tmp_path_factory.mktemp("regressed")
     rng = np.random.default_rng(1)
     X = rng.standard_normal((50, 4))
@@ -62,27 +49,37 @@ def regressed(tmp_path_factory):
     rows = [[*map(float, x), k, float(t)] for x, k, t in zip(X, kind, y, strict=True)]
     write_csv(path, ["a", "b", "c", "d", "kind", "y"], rows)
     out = folder / "out"
-    arguments = ["--target", "y", "--beta", "1", "--solver", "gated", "--cells", "20", "--width", "8"]
+    arguments = ["--target", "y", "--beta", "2", "--test-fraction", "0.3", *QUICK]
     assert main(["train", str(path), *arguments, "--out", str(out)]) == 0
     return path, out, y
 
 
 def test_report_is_consistent_with_the_model_file(classified):
-    path, out, _ = classified
+    path, out, labels = classified
     report = json.loads((out / "report.json").read_text())
-    assert report["scope"] == "global"  # 40 points in the plane: all cells are enumerated
-    assert report["program_gap"] <= 1e-7
-    assert 0 <= report["gap"] <= 1e-6
-    assert report["lower_bound"] <= report["upper_bound"] <= report["baseline"]["objective"]
-    network, prep, _ = load_model(out)
-    assert prep.classes == ("other", "same")
-    assert network.width == report["width"]
+    network, prep, metadata = load_model(out)
+    X, y = load_rows(out / "training.npz")
+    assert prep.classes == ("other", "same") and prep.loss == "logistic" and report["data"]["target"] == "label"
+    assert report["num_neurons"] == network.width and report["rule"] == "given" and report["beta"] == 0.5
+    value = jaxcvx.training_objective(network, prep.inputs(X), prep.targets(y), 0.5, loss="logistic")
+    assert report["upper_bound"] == pytest.approx(float(value), rel=1e-5)  # that one in float32
+    assert report["lower_bound"] <= report["upper_bound"] and report["scope"] in ("global", "relaxation")
+    assert report["gap"] <= 0.01 and report["certificate"]["gap"] == report["gap"]
+    assert metadata["certificate"]["lower"] == report["lower_bound"]
+    assert report["beta_fraction"] == pytest.approx(0.5 / report["beta_max"]) and report["betas"][-1] == 0.5
+    assert report["folds"] == len(report["cv_scores"]) == 2 and len(report["cv_mean"]) == len(report["betas"])
+    assert report["data"]["train_rows"] == 40 and report["test"] is None
+    assert sum(neuron["strength"] for neuron in report["neurons"]) == pytest.approx(1.0)
+    assert report["proof"][-1][1:] == [report["upper_bound"], report["lower_bound"]]
+    assert report["programs"] > 0 and report["seconds"]["total"] > 0
 
 
-def test_pictures_are_written(classified):
+def test_pictures_and_the_page_are_written(classified):
     _, out, _ = classified
-    for name in ("convergence.png", "regions.png"):
+    for name in ("path.png", "proof.png", "effects.png", "regions.png"):
         read_picture(out / name)
+    html = (out / "report.html").read_text()
+    assert html.count("data:image/png;base64,") == 4 and "two-layer ReLU network" in html
     assert not list(out.glob("*.tmp"))
 
 
@@ -102,25 +99,75 @@ def test_predict_to_a_file_equals_standard_output(classified, capsys, tmp_path):
     assert (tmp_path / "p.csv").read_text().split() == capsys.readouterr().out.split()
 
 
-def test_certify_bounds_the_models_objective(classified, capsys):
+def test_probabilities_and_a_column_of_names(classified, capsys):
+    path, out, labels = classified
+    assert main(["predict", str(out), str(path), "--proba", "--id", "a"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    given = list(csv.DictReader(path.read_text().splitlines()))
+    assert list(rows[0]) == ["a", "prediction", "probability other", "probability same"]
+    assert [row["a"] for row in rows] == [row["a"] for row in given]
+    for row in rows:
+        other, same = float(row["probability other"]), float(row["probability same"])
+        assert other + same == pytest.approx(1.0) and row["prediction"] == ("same" if same > other else "other")
+
+
+def test_certify_knows_its_training_rows_and_others(classified, capsys, tmp_path):
     path, out, _ = classified
-    assert main(["certify", str(out), str(path), "--json"]) == 0
+    report = json.loads((out / "report.json").read_text())
+    for arguments in ([], [str(path)]):
+        assert main(["certify", str(out), *arguments, "--seconds", "0", "--json"]) == 0
+        numbers = json.loads(capsys.readouterr().out)
+        assert numbers["training_data"] and numbers["rows"] == 40
+        assert numbers["lower"] == report["lower_bound"] and numbers["upper"] == report["upper_bound"]
+    other = tmp_path / "other.csv"
+    other.write_text("".join(path.read_text().splitlines(keepends=True)[:20]))
+    assert main(["certify", str(out), str(other), "--json"]) == 0
     numbers = json.loads(capsys.readouterr().out)
-    assert numbers["lower"] <= numbers["upper"]
-    assert numbers["scope"] == "global" and numbers["rows"] == 40
+    assert not numbers["training_data"] and "gap" not in numbers and 0 <= numbers["metrics"]["accuracy"] <= 1
+    assert main(["certify", str(out), str(other)]) == 0
+    assert "another data set" in capsys.readouterr().out
+    assert main(["certify", str(out), str(other), "--as-training-data", "--seconds", "5", "--json"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert numbers["lower"] <= numbers["upper"] and numbers["rows"] == 19
 
 
-@pytest.mark.long
+def test_certify_goes_on_with_the_proof(classified, capsys):
+    _, out, _ = classified
+    before = json.loads((out / "report.json").read_text())
+    assert main(["certify", str(out), "--seconds", "10", "--tol", "1e-4", "--json"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert before["lower_bound"] <= numbers["lower"] <= numbers["upper"] and numbers["gap"] <= before["gap"]
+
+
 def test_regression_predicts_in_the_targets_units(regressed, capsys):
     path, out, y = regressed
     report = json.loads((out / "report.json").read_text())
-    assert report["solver"] == "ProximalGradient" and report["scope"] == "sampled-cells"
-    assert report["program_gap"] <= 1e-5
-    assert report["upper_bound"] <= report["baseline"]["objective"]
+    assert report["loss"] == "squared" and report["scoring"] == "r2" and report["data"]["test_rows"] == 15
+    assert set(report["test"]) == {"rmse", "r2"} and report["test"]["r2"] > 0.5
+    assert report["gap"] < 0.1
     capsys.readouterr()
     assert main(["predict", str(out), str(path), "--json"]) == 0
     got = np.array(json.loads(capsys.readouterr().out)["prediction"])
     assert np.sqrt(np.mean((got - y) ** 2)) < 0.5 * y.std()
+    assert main(["predict", str(out), str(path), "--proba"]) == 2
+    assert "--proba" in capsys.readouterr().err
+
+
+def test_phases_are_told_where_there_is_no_terminal(tmp_path, capsys):
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((30, 2))
+    write_csv(tmp_path / "d.csv", ["a", "b", "c"], np.c_[X, np.abs(X[:, 0])].tolist())
+    arguments = [str(tmp_path / "d.csv"), "--beta", "0.5", "--folds", "2", "--prove", "0", "--out", str(tmp_path)]
+    assert main(["train", *arguments]) == 0
+    shown = capsys.readouterr()
+    assert [line.split(":")[1] for line in shown.err.splitlines() if "..." not in line] == [
+        " reading",
+        " training one beta on all rows and in folds",
+        " drawing and writing",
+    ]
+    assert "Nothing is proved" in shown.out and "target 'c'" in shown.err
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["lower_bound"] is None and report["gap"] is None and report["proof"] == []
 
 
 @pytest.mark.parametrize(
@@ -128,11 +175,15 @@ def test_regression_predicts_in_the_targets_units(regressed, capsys):
     [
         (["train", "nothing.csv", "--target", "y", "--out", "o"], "nothing.csv"),
         (["train", "mnist", "--out", "o"], "digits"),
-        (["train", "{data}", "--out", "o"], "--target"),
         (["train", "{data}", "--target", "z", "--out", "o"], "label"),
         (["train", "{data}", "--target", "label", "--beta", "-1", "--out", "o"], "--beta"),
         (["train", "{data}", "--target", "label", "--beta", "much", "--out", "o"], "--beta"),
-        (["train", "{data}", "--target", "label", "--cells", "0", "--out", "o"], "--cells"),
+        (["train", "{data}", "--target", "label", "--beta", "0", "--out", "o"], "--beta"),
+        (["train", "{data}", "--target", "label", "--folds", "1", "--out", "o"], "--folds"),
+        (["train", "{data}", "--target", "label", "--prove", "-1", "--out", "o"], "--prove"),
+        (["train", "{data}", "--target", "label", "--tol", "2", "--out", "o"], "--tol"),
+        (["train", "{data}", "--target", "a", "--loss", "softmax", "--out", "o"], "--loss"),
+        (["certify", "{data}", "--seconds", "nan"], "--seconds"),
         (["train", "{data}", "--target", "label", "--test-fraction", "1.5", "--out", "o"], "--test-fraction"),
         (["predict", "{data}", "{data}"], "jaxcvx"),
         (["predict", "missing", "{data}"], "missing"),
@@ -180,7 +231,7 @@ def test_rows_with_holes_are_predicted_and_counted(tmp_path, capsys):
         lines.append(f"k{i};{1 + i}/2/2024;{size};{'ab'[i % 2]};{i % 2 + rng.normal():.2f}".replace(".", ","))
     path = tmp_path / "data.csv"
     path.write_text("\n".join(lines))
-    options = ["--beta", "0.5", "--width", "4", "--cells", "10", "--tol", "0.1", "--decimal", ","]
+    options = ["--beta", "0.5", "--folds", "2", "--prove", "0", "--quiet", "--decimal", ","]
     assert main(["train", str(path), "--target", "y", *options, "--out", str(tmp_path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     told = "\n".join(report["data"]["preparation"])

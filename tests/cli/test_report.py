@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcvx.cli.report import SCOPES, _gap, finite
+import jaxcvx
+from jaxcvx.cli.pipeline import percent
+from jaxcvx.cli.report import finite, neuron_table
 
 
 def test_numbers_arrays_and_nonfinite_values_become_json():
@@ -23,10 +25,17 @@ def test_numbers_arrays_and_nonfinite_values_become_json():
     assert type(found["3"][0]) is bool and type(found["3"][3]) is int
 
 
-@pytest.mark.parametrize(("value", "text"), [(None, "none"), (1.4e-11, "1.4e-11"), (0.0, "0.0e+00"), (0.604, "60.4 %")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(np.inf, "unknown"), (1.4e-11, "1.4e-09 %"), (0.604, "60.4 %"), (0.0099, "0.99 %")]
+)
 def test_gaps(value, text):
-    assert _gap(value) == text
+    assert percent(value) == text
 
 
-def test_every_scope_has_words():
-    assert {"global", "relaxation", "sampled-cells", "none"} <= set(SCOPES)
+def test_neurons_are_listed_by_strength():
+    hidden = np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+    network = jaxcvx.Network(hidden, np.array([[1.0], [0.0], [2.0]]))
+    strong, weak = neuron_table(network, ["a", "b", "(constant)"])
+    assert strong["strength"] == pytest.approx(5 / 7) and weak["strength"] == pytest.approx(2 / 7)
+    assert strong["direction"] == [["b", 0.8], ["a", 0.6]] and weak["direction"] == [["b", -1.0]]
+    np.testing.assert_allclose(strong["output"], [5.0])

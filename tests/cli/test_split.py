@@ -7,7 +7,7 @@ import pytest
 
 from jaxcvx.analysis.folds import make_folds
 from jaxcvx.cli.pipeline import Settings, split_data
-from jaxcvx.cli.split import classes_not_held_out, hold_out
+from jaxcvx.cli.split import classes_not_held_out, fold_pairs, hold_out
 from jaxcvx.cli.tabular import Schema
 from jaxcvx.datasets import Dataset
 from jaxcvx.errors import InvalidInputError
@@ -32,7 +32,7 @@ def test_a_rare_class_stays_in_training(rare, fraction):
     for seed in range(100):
         parts = split(rng.normal(size=(40, 2)), y, ("often", "rare"), seed, fraction)
         assert set(parts.y) == {0, 1}
-        missing = classes_not_held_out(("often", "rare"), parts.y_test)
+        missing = classes_not_held_out(("often", "rare"), [parts.y_test])
         assert missing == [c for code, c in enumerate(("often", "rare")) if code not in parts.y_test]
         assert rare > 1 or missing == ["rare"]
 
@@ -63,6 +63,25 @@ def test_only_what_would_vanish_comes_back():
     np.testing.assert_array_equal(hold_out(held, X, np.arange(5.0), False), [True, True, False, False, False])
     codes = np.array([1, 1, 0, 0, 0])
     np.testing.assert_array_equal(hold_out(held, X * 0, codes, True), [False, True, False, True, False])
+
+
+def test_folds_train_on_every_class_and_category():
+    import jax
+
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 3))
+    X[:, 2] = np.arange(30) == 4
+    y = np.array([0] * 20 + [1] * 8 + [2] * 2)
+    for seed in range(20):
+        pairs = fold_pairs(X, y, ("a", "b", "c"), 5, jax.random.key(seed))
+        assert len(pairs) == 5
+        for train, test in pairs:
+            assert set(y[train]) == {0, 1, 2} and np.ptp(X[train], axis=0).all()
+            assert len(test) > 1 and not set(train) & set(test) and len(train) + len(test) == 30
+    few = fold_pairs(X[:5, :2], X[:5, 0], None, 5, jax.random.key(0))
+    assert len(few) == 2 and min(len(test) for _, test in few) == 2
+    assert classes_not_held_out(("a", "b"), [np.array([0, 0]), np.array([0])]) == ["b"]
+    assert classes_not_held_out(None, []) == []
 
 
 @pytest.mark.parametrize("loss", [SoftmaxCrossEntropy(), Logistic()])

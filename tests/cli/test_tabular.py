@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxcvx.cli.apply import write_csv_column
+from jaxcvx.cli.apply import write_csv_columns
 from jaxcvx.cli.columns import Column
 from jaxcvx.cli.tabular import (
     Options,
@@ -335,13 +335,13 @@ def test_bundled_data_through_a_file(write: Any) -> None:
     assert schema.feature_names == data.feature_names and schema.target == "y_true"
 
 
-def test_write_csv_column(write: Any) -> None:
+def test_write_csv_columns(write: Any) -> None:
     values = [np.float64(0.1) * 3, np.float32(0.1), 2, "a,b", 'say "x"', "", np.int64(5)]
     stream = io.StringIO()
-    write_csv_column(stream, "prediction", values)
+    write_csv_columns(stream, {"prediction": values})
     assert stream.getvalue() == 'prediction\n0.30000000000000004\n0.1\n2\n"a,b"\n"say ""x"""\n""\n5\n'
     stream = io.StringIO()
-    write_csv_column(stream, "y", [0.5, 1 / 3])
+    write_csv_columns(stream, {"y": [0.5, 1 / 3]})
     back = read_target(write(stream.getvalue()), Schema((), "y"), None)
     assert back.tolist() == [0.5, 1 / 3]
 

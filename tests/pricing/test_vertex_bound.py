@@ -43,7 +43,7 @@ def test_no_point_of_a_box_exceeds_its_bound(d):
     centre, width = boxes_at_random(rng, d, B)
     side = rng.integers(2, size=B)
     tau = 0.3 * np.abs(weights).sum()
-    args = (rows, rows_without(rows), weights, np.float64(tau), side, centre, width, np.zeros(2))
+    args = (rows, rows_without(rows), weights, np.float64(tau), side, centre, width, np.zeros(2), np.int64(60))
     found = bound_boxes(*args, capacity=64)
     corner = rng.choice([-1.0, 1.0], (200, 1, d)) * width + centre
     inside = rng.uniform(-1, 1, (200, 1, d)) * width + centre
@@ -59,9 +59,20 @@ def test_no_point_of_a_box_exceeds_its_bound(d):
 
 def bounded(rows, weights, tau, centre, width, capacity=64) -> Bounded:
     side = np.zeros(len(centre), int)
-    return bound_boxes(
-        rows, rows_without(rows), weights, np.float64(tau), side, centre, width, np.zeros(1), capacity=capacity
-    )
+    args = (rows, rows_without(rows), weights, np.float64(tau), side, centre, width, np.zeros(1))
+    return bound_boxes(*args, np.int64(len(rows)), capacity=capacity)
+
+
+def test_sums_take_the_rows_that_are_asked_for():
+    """Whatever the capacity: the bounds are the same if no live row is left out."""
+    rng = np.random.default_rng(4)
+    rows, weights = rng.standard_normal((60, 4)), rng.standard_normal((1, 60))
+    centre, width = boxes_at_random(rng, 4, 16, 0.05)
+    wide = bounded(rows, weights, 1.0, centre, width, capacity=128)
+    args = (rows, rows_without(rows), weights, np.float64(1.0), np.zeros(16, int), centre, width, np.zeros(1))
+    narrow = bound_boxes(*args, np.max(np.asarray(wide.live)), capacity=64)
+    np.testing.assert_allclose(narrow.excess, wide.excess, atol=1e-4)
+    np.testing.assert_array_equal(narrow.live, wide.live)
 
 
 def test_a_convex_function_is_bounded_by_its_largest_vertex_and_its_norm_by_a_plane():

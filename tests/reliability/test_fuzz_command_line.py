@@ -16,13 +16,13 @@ HEADERS = (["a", "b", "y"], ["a", "b", "y"], ["a", "a", "y"], ["a", "", "y"], ["
 CELLS = ("", "nan", "inf", "-inf", "1e400", "x", "1,5", "True", "-", "1e-320", "1e300", "\x00", "é", '"', " 3 ")
 WRONG: dict[str, tuple[str, ...]] = {
     "--beta": ("x", "-1", "nan", "inf", "1e-400x", ""),
-    "--cells": ("0", "-3", "x", "1.5"),
+    "--folds": ("0", "-3", "1", "x", "1.5"),
     "--test-fraction": ("2", "-1", "1", "nan", "x"),
-    "--width": ("0", "-1", "x"),
+    "--prove": ("-1", "nan", "inf", "x"),
+    "--rule": ("nope",),
     "--tol": ("-1", "nan", "x"),
     "--seed": ("x", "-1"),
     "--loss": ("nope",),
-    "--solver": ("nope",),
     "--task": ("nope",),
     "--target": ("nope", ""),
 }
@@ -74,7 +74,7 @@ def fuzz(capsys: Any, folder: Path, tries: int, train_every: int) -> None:
         path = folder / "data.csv"
         flaw = 0 if whole or rng.integers(3) == 0 else int(rng.choice([1, 2, 4, 6]))
         path.write_bytes(table(rng, flaw))
-        options = {"--target": "y", "--beta": "0.5", "--cells": "8", "--width": "2", "--out": str(folder / "out")}
+        options = {"--target": "y", "--beta": "0.5", "--folds": "2", "--prove": "0", "--out": str(folder / "out")}
         if not whole and flaw == 0:
             name = list(WRONG)[rng.integers(len(WRONG))]
             options[name] = WRONG[name][rng.integers(len(WRONG[name]))]
@@ -103,7 +103,7 @@ def test_many_files_and_options(capsys, tmp_path):
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     (folder / "data.csv").write_bytes(table(np.random.default_rng(0), 0))
-    arguments = ["--target", "y", "--beta", "0.5", "--solver", "gated", "--cells", "8", "--width", "2"]
+    arguments = ["--target", "y", "--beta", "0.5", "--folds", "2", "--prove", "1"]
     assert main(["train", str(folder / "data.csv"), *arguments, "--out", str(folder / "out")]) == 0
     return folder / "out"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +19,7 @@ import pytest
 
 import jaxcvx
 from jaxcvx import serialisation
+from jaxcvx.cli.model import load_model
 from jaxcvx.errors import FileFormatError
 from tests.cases import Case
 from tests.reliability.cases import DRIVEN, HOSTED, differing
@@ -303,32 +304,51 @@ def test_wherever_the_disk_is_full_the_old_file_stays(tmp_path: Path) -> None:
     print(f"{refused} limits refused")
 
 
-def test_ctrl_c_during_train(tmp_path: Path) -> None:
+FILES = ["effects.png", "model.npz", "path.png", "proof.png", "report.html", "report.json", "training.npz"]
+
+
+def training(tmp_path: Path, *options: Any) -> list[Any]:
+    """Arguments that train for a while."""
     rng = np.random.default_rng(0)
-    rows = np.column_stack([rng.standard_normal((400, 3)), np.arange(400) % 2])  # enough to be at it for a while
-    lines = ["a,b,c,y", *(",".join(map(str, row)) for row in rows)]
-    (tmp_path / "data.csv").write_text("\n".join(lines) + "\n")
-    out = tmp_path / "out"
-    args = ["train", tmp_path / "data.csv", "--target", "y", "--beta", "0.5", "--width", "8", "--out", out]
-    saved = out / "checkpoint.npz"
-    for wanted in (out, saved):  # at the beginning, and when there is something to keep
-        for _ in range(3):
-            with worker(*args, module="jaxcvx.cli.main") as process:
-                while not wanted.exists():
-                    assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
-                    time.sleep(0.02)
-                process.send_signal(signal.SIGINT)
-                output, errors = process.communicate(timeout=300)
-            if process.returncode != 0:
-                break
-            # Some library's "except:" has taken the signal, as one may while it is imported; then all was done.
-            assert sorted(os.listdir(out)) == ["convergence.png", "model.npz", "report.json"]
-            shutil.rmtree(out)
-        assert process.returncode == 130 and output == "", (wanted, output, errors)
-        rest = f"; run the same command again to resume from {saved}" if wanted == saved else ""
-        assert errors.splitlines() == [f"jaxcvx train: interrupted{rest}"]
-    assert steps_in(saved) > 0 and os.listdir(out) == ["checkpoint.npz"]
+    rows = np.column_stack([rng.standard_normal((60, 12)), rng.standard_normal(60)])
+    names = ",".join([*(f"c{k}" for k in range(12)), "y"])
+    (tmp_path / "data.csv").write_text("\n".join([names, *(",".join(map(str, row)) for row in rows)]) + "\n")
+    return ["train", tmp_path / "data.csv", "--beta", "0.5", "--folds", "2", "--out", tmp_path / "out", *options]
+
+
+def test_ctrl_c_during_train(tmp_path: Path) -> None:
+    """Early it interrupts. During the proof it ends the proof, and all is written with the bound so far."""
+    args, out = training(tmp_path, "--prove", "600", "--tol", "1e-6"), tmp_path / "out"
+    for wanted in (out, out / "model.npz"):
+        with worker(*args, module="jaxcvx.cli.main") as process:
+            while not wanted.exists():
+                assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
+                time.sleep(0.02)
+            time.sleep(1.0 if wanted == out else 10.0)
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=300)
+        if wanted == out:
+            assert process.returncode == 130 and output == "", (output, errors)
+            assert errors.splitlines()[-1] == "jaxcvx train: interrupted" and os.listdir(out) == []
+    assert process.returncode == 0 and "press Ctrl-C again" in errors, errors
+    assert sorted(os.listdir(out)) == FILES
+    report = json.loads((out / "report.json").read_text())
+    assert report["status"] == "STOPPED" and report["lower_bound"] < report["upper_bound"]
+
+
+@pytest.mark.soak
+def test_kill_at_random_moments(tmp_path: Path) -> None:
+    """The same command trains anew, and a model is never one that does not load."""
+    args, out = training(tmp_path, "--prove", "5"), tmp_path / "out"
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        with worker(*args, module="jaxcvx.cli.main") as process:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(float(rng.uniform(1, 45)))
+            process.kill()
+        if (out / "model.npz").exists():
+            load_model(out)
     with worker(*args, module="jaxcvx.cli.main") as process:
         _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
-    assert sorted(os.listdir(out)) == ["convergence.png", "model.npz", "report.json"]
+    assert [name for name in sorted(os.listdir(out)) if not name.startswith(".")] == FILES
