@@ -23,6 +23,7 @@ from jaxcvx.solvers.core.protocol import AnySolver
 from jaxcvx.solvers.semi_infinite.column_generation import ColumnGeneration
 
 _CELLS = 128  # of solvers that work on cells
+_OF_A_PATH = ("beta_max_", "betas_", "cv_scores_", "path_", "cross_validation_")
 
 
 class _ConvexReLU(BaseConvexReLU):
@@ -82,6 +83,8 @@ class _ConvexReLU(BaseConvexReLU):
         return dataclasses.replace(default, move_steps=min(default.move_steps, max(1, self.max_iter // default.moves)))
 
     def _fit(self, X: np.ndarray, Y: np.ndarray, y: np.ndarray, sample_weight: Any) -> None:
+        for name in _OF_A_PATH:
+            self.__dict__.pop(name, None)  # of an earlier fit
         fold_key, key, last_key = jax.random.split(jax.random.key(self._seed()), 3)
         follows = self._path_solver()
         takes_bias = follows is not None or not ({"no free bias"} & self.solver.requires)

@@ -19,9 +19,10 @@ from jaxcvx.certificates.certify import certify
 from jaxcvx.errors import invalid, require_extra
 from jaxcvx.features.dense import Dense
 from jaxcvx.integrations import fitting
-from jaxcvx.networks.network import Network
+from jaxcvx.networks.network import Network, training_objective
 from jaxcvx.numerics.arrays import is_missing, plain_array, unmasked
 from jaxcvx.numerics.precision import with_full_precision
+from jaxcvx.plots.beta_path import path
 from jaxcvx.solvers.semi_infinite.column_generation import ColumnGeneration
 
 require_extra("sklearn", "estimators")
@@ -36,7 +37,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 NUM_BETAS, NUM_FOLDS = 20, 5
 _LEAST_SAMPLES = 4  # for cross-validation: two folds with two samples each
-_TIME_LIMIT = {"max_seconds"} & set(inspect.signature(certify).parameters)
+_OTHER_DATA = 1e-3  # relative difference of objectives beyond which data are not the training data
 
 
 class BaseConvexReLU(BaseEstimator, abc.ABC):
@@ -131,31 +132,63 @@ class BaseConvexReLU(BaseEstimator, abc.ABC):
         F = np.maximum(Z @ self.network_.hidden.T, 0) @ self.network_.output
         return F if self.network_.output_bias is None else F + self.network_.output_bias
 
-    def _class_weighted(self, X: Any, y: Any, sample_weight: Any) -> Any:
-        """The sample weights times those of the classes, for estimators with ``class_weight``."""
-        return sample_weight
-
     def certify(self, X: Any, y: Any, max_seconds: float = 60, sample_weight: Any = None) -> Certificate:
         """Prove how far the objective of the fitted network is from the best one of all networks.
 
         Parameters:
-          X, y, sample_weight: the training data.
+          X, y, sample_weight: the training data. In a pipeline X is the output of the steps before.
           max_seconds: limit on the time of a method that has one.
 
         Returns:
-          The certificate of :func:`jaxcvx.certify` at ``beta_``.
+          The certificate of :func:`jaxcvx.certify` at ``beta_``. It honours the biases and ``class_weight``.
+
+        Raises:
+          InvalidInputError: other data than those of ``fit``: the network's objective on them is not ``objective_``.
+          NotFittedError: the estimator is not fitted.
         """
         check_is_fitted(self)
-        sample_weight = self._class_weighted(X, y, own_array("sample_weight", sample_weight))
-        X, Y = self._coded(X, y)
-        weights = None if sample_weight is None else np.asarray(sample_weight, np.float64)
-        limit: Any = dict.fromkeys(_TIME_LIMIT, max_seconds)
+        X, Y, sample_weight = self._coded(X, y, own_array("sample_weight", sample_weight))
+        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
         with jax.enable_x64(True):
-            return certify(self.network_, X, Y, self.beta_, loss=self._loss, sample_weight=weights, **limit)
+            data = (self.network_, X, Y, self.beta_, self._loss)
+            value = float(training_objective(*data, sample_weight=weights))
+            self._refuse_other_data(value, Y, weights)
+            return certify(*data[:-1], loss=self._loss, sample_weight=weights, max_seconds=max_seconds)
+
+    def _refuse_other_data(self, value: float, Y: np.ndarray, weights: np.ndarray | None) -> None:
+        """Raise if ``value``, the network's objective on some data, is not that on the training data."""
+        size = (Y**2).sum() if weights is None else (weights @ Y**2).sum()
+        slack = _OTHER_DATA * abs(self.objective_) + 1e-9 * float(size)  # a perfect fit leaves rounding errors only
+        if not abs(value - self.objective_) <= slack:
+            raise invalid(
+                "X, y, sample_weight",
+                f"data on which the objective is {value:.6g}",
+                f"the training data, on which it is {self.objective_:.6g} (in a pipeline X is the previous step's "
+                "output; use jaxcvx.certify for other data)",
+            )
+
+    def plot_path(self, file: Any = None) -> Any:
+        """Draw the path of betas that chose ``beta_``: objectives, neurons and scores. See ``jaxcvx.plots.path``.
+
+        Parameters:
+          file: the PNG file to write, or None.
+
+        Returns:
+          The matplotlib Figure.
+
+        Raises:
+          InvalidInputError: the fit was at one beta, without a path.
+          NotFittedError: the estimator is not fitted.
+        """
+        check_is_fitted(self)
+        result = getattr(self, "cross_validation_", None)
+        if result is None:
+            raise invalid("beta", f"{self.beta_:.6g}, a fit without a path", "beta='auto', or an estimator with CV")
+        return path(result, file)
 
     @abc.abstractmethod
-    def _coded(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Validated inputs (n, d) and coded targets (n, c) of the fitted estimator."""
+    def _coded(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, Any]:
+        """Validated inputs (n, d), coded targets (n, c) and the weights of the fitted estimator's samples, or None."""
 
 
 def scikit_scores(
@@ -201,10 +234,10 @@ class Regression(RegressorMixin, BaseConvexReLU):
         self._fit(X, y.reshape(len(y), -1), y, sample_weight)
         return self
 
-    def _coded(self, X, y):
+    def _coded(self, X, y, sample_weight):
         X, y = own_array("X", X), own_array("y", y)
         X, y = validate_data(self, X, y, reset=False, dtype=np.float64, multi_output=True, y_numeric=True)
-        return X, np.asarray(y, np.float64).reshape(len(y), -1)
+        return X, np.asarray(y, np.float64).reshape(len(y), -1), sample_weight
 
     def predict(self, X):
         """Predict (n,) values, or (n, c) values if the targets had columns."""
@@ -271,12 +304,12 @@ class Classification(ClassifierMixin, BaseConvexReLU):
         Y = np.eye(k)[codes]
         return 2 * Y - 1 if self._loss == "logistic" else Y
 
-    def _coded(self, X, y):
+    def _coded(self, X, y, sample_weight):
         X, y = validate_data(self, own_array("X", X), labels(y), reset=False, dtype=np.float64)
         codes = np.searchsorted(self.classes_, y).clip(0, len(self.classes_) - 1)
         if (self.classes_[codes] != y).any():
-            raise invalid("y", repr(y[self.classes_[codes] != y][0]), "labels that fit has seen")
-        return X, self._targets(codes)
+            raise invalid("y", repr(y[self.classes_[codes] != y].tolist()[0]), "labels that fit has seen")
+        return X, self._targets(codes), self._class_weighted(X, y, sample_weight)
 
     def decision_function(self, X):
         """Compute scores: (n,) for two classes, larger for the second class; (n, k) for more classes."""
@@ -312,13 +345,15 @@ def check_positive_integer(name: str, value: Any) -> None:
 def own_array(name: str, value: Any) -> Any:
     """An argument for scikit-learn's own checks, which drop masks and know few array types.
 
-    What they handle well stays as it is: numpy arrays, lists, sparse matrices, and tables and columns of pandas.
+    What they handle well stays as it is: numpy arrays, lists, sparse matrices, columns of pandas, and tables of pandas,
+    polars and others.
 
     Raises:
       InvalidTypeError, InvalidInputError: masked entries, or an array of another library without real numbers.
     """
     known = isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
-    if known or isinstance(value, list | tuple) or hasattr(value, "iloc") or not hasattr(value, "__array__"):
+    table = hasattr(value, "iloc") or hasattr(value, "columns")
+    if known or table or isinstance(value, list | tuple) or not hasattr(value, "__array__"):
         return value
     return plain_array(name, value)
 

@@ -7,6 +7,7 @@ import types
 import numpy as np
 import pytest
 
+from jaxcvx.errors import InvalidInputError
 from jaxcvx.estimators import ConvexReLUClassifier
 from jaxcvx.features.dense import Dense
 from jaxcvx.integrations import sklearn_base
@@ -57,3 +58,15 @@ def test_the_base_class_is_abstract():
 def test_numbers_are_not_booleans():
     assert sklearn_base.is_number(0.5) and not sklearn_base.is_number(True)
     assert not sklearn_base.is_number(types.SimpleNamespace())
+
+
+def test_a_perfect_fit_is_known_by_its_data():
+    """Its objective is a rounding error, which differs from one computation to the next."""
+    model, Y = fitted(1, ["a", "b"], "squared"), np.ones((5, 1))
+    model.objective_ = 1e-20
+    model._refuse_other_data(3e-16, Y, None)
+    for weights in (None, np.ones(5)):
+        with pytest.raises(InvalidInputError, match="objective is 0.001, expected the training data"):
+            model._refuse_other_data(1e-3, Y, weights)
+    with pytest.raises(InvalidInputError, match="training data"):
+        model._refuse_other_data(np.nan, Y, None)
