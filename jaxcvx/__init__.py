@@ -203,7 +203,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> object:
     """Submodules imported on first use; ``jaxcvx.estimators`` and ``jaxcvx.flax`` need scikit-learn and flax."""
-    if name in ("estimators", "flax", "parallel", "plots"):
+    if name in ("estimators", "flax", "parallel", "plots", "torch"):
         import importlib
 
         return importlib.import_module(f"jaxcvx.{name}")

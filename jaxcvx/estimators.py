@@ -1,5 +1,6 @@
-"""The scikit-learn estimators of :mod:`jaxcvx.integrations`: networks, and features of image patches."""
+"""The scikit-learn estimators of :mod:`jaxcvx.integrations`: networks, features of image patches, and a converter."""
 
+from jaxcvx.integrations.mlp import from_sklearn
 from jaxcvx.integrations.patches import ConvexPatchFeatures
 from jaxcvx.integrations.sklearn import ConvexReLUClassifier, ConvexReLURegressor
 from jaxcvx.integrations.sklearn_cv import ConvexReLUClassifierCV, ConvexReLURegressorCV
@@ -10,4 +11,5 @@ __all__ = [
     "ConvexReLUClassifierCV",
     "ConvexReLURegressor",
     "ConvexReLURegressorCV",
+    "from_sklearn",
 ]

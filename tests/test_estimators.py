@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import jaxcvx
-from jaxcvx.integrations import patches, sklearn, sklearn_cv
+from jaxcvx.integrations import mlp, patches, sklearn, sklearn_cv
 
 
 def test_public_names_of_estimators():
@@ -13,7 +13,8 @@ def test_public_names_of_estimators():
     assert jaxcvx.estimators.ConvexPatchFeatures is patches.ConvexPatchFeatures
     assert jaxcvx.estimators.ConvexReLUClassifierCV is sklearn_cv.ConvexReLUClassifierCV
     assert jaxcvx.estimators.ConvexReLURegressorCV is sklearn_cv.ConvexReLURegressorCV
-    assert len(jaxcvx.estimators.__all__) == 5
+    assert jaxcvx.estimators.from_sklearn is mlp.from_sklearn
+    assert len(jaxcvx.estimators.__all__) == 6
 
 
 def test_the_module_is_imported_on_first_use():

@@ -26,7 +26,7 @@ solvers.closed_form < solvers.semi_infinite < solvers.improve
 callbacks analysis plots
 parallel integrations cli
 _methods _moved < __init__
-estimators flax parallel.demo
+estimators flax torch parallel.demo
 """
 RANKS = {
     name: rank

@@ -1,1 +1,1 @@
-"""Bridges to flax and scikit-learn. No other part imports them; each is imported on first use."""
+"""Bridges to flax, scikit-learn and torch. No other part imports them; each is imported on first use."""

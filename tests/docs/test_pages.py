@@ -50,6 +50,7 @@ def test_every_public_name_is_in_the_api_pages_once():
         found += re.findall(r"^::: jaxcvx\.(\S+)$", page.read_text(), re.MULTILINE)
     integrations = {f"estimators.{name}" for name in jaxcvx.estimators.__all__}
     integrations |= {f"flax.{name}" for name in jaxcvx.flax.__all__}
+    integrations |= {f"torch.{name}" for name in jaxcvx.torch.__all__}
     integrations |= {f"parallel.{name}" for name in jaxcvx.parallel.__all__}
     assert sorted(found) == sorted(set(jaxcvx.__all__) | integrations)
 

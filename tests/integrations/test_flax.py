@@ -73,6 +73,20 @@ def test_from_a_sequential_module():
         jaxcvx.flax.to_nnx(dataclasses.replace(_network(), features=jaxcvx.ConvPool((2,))))
 
 
+def test_biases_are_certified_as_they_are():
+    X, Y = gaussian_data(0, 12, 2)
+    rngs = nnx.Rngs(2)
+    layers = [nnx.Linear(2, 5, rngs=rngs), nnx.relu, nnx.Linear(5, 1, rngs=rngs)]
+    layers[0].bias[...] = np.linspace(-1.0, 1.0, 5, dtype=np.float32)
+    layers[2].bias[...] = np.asarray([0.7], np.float32)
+    U, b, V, c = (np.asarray(a[...], np.float64) for at in (0, 2) for a in (layers[at].kernel, layers[at].bias))
+    F = np.maximum(X @ U + b, 0) @ V + c
+    value = 0.5 * ((F - Y) ** 2).sum() + 0.3 / 2 * ((U**2).sum() + (b**2).sum() + (V**2).sum())
+    certificate = jaxcvx.certify(jaxcvx.flax.from_nnx(nnx.Sequential(*layers)), X, Y, 0.3)
+    assert certificate.upper == pytest.approx(value, rel=1e-9)
+    assert certificate.scope == "global" and 0 < certificate.lower <= certificate.upper
+
+
 def test_a_fitted_head_is_certified_and_can_be_trained_further():
     rngs = nnx.Rngs(0)
     X, Y = (jnp.asarray(a) for a in gaussian_data(1, 12, 5))

@@ -13,9 +13,10 @@ import jaxcvx
 import jaxcvx.estimators
 import jaxcvx.flax
 import jaxcvx.parallel
+import jaxcvx.torch
 
 SNAPSHOT = Path(__file__).parent / "api.txt"
-MODULES = (jaxcvx, jaxcvx.errors, jaxcvx.estimators, jaxcvx.flax, jaxcvx.parallel)
+MODULES = (jaxcvx, jaxcvx.errors, jaxcvx.estimators, jaxcvx.flax, jaxcvx.parallel, jaxcvx.torch)
 
 
 def describe(name: str, value: object) -> list[str]:
