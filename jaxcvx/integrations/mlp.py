@@ -47,9 +47,9 @@ def from_sklearn(mlp: Any) -> Network:
       >>> from sklearn.neural_network import MLPRegressor
       >>> from jaxcvx.estimators import from_sklearn
       >>> X, y = [[0.0], [1.0], [2.0], [3.0]], [0.0, 1.0, 0.0, 1.0]
-      >>> mlp = MLPRegressor(5, solver="lbfgs", alpha=0.1, random_state=0).fit(X, y)
+      >>> mlp = MLPRegressor(hidden_layer_sizes=5, solver="lbfgs", alpha=0.1, random_state=0).fit(X, y)
       >>> certificate = jaxcvx.certify(from_sklearn(mlp), X, y, beta=0.1)
-      >>> certificate.lower <= certificate.upper, certificate.scope
+      >>> bool(certificate.lower <= certificate.upper), certificate.scope
       (True, 'global')
     """
     if not isinstance(mlp, MLPRegressor | MLPClassifier):
