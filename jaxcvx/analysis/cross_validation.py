@@ -18,6 +18,7 @@ from jaxcvx.errors import InvalidTypeError, invalid, wrong_type
 from jaxcvx.features.dense import Dense, Features
 from jaxcvx.losses.base import Loss
 from jaxcvx.networks.network import Network, prune
+from jaxcvx.numerics.on_host import key_of, list_of_keys, split_keys
 from jaxcvx.numerics.precision import double_precision, to_double, with_full_precision
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.numerics.validation import check_key
@@ -154,11 +155,10 @@ def cross_validate(
         raise wrong_type("solver", solver, "ColumnGeneration(...) or None")
     if key is not None:
         check_key(key)
-    split_key, key = jax.random.split(jax.random.key(0) if key is None else key)
+    split_key, path_key, fold_key, last_key = list_of_keys(key_of(0) if key is None else key, 4)
     score = resolve_scoring(scoring, problem.loss)
     parts = make_folds(folds, problem.Y, problem.loss, sample_weights(problem), split_key)
     refuse_small_folds(score, parts)
-    path_key, fold_key, last_key = jax.random.split(key, 3)
     problem = in_bucket_of_samples(problem)
     path = regularization_path(problem, betas, dataclasses.replace(solver, final_rounds=0), key=path_key)
     padded = parts.padded(problem.num_samples)
@@ -196,8 +196,8 @@ def fit_folds(problem: Problem, path: Solution, parts: Folds, solver: ColumnGene
     work, scaling = scaled_problem(problem, jnp.float32)
     inner = np.asarray(path.betas, np.float64) / (scaling.x * scaling.y)
     shares = parts.shares(sample_weights(problem))
-    scaled = jnp.asarray(shares[:, None] * inner, jnp.float32)
-    train = jnp.asarray(parts.train, jnp.float32)
+    scaled: Any = np.asarray(shares[:, None] * inner, np.float32)
+    train: Any = np.asarray(parts.train, np.float32)
     pace = pace_of(work, settings, solver.rate)
     pace = Pace(
         pace.rate,
@@ -235,9 +235,9 @@ def _one_after_the_other(
       width: number of slots for neurons at first.
     """
     start, paths = empty_start(problem, width, settings), []
-    for weight, inner, here in zip(train, betas, jax.random.split(key, len(train)), strict=True):
+    for weight, inner, here in zip(train, betas, list_of_keys(key, len(train)), strict=True):
         own = problem.replace(sample_weight=weight)
-        paths.append(follow_on_host(own, inner, start, jax.random.split(here, len(inner)), settings, pace))
+        paths.append(follow_on_host(own, inner, start, split_keys(here, len(inner)), settings, pace))
     widest = max(path.pools.weights.shape[1] for path in paths)
     grown = [grow(Sliding(*path[:3]), widest, settings).pool for path in paths]
     return jax.tree.map(lambda *arrays: np.stack(arrays), *grown)
@@ -248,7 +248,9 @@ def _together(
 ) -> Pool:
     """The same in one program for all folds, again with twice the capacity where a pool is full. For accelerators."""
     limit = problem.num_rows * problem.num_columns + 1  # no optimum needs more neurons
-    keys, capacity = jax.random.split(key, len(train)), width
+    capacity = width
+    each = [split_keys(here, betas.shape[1]) for here in list_of_keys(key, len(train))]  # as one after the other
+    keys = jnp.stack(each)
     while True:
         sizes = settings._replace(stop_if_full=capacity < limit)
         pools = _follow_folds(problem, betas, train, empty_start(problem, capacity, sizes), keys, sizes, pace)
@@ -262,8 +264,7 @@ def _together(
 def _follow_folds(
     problem: Problem, betas: Any, train: Any, start: Sliding, keys: PRNGKeyArray, settings: Settings, pace: Pace
 ) -> Pool:
-    def fold(weight, inner, key):
-        keys = jax.random.split(key, len(inner))
+    def fold(weight, inner, keys):
         return follow(problem.replace(sample_weight=weight), inner, start, keys, settings, pace).pools
 
     return jax.vmap(fold)(train, betas, keys)
@@ -281,7 +282,7 @@ def score_networks(
     """Scores (folds, k) of the training samples and of the left-out samples, in float64."""
     with double_precision():
         problem, networks = to_double(problem.replace(arrangements=None)), to_double(networks)
-        weights = jnp.stack([jnp.asarray(part, jnp.float64) for part in parts], axis=1)
+        weights: Any = np.stack([np.asarray(part, np.float64) for part in parts], axis=1)
         if not isinstance(score, UnweightedScore):
             both = jax.device_get(_weighted_scores(problem, networks, weights, score))
             return both[..., 0], both[..., 1]

@@ -113,7 +113,8 @@ def beta_grid(problem: Problem, solver: HostSolver, num: int, key: Any) -> Any:
     if largest is None:
         raise wrong_type("solver", solver, "ColumnGeneration() for an integer number of betas")
     ratios = np.geomspace(1.0, LEAST_FRACTION, num)
-    return jnp.asarray(largest * (1 + _ACCURACY) * ratios, problem.dtype)
+    scaled = largest * (1 + _ACCURACY) * ratios
+    return scaled.astype(problem.dtype) if is_traced(scaled) else np.asarray(scaled, problem.dtype)
 
 
 def _checked_betas(betas: Any, dtype: Any) -> Any:
@@ -123,7 +124,7 @@ def _checked_betas(betas: Any, dtype: Any) -> Any:
         host = host.astype(float)
         if host.ndim != 1 or not host.size or not np.isfinite(host).all() or (host < 0).any():
             raise invalid("betas", repr(betas), "a non-empty vector of finite numbers >= 0")
-    return jnp.asarray(betas, dtype)
+    return jnp.asarray(betas, dtype) if isinstance(betas, jax.Array) else jax.device_put(np.asarray(betas, dtype))
 
 
 @functools.partial(jax.jit, static_argnames="solver")

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -63,6 +62,9 @@ def _bound(problem: Problem, R: Float[Array, "n c"], norm: Array) -> Array:
     return proved_bound(problem, R, norm, masked=False)
 
 
+_dual_norm = jax.jit(all_networks_dual_norm)
+
+
 def start_proof(problem: Problem, network: Network) -> Proof:
     """Residual, ascents and relaxation: a first bound in a fraction of a second. Call it in double precision.
 
@@ -72,8 +74,10 @@ def start_proof(problem: Problem, network: Network) -> Proof:
     """
     began = time.perf_counter()
     upper, best = float(objective_on_host(network, problem)), None
-    for R, floor, most in zip(*_begin(problem, network), strict=True):
-        rows, lifted = np.asarray(problem.rows), np.asarray(problem.readout.lift(R))
+    X: Any = np.asarray(problem.X)
+    rows: Any = problem.features.matrix(X)
+    for R, floor, most in zip(*jax.device_get(_begin(problem, network)), strict=True):
+        lifted = np.asarray(problem.readout.lift(R))
         search = start_search(rows, lifted, np.asarray(network.hidden), float(most))
         proof = Proof(upper, -np.inf, search, R, float(floor), 0.0, Status.RUNNING)
         _tighten(proof, problem)
@@ -86,12 +90,12 @@ def start_proof(problem: Problem, network: Network) -> Proof:
 def renewed(proof: Proof, problem: Problem, network: Network) -> Proof:
     """The proof for another network, with what is still true of the search. The bound for all networks stays."""
     began = time.perf_counter()
-    tried = _begin(problem, network)
+    tried = jax.device_get(_begin(problem, network))
     if len(tried[0]) > 1:
         new = start_proof(problem, network)
     else:
         R, floor, most = (a[0] for a in tried)
-        shift = float(all_networks_dual_norm(problem, R - proof.residual)) * (1 + 1e-9)
+        shift = float(_dual_norm(problem, R - proof.residual)) * (1 + 1e-9)
         lifted = np.asarray(problem.readout.lift(R))
         search = renewed_search(proof.search, lifted, np.asarray(network.hidden), shift, float(most))
         new = Proof(float(objective_on_host(network, problem)), -np.inf, search, R, float(floor), 0.0, Status.RUNNING)
@@ -143,7 +147,7 @@ def grow_proof(proof: Proof, problem: Problem, tol: float, max_seconds: float, r
 
 
 def _tighten(proof: Proof, problem: Problem) -> None:
-    found = float(_bound(problem, proof.residual, jnp.asarray(max(proof.search.upper, proof.floor))))
+    found = float(_bound(problem, proof.residual, np.float64(max(proof.search.upper, proof.floor))))
     proof.lower = max(proof.lower, min(found, proof.upper))
 
 
@@ -151,7 +155,7 @@ def _level(proof: Proof, problem: Problem, tol: float) -> float:
     """The largest price bound that gives the gap, or nearly the smallest gap that this residual allows."""
 
     def lower(norm: float) -> float:
-        return float(_bound(problem, proof.residual, jnp.asarray(max(norm, proof.floor))))
+        return float(_bound(problem, proof.residual, np.float64(max(norm, proof.floor))))
 
     least, most = max(proof.search.value, proof.floor), proof.search.upper
     goal = min(proof.upper * (1 - tol), lower(least) - 0.1 * tol * abs(proof.upper))

@@ -28,6 +28,7 @@ from jaxcvx.datasets import Dataset
 from jaxcvx.errors import invalid
 from jaxcvx.features.dense import Dense
 from jaxcvx.networks.network import Network, balance, prune, training_objective
+from jaxcvx.numerics.on_host import key_of, list_of_keys
 from jaxcvx.problems.training import make_problem
 from jaxcvx.solvers.improve import improve
 from jaxcvx.solvers.semi_infinite.column_generation import ColumnGeneration
@@ -128,7 +129,7 @@ def choose(split: Split, settings: Settings, key: Any) -> tuple[CrossValidation,
     """
     prep = split.prep
     X, Y = prep.inputs(split.X), prep.targets(split.y)
-    fold_key, key = jax.random.split(key)
+    fold_key, key = list_of_keys(key, 2)
     folds = fold_pairs(split.X, split.y, prep.classes, settings.folds, fold_key)
     betas: Any = BETAS
     if settings.beta != "auto":
@@ -198,7 +199,7 @@ def train(
     split = split_data(data, settings, schema)
     count = f"{BETAS} betas" if settings.beta == "auto" else "one beta"
     with phases.phase(f"training {count} on all rows and in folds"):
-        validation, chosen, top, folds = choose(split, settings, jax.random.key(settings.seed))
+        validation, chosen, top, folds = choose(split, settings, key_of(settings.seed))
         beta, error = float(validation.betas[chosen]), float(validation.standard_error[chosen])
         phases.state(f"beta {beta:.4g}, {score_text(validation)} {validation.mean[chosen]:.3f} +- {error:.3f}")
     split = dataclasses.replace(split, prep=dataclasses.replace(split.prep, beta=beta))

@@ -29,6 +29,7 @@ from jaxcvx.losses.base import Loss
 from jaxcvx.losses.entrywise import Logistic, Squared
 from jaxcvx.losses.softmax import SoftmaxCrossEntropy
 from jaxcvx.networks.network import Network, objective_on_host
+from jaxcvx.numerics.on_host import key_of, list_of_keys
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.driver import solve
 from jaxcvx.solvers.core.protocol import AnySolver
@@ -180,7 +181,7 @@ def prepare(X: Any, Y: Any, weights: Any, loss: str, features: Dense) -> Trainin
 def beta_max(training: Training, solver: ColumnGeneration) -> float:
     """The smallest beta whose solution is zero, in the caller's units, by many ascents in float64."""
     work, scaling = scaled_problem(training.problem)
-    largest = float(solver.largest_beta(work, jax.random.key(0)))
+    largest = float(solver.largest_beta(work, key_of(0)))
     floor = _NOTHING * float(training.weights.sum())  # in scaled units the entries of X and Y are about 1
     return max(largest, floor) * (scaling.x * scaling.y)
 
@@ -199,7 +200,7 @@ def fit_at(training: Training, beta: float, top: float, solver: ColumnGeneration
             training, solve(problem, solver, init=jax.tree.map(jnp.asarray, training.adopt(warm)), key=key), beta, used
         )
     betas = np.geomspace(max(used, min(8 * used, top)), used, _DESCENT)
-    path_key, last_key = jax.random.split(key)
+    path_key, last_key = list_of_keys(key, 2)
     path = regularization_path(training.problem, betas, unfinished(solver), key=path_key)
     path = solver.finish_path(training.problem, path, {_DESCENT - 1}, last_key)
     return finished(training, entry(path, -1), beta, used)
@@ -243,7 +244,7 @@ def validate(
     """Cross-validation. Without a ``score`` all scores are NaN; :func:`jaxcvx.analysis.cross_validation.summarise` has
     to be called again with the right ones.
     """
-    path_key, fold_key = jax.random.split(key)
+    path_key, fold_key = list_of_keys(key, 2)
     path = regularization_path(training.problem, betas, unfinished(solver), key=path_key)
     networks = fit_folds(training.problem, path, parts, solver, fold_key)
     if score is None:

@@ -19,6 +19,7 @@ from jaxcvx.integrations.sklearn_base import (
     check_positive_integer,
     is_number,
 )
+from jaxcvx.numerics.on_host import key_of, list_of_keys
 from jaxcvx.solvers.core.protocol import AnySolver
 from jaxcvx.solvers.semi_infinite.column_generation import ColumnGeneration
 
@@ -85,7 +86,7 @@ class _ConvexReLU(BaseConvexReLU):
     def _fit(self, X: np.ndarray, Y: np.ndarray, y: np.ndarray, sample_weight: Any) -> None:
         for name in _OF_A_PATH:
             self.__dict__.pop(name, None)  # of an earlier fit
-        fold_key, key, last_key = jax.random.split(jax.random.key(self._seed()), 3)
+        fold_key, key, last_key = list_of_keys(key_of(self._seed()), 3)
         follows = self._path_solver()
         takes_bias = follows is not None or not ({"no free bias"} & self.solver.requires)
         solver = ColumnGeneration() if follows is None else follows

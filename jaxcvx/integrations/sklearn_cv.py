@@ -19,6 +19,7 @@ from jaxcvx.integrations.sklearn_base import (
     check_positive_integer,
     scikit_scores,
 )
+from jaxcvx.numerics.on_host import key_of, list_of_keys
 from jaxcvx.solvers.semi_infinite.column_generation import ColumnGeneration
 
 
@@ -69,7 +70,7 @@ class _ConvexReLUCV(BaseConvexReLU):
 
     def _fit(self, X: np.ndarray, Y: np.ndarray, y: np.ndarray, sample_weight: Any) -> None:
         solver = ColumnGeneration() if self.solver is None else self.solver
-        fold_key, key, last_key = jax.random.split(jax.random.key(self._seed()), 3)
+        fold_key, key, last_key = list_of_keys(key_of(self._seed()), 3)
         with jax.enable_x64(True):  # as everywhere in scikit-learn
             training = self._prepare(X, Y, sample_weight, True)
             self.beta_max_ = fitting.beta_max(training, solver)

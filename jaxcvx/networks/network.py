@@ -18,6 +18,7 @@ from jaxcvx.losses.entrywise import resolve_loss
 from jaxcvx.losses.targets import as_targets
 from jaxcvx.losses.weighted import as_sample_weight
 from jaxcvx.numerics.arrays import is_real, plain_array
+from jaxcvx.numerics.on_host import on_device
 from jaxcvx.numerics.precision import with_full_precision
 from jaxcvx.numerics.safe import divide, divisor, norm
 from jaxcvx.numerics.trees import is_traced
@@ -145,7 +146,8 @@ def balance(network: Network) -> Network:
     network = _fold_constants(network)
     a, b = hidden_norms(network), norm(network.output)
     alive = (a > 0) & (b > 0)
-    scale = jnp.where(alive, jnp.sqrt(divisor(b) / divisor(a)), 0.0)
+    xp: Any = np if isinstance(network.hidden, np.ndarray) else jnp
+    scale = xp.where(alive, xp.sqrt(divisor(b) / divisor(a)), 0.0)
     inverse = divide(1.0, scale)
     return dataclasses.replace(
         network, hidden=network.hidden * scale[:, None], output=network.output * inverse[:, None]
@@ -202,7 +204,7 @@ def prune(network: Network, tol: float = 0.0) -> Network:
     if not keep.any():
         keep[:1] = True
     network = dataclasses.replace(network, hidden=network.hidden[:m][keep], output=network.output[:m][keep])
-    return jax.tree.map(jnp.asarray, network)
+    return on_device(network)
 
 
 def merge_parallel(network: Network, tol: float = 1e-12) -> Network:

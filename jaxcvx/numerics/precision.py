@@ -66,7 +66,7 @@ def to_double(tree: Any) -> Any:
 
     def convert(x):
         host = np.asarray(x)
-        return jnp.asarray(host.astype(np.float64) if jnp.issubdtype(host.dtype, jnp.floating) else host)
+        return jax.device_put(host.astype(np.float64) if jnp.issubdtype(host.dtype, jnp.floating) else host)
 
     return jax.tree.map(convert, tree)
 

@@ -76,7 +76,7 @@ def as_real_matrix(name: str, value: Any, ndim: int | tuple[int, ...] = 2) -> ja
     target = _floating(host.dtype)
     if np.abs(host.astype(np.float64)).max() > float(jnp.finfo(target).max):
         raise invalid(name, f"numbers beyond the range of {target}", "numbers that fit it")
-    return jnp.asarray(value if isinstance(value, jax.Array) else host, target)
+    return value.astype(target) if isinstance(value, jax.Array) else jax.device_put(host.astype(target))
 
 
 def check_axes(name: str, shape: tuple[int, ...], ndim: int | tuple[int, ...]) -> None:
@@ -115,7 +115,7 @@ def as_beta(beta: Any, dtype: Any) -> jax.Array:
             raise invalid("beta", number, f"a number >= 0 in the range of {np.dtype(dtype)}")
     if jnp.shape(beta) != ():
         raise invalid("beta", f"shape {jnp.shape(beta)}", "a scalar (use jax.vmap over problem.replace(beta=...))")
-    return jnp.asarray(beta, dtype)
+    return jnp.asarray(beta, dtype) if isinstance(beta, jax.Array) else jax.device_put(np.asarray(beta, dtype))
 
 
 def check_number(name: str, value: Any, positive: bool = False, dtype: Any = float) -> None:

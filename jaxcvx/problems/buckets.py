@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcvx.numerics.trees import is_traced
@@ -40,10 +39,10 @@ def in_bucket_of_samples(problem: Problem) -> Problem:
     rows = np.arange(n + extra) % n
 
     def repeated(a: Any) -> Any:
-        return jnp.asarray(np.asarray(a)[rows])
+        return jax.device_put(np.asarray(a)[rows])
 
     weight = np.ones(n) if problem.sample_weight is None else np.asarray(problem.sample_weight)
-    padded = jnp.asarray(np.pad(weight, (0, extra)), problem.dtype)
+    padded = jax.device_put(np.pad(weight, (0, extra)).astype(problem.dtype))
     return dataclasses.replace(
         problem, X=repeated(problem.X), Y=repeated(problem.Y), arrangements=None, sample_weight=padded
     )

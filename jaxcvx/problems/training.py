@@ -145,6 +145,11 @@ class Problem:
         return self.num_samples * self.readout.positions
 
     @property
+    def num_weights(self) -> int:
+        """Length p of a neuron's hidden weights."""
+        return self.features.num_weights(*self.X.shape[1:])
+
+    @property
     def rows(self) -> Float[Array, "N p"]:
         """The feature rows Z (N, p), which the hidden weights multiply."""
         return self.features.matrix(self.X)

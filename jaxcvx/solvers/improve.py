@@ -15,6 +15,7 @@ from jaxcvx.certificates.proof import Proof, grow_proof, progress_report, proved
 from jaxcvx.errors import InvalidTypeError
 from jaxcvx.losses.base import Loss
 from jaxcvx.networks.network import Network, balance, checked_network, concatenate, objective_on_host, problem_for
+from jaxcvx.numerics.on_host import key_of, list_of_keys, on_device
 from jaxcvx.numerics.precision import double_precision, to_double, widened, with_full_precision
 from jaxcvx.numerics.trees import is_traced
 from jaxcvx.numerics.validation import check_key, check_number
@@ -81,7 +82,7 @@ def improve(
         check_key(key)
     began = time.perf_counter()
     with double_precision():
-        best = to_double(checked_network(network))
+        best = jax.device_get(to_double(checked_network(network)))
         X, Y, sample_weight = widened("X", X), widened("Y", Y), widened("sample_weight", sample_weight)
         problem = without_unweighted_samples(problem_for(best, X, Y, beta, loss, sample_weight))
         fit = ColumnGeneration(tol=_TOL, pricing="multistart", final_starts=1)
@@ -97,7 +98,7 @@ def improve(
             return may_gain and price > float(problem.beta) * (1 + max(PAYS, _SHARE * tol))
 
         may_gain, proof = True, start_proof(problem, balance(best))
-        for here in jax.random.split(jax.random.key(0) if key is None else key, 1000):
+        for here in list_of_keys(key_of(0) if key is None else key, 1000):
             left = max_seconds - (time.perf_counter() - began)
             if not pays(proof.search.value):
                 proof = grow_proof(proof, problem, tol, max(left, 0.0), report)
@@ -114,7 +115,7 @@ def improve(
             proof.status = Status.STOPPED if stopped else Status.MAX_STEPS
         best = balance(best)
         certificate = proved_certificate(proof, problem, float(objective_on_host(best, problem)))
-        return jax.tree.map(jnp.asarray, best), certificate
+        return on_device(best), certificate
 
 
 def _with_neuron(

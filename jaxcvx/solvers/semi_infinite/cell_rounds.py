@@ -14,9 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxcvx.numerics.on_host import list_of_keys
 from jaxcvx.numerics.safe import norm, unit_rows
+from jaxcvx.pricing.base import Priced
 from jaxcvx.pricing.multistart import price_multistart, pricing_starts
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.neurons.cell_program import solve_in_cells
@@ -29,7 +31,7 @@ _SAME = 1e-9  # relative growth of the objective up to which merged neurons are 
 _DROPPED = 1e-9  # relative size below which a neuron is dropped
 _BUCKET = 32  # smallest number of slots of a finish; larger ones have half as many again, or twice as many
 _PAYING = 8  # slots for new neurons that a bucket must have
-_FRESH = 512  # starts of the search that follows where nothing pays
+_FRESH, _FOUND = 512, 32  # starts of the search that follows where nothing pays, and neurons that it keeps
 _FINISH_TOL = 1e-7  # relative violation of a dual constraint in float64
 
 
@@ -45,16 +47,39 @@ def cell_round(problem: Problem, state: Sliding, key: PRNGKeyArray, settings: Se
     return price(problem, pool, state.scouts, key, settings, row_curvature(problem))
 
 
-def searched(problem: Problem, state: Sliding, key: PRNGKeyArray) -> Sliding:
-    """The state with the candidates of many fresh ascents, where those are better than its own."""
-    R, prices = problem.readout.lift(dual_residual(problem, state.pool)), state.candidates.prices
-    starts = pricing_starts(key, problem.rows, R, _FRESH)
-    found = price_multistart(problem.rows, R, starts, num=len(prices), finish=False)
-    missing = len(prices) - len(found.values)
-    directions = jnp.pad(found.directions, ((0, missing), (0, 0)))
-    fresh = Candidates(directions, jnp.pad(found.values, (0, missing), constant_values=-1.0))
-    wins = fresh.prices[0] > prices[0]
-    return state._replace(candidates=jax.tree.map(lambda a, b: jnp.where(wins, a, b), fresh, state.candidates))
+@functools.partial(jax.jit, static_argnames="settings")
+def _round_and_residual(
+    problem: Problem, state: Sliding, key: PRNGKeyArray, count: Array, settings: Settings, tol: Array
+) -> tuple[Sliding, Array]:
+    """A round, and the lifted residual of its network."""
+    state = cell_round(problem, state, jax.random.fold_in(key, count), settings, tol)
+    return state, problem.readout.lift(dual_residual(problem, state.pool))
+
+
+@jax.jit
+def many_ascents(rows: Float[Array, "N p"], R: Float[Array, "N q"], key: PRNGKeyArray) -> Priced:
+    """The best neurons of many ascents from fresh directions. One program, for the top of a path and for finishes."""
+    return price_multistart(rows, R, pricing_starts(key, rows, R, _FRESH), num=_FOUND)
+
+
+def rows_on_host(problem: Problem) -> Any:
+    """The feature rows, by numpy."""
+    X: Any = np.asarray(problem.X)
+    return problem.features.matrix(X)
+
+
+def searched(problem: Problem, state: Sliding, R: Float[Array, "N q"], key: PRNGKeyArray) -> Sliding:
+    """The state with the candidates of many fresh ascents, where those are better than its own. Runs on the host."""
+    found = jax.device_get(many_ascents(rows_on_host(problem), R, key))
+    directions: Any
+    prices: Any
+    directions, prices = (np.asarray(a) for a in state.candidates)
+    if found.values[0] <= prices[0]:
+        return state
+    num = min(len(prices), len(found.values))
+    directions, prices = np.zeros_like(directions), np.full_like(prices, -1.0)
+    directions[:num], prices[:num] = found.directions[:num], found.values[:num]
+    return state._replace(candidates=Candidates(directions, prices))
 
 
 def moved_in_cells(problem: Problem, pool: Pool) -> Pool:
@@ -80,10 +105,9 @@ def _better(problem: Problem, new: Pool, old: Pool) -> Pool:
     return jax.tree.map(lambda a, b: jnp.where(wins, a, b), new, old)
 
 
-@functools.partial(jax.jit, static_argnames="settings")
 def finish(
-    problem: Problem, state: Sliding, key: PRNGKeyArray, settings: Settings, tol: Array, limit: Array
-) -> tuple[Sliding, Int[Array, ""]]:
+    problem: Problem, state: Sliding, key: PRNGKeyArray, settings: Settings, tol: float, limit: int
+) -> tuple[Sliding, int]:
     """Rounds until no candidate's price exceeds beta by more than ``tol``, at least one and at most ``limit``.
 
     Args:
@@ -95,27 +119,22 @@ def finish(
       limit: largest number of rounds; 0 leaves the state as it is.
 
     Returns:
-      The state, and the number of rounds.
+      The state in numpy arrays, and the number of rounds.
     """
-
-    def more(carry):
-        state, count = carry
-        pays = state.candidates.prices[0] > problem.beta * (1 + tol)
-        return (count < limit) & ((count == 0) | pays)
-
-    def body(carry):
-        state, count = carry
-        here = jax.random.fold_in(key, count)
-        state = cell_round(problem, state, here, settings, tol)
-        quiet = state.candidates.prices[0] <= problem.beta * (1 + tol)
-        return jax.lax.cond(quiet, lambda s: searched(problem, s, here), lambda s: s, state), count + 1
-
-    return jax.lax.while_loop(more, body, (state, jnp.zeros((), jnp.int32)))
+    highest, count = float(problem.beta) * (1 + tol), 0
+    allowed = np.asarray(tol, problem.dtype)
+    while count < limit and (count == 0 or state.candidates.prices[0] > highest):
+        state, R = _round_and_residual(problem, state, key, np.int32(count), settings, allowed)
+        state = jax.device_get(state)
+        if state.candidates.prices[0] <= highest:
+            state = searched(problem, state, R, jax.random.fold_in(key, count))
+        count += 1
+    return state, count
 
 
 def finish_on_host(
     problem: Problem,
-    betas: Float[Array, k],
+    betas: Any,
     path: NeuronPath,
     key: PRNGKeyArray,
     settings: Settings,
@@ -134,13 +153,13 @@ def finish_on_host(
       chosen: indices of the networks to finish; None for all.
     """
     parts = []
-    tol, most = jnp.asarray(_FINISH_TOL, problem.dtype), jnp.asarray(limit, jnp.int32)
-    for k, here in enumerate(jax.random.split(key, len(betas))):
+    betas = np.asarray(betas)
+    for k, here in enumerate(list_of_keys(key, len(betas))):
         state, rounds = state_at(path, k), path.rounds[k]
         if chosen is None or k in chosen:
             state = in_bucket(state, betas[k], settings)
-            state, count = finish(problem.replace(beta=betas[k]), state, here, settings, tol, most)
-            state, rounds = jax.device_get((state, rounds + count))
+            state, count = finish(problem.replace(beta=betas[k]), state, here, settings, _FINISH_TOL, limit)
+            rounds = rounds + count
         parts.append((state, rounds))
     capacity = max(len(state.pool.weights) for state, _ in parts)
     grown = [path_of(grow(state, capacity, settings), rounds) for state, rounds in parts]

@@ -16,6 +16,7 @@ from jaxcvx.certificates.priced import certify_priced
 from jaxcvx.errors import InvalidTypeError, invalid
 from jaxcvx.networks.network import Network, prune
 from jaxcvx.networks.width import reduce_width
+from jaxcvx.numerics.on_host import key_of, list_of_keys
 from jaxcvx.numerics.precision import double_precision, to_double
 from jaxcvx.pricing.faces import face_table
 from jaxcvx.pricing.oracles import ExactPricer, choose_pricer
@@ -144,7 +145,7 @@ class ColumnGeneration(HostSolver):
 
     def solve_path(self, problem: Problem, betas: Any, key: Any, callback: CallbackFunction | None = None) -> Solution:
         """The batched solution at ``betas`` (k,), large ones first; see :func:`jaxcvx.regularization_path`."""
-        key = jax.random.key(0) if key is None else key
+        key = key_of(0) if key is None else key
         settings = self.settings()
         return neuron_path(
             problem,
@@ -162,19 +163,19 @@ class ColumnGeneration(HostSolver):
         """The path of :meth:`solve_path` with the ``chosen`` networks finished in float64. Runs outside jit."""
         if not self.final_rounds:
             return path
-        key = jax.random.key(0) if key is None else key
+        key = key_of(0) if key is None else key
         return finish_chosen(
             problem, path, chosen, key, settings=self.settings(), tol=self.tol, finish_rounds=self.final_rounds
         )
 
     def largest_beta(self, problem: Problem, key: Any) -> Array:
         """An estimate of the smallest beta whose solution is zero, from below, by many ascents."""
-        return largest_price(problem, jax.random.key(0) if key is None else key)
+        return largest_price(problem, key_of(0) if key is None else key)
 
     def solve_on_host(self, problem: Problem, init: Any, key: Any, callback: CallbackFunction | None) -> Solution:
         began = time.perf_counter()
         deadline = np.inf if self.max_seconds is None else began + self.max_seconds
-        start_key, path_key, last_key, final_key = jax.random.split(jax.random.key(0) if key is None else key, 4)
+        start_key, path_key, last_key, final_key = list_of_keys(key_of(0) if key is None else key, 4)
         trace: list[tuple[int, float, float]] = []
         with double_precision():
             whole = to_double(problem)
@@ -195,7 +196,7 @@ class ColumnGeneration(HostSolver):
             tol = max(self.tol, 1e-12)
             limits: Any = {"tol": tol, "limit": self.max_steps, "deadline": deadline, "report": report}
             steps = 0
-            for last in jax.random.split(last_key, _INSERTIONS):
+            for last in list_of_keys(last_key, _INSERTIONS):
                 if pricer.exact:
                     done = exact_rounds(work, start.pool, inner, num=self.new_neurons, **limits)
                 else:
@@ -232,7 +233,7 @@ class ColumnGeneration(HostSolver):
         if given is not None:
             start = jax.tree.map(lambda a: jnp.asarray(a, work.dtype), given)
         state: Any = None
-        for factor, here in zip(factors, jax.random.split(key, len(factors)), strict=True):
+        for factor, here in zip(factors, list_of_keys(key, len(factors)), strict=True):
             if state is not None and time.perf_counter() > deadline:
                 break
             beta, pace = work.beta[None] * factor, pace_of(work, self.settings(), self.rate)

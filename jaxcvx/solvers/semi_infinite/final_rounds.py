@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxcvx.certificates.dual import scaled_bound
+from jaxcvx.numerics.on_host import list_of_keys
 from jaxcvx.pricing.oracles import Pricer, search
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.solution import Status
@@ -105,10 +106,9 @@ def ascent_rounds(
       num_starts: fresh starts of a search where a round finds no neuron that pays.
       tol, limit, deadline, report: as for :func:`exact_rounds`.
     """
-    wanted, once = jnp.asarray(_WANTED, problem.dtype), jnp.asarray(1, jnp.int32)
     status, steps = Status.MAX_STEPS, 0
-    for steps, here in enumerate(jax.random.split(key, limit + 1)):
-        round_key, far_key = jax.random.split(here)
+    for steps, here in enumerate(list_of_keys(key, limit + 1)):
+        round_key, far_key = list_of_keys(here, 2)
         value, bound = (float(a) for a in _measure(problem, state))
         if _relative_gap(value, bound) <= tol and steps:
             state = with_far(problem, state, far_key, num_starts)
@@ -121,7 +121,7 @@ def ascent_rounds(
         if steps == limit or time.perf_counter() > deadline:
             break
         state = in_bucket(state, problem.beta, settings)
-        state, _ = finish(problem, state, round_key, settings, wanted, once)
+        state, _ = finish(problem, state, round_key, settings, _WANTED, 1)
     pool, dual = fit_weights(problem, state.pool)
     return Rounds(pool, dual, status, steps)
 

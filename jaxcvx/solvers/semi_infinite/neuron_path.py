@@ -41,11 +41,9 @@ def path_of(state: Sliding, rounds: Array) -> NeuronPath:
 
 def empty_start(problem: Problem, capacity: int, settings: Settings) -> Sliding:
     """The state without neurons, before the first pricing."""
-    p, q, dtype = problem.rows.shape[1], problem.num_columns, problem.dtype
-    nothing = Pool(
-        jnp.zeros((capacity, p), dtype), jnp.zeros((capacity, q), dtype), jnp.zeros(problem.num_outputs, dtype)
-    )
-    return start_of(problem, nothing, settings)
+    p, q, dtype = problem.num_weights, problem.num_columns, problem.dtype
+    nothing: Any = (np.zeros(shape, dtype) for shape in ((capacity, p), (capacity, q), problem.num_outputs))
+    return start_of(problem, Pool(*nothing), settings)
 
 
 @functools.partial(jax.jit, static_argnames="settings")
@@ -148,6 +146,6 @@ def grow(state: Sliding, capacity: int, settings: Settings) -> Sliding:
 
 def pace_of(problem: Problem, settings: Settings, rate: float) -> Pace:
     """The rates and limits of :func:`follow`, in the type of the problem."""
-    numbers = (jnp.asarray(a, problem.dtype) for a in (rate, _VIOLATION))
-    limits = (settings.moves, settings.max_rounds, settings.move_steps)
-    return Pace(*numbers, *(jnp.asarray(a, jnp.int32) for a in limits))
+    numbers: Any = (np.asarray(a, problem.dtype) for a in (rate, _VIOLATION))
+    limits: Any = (settings.moves, settings.max_rounds, settings.move_steps)
+    return Pace(*numbers, *(np.asarray(a, np.int32) for a in limits))

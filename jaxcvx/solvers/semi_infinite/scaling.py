@@ -49,7 +49,7 @@ class Scaling(NamedTuple):
         """Convert an objective to the caller's units."""
         return value * self.y**2
 
-    def betas(self, betas: Float[Array, k]) -> Float[Array, k]:
+    def betas(self, betas: Any) -> Any:
         """Convert weight decays of the caller's problem to the scaled units."""
         return betas / (self.x * self.y)
 

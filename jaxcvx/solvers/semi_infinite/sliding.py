@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt
 
 from jaxcvx.networks.network import Network
@@ -116,16 +117,16 @@ class Sliding(NamedTuple):
 
 def start_of(problem: Problem, pool: Pool, settings: Settings) -> Sliding:
     """The state of a pool before the first pricing. Prices of -1 say that prices are unknown."""
-    p, dtype = problem.rows.shape[1], problem.dtype
+    p, dtype = problem.num_weights, problem.dtype
     num = max(settings.starts, len(pool.weights))
     found = min(settings.new_neurons, num)
-    candidates = Candidates(jnp.zeros((found, p), dtype), jnp.full(found, -1.0, dtype))
-    return Sliding(pool, candidates, jnp.zeros((num, p), dtype))
+    nothing: Any = (np.zeros((found, p), dtype), np.full(found, -1.0, dtype), np.zeros((num, p), dtype))
+    return Sliding(pool, Candidates(*nothing[:2]), nothing[2])
 
 
 def with_candidate(state: Sliding, direction: Float[Array, p]) -> Sliding:
     """The state with one candidate, which counts as one that pays."""
-    directions, prices = state.candidates
+    directions, prices = (jnp.asarray(a) for a in state.candidates)
     found = Candidates(directions.at[0].set(direction), prices.at[0].set(jnp.inf))
     return state._replace(candidates=found)
 

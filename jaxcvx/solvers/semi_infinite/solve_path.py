@@ -14,18 +14,19 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxcvx.certificates.centring import best_shifted, feasible_residual
 from jaxcvx.networks.network import Network, prune
+from jaxcvx.numerics.on_host import list_of_keys, on_device, split_keys
 from jaxcvx.numerics.precision import double_precision, to_double
 from jaxcvx.numerics.trees import is_traced
-from jaxcvx.pricing.multistart import price_multistart, pricing_starts
 from jaxcvx.problems.buckets import in_bucket_of_samples
 from jaxcvx.problems.training import Problem
 from jaxcvx.solvers.core.solution import Solution
-from jaxcvx.solvers.semi_infinite.cell_rounds import finish_on_host, thorough
+from jaxcvx.solvers.semi_infinite.cell_rounds import finish_on_host, many_ascents, rows_on_host, thorough
 from jaxcvx.solvers.semi_infinite.neuron_path import (
     NeuronPath,
     empty_start,
     follow,
     follow_on_host,
+    grow,
     joined,
     pace_of,
     path_of,
@@ -36,8 +37,6 @@ from jaxcvx.solvers.semi_infinite.pool import pool_of
 from jaxcvx.solvers.semi_infinite.scaling import Scaling, scaled_problem
 from jaxcvx.solvers.semi_infinite.sliding import Pace, Settings, Sliding, start_of
 from jaxcvx.status import CallbackFunction, StepInfo
-
-_STARTS = 256  # of the search for the largest price
 
 
 def neuron_path(
@@ -65,8 +64,8 @@ def neuron_path(
       finish_rounds: largest number of rounds in float64 for one beta; 0 leaves them out.
       callback: called after each beta, before the finish; the path ends after a true value. Not under jit.
     """
-    follow_key, finish_key = jax.random.split(key)
-    keys = jax.random.split(follow_key, len(betas))
+    follow_key, finish_key = list_of_keys(key, 2)
+    keys = split_keys(follow_key, len(betas))
     traced = is_traced(jnp.zeros(()), *jax.tree.leaves((problem, betas, key)))
     problem = in_bucket_of_samples(problem.replace(arrangements=None))
     if traced:
@@ -75,7 +74,8 @@ def neuron_path(
         path = follow(work, scaling.betas(betas), start, keys, settings, pace_of(work, settings, rate))
         return report(problem, betas, path, scaling, jnp.asarray(tol, work.dtype), work.dtype)
     work, scaling = scaled_problem(problem, jnp.float32)
-    inner, start = scaling.betas(betas).astype(jnp.float32), empty_start(work, capacity, settings)
+    inner: Any = np.asarray(scaling.betas(np.asarray(betas)), np.float32)
+    start = empty_start(work, capacity, settings)
     pace = pace_of(work, settings, rate)
     if callback is None:
         path = follow_on_host(work, inner, start, keys, settings, pace)
@@ -89,10 +89,10 @@ def neuron_path(
         work, scaling = scaled_problem(exact)
         if finish_rounds:
             settings = thorough(settings)
-            path = finish_on_host(work, scaling.betas(betas), path, finish_key, settings, finish_rounds)
-        solution = report(exact, betas, path, scaling, jnp.asarray(tol), np.dtype(problem.dtype))
-        host = jax.device_get(dataclasses.replace(solution, params=None, network=None))
-    networks = jax.tree.map(jnp.asarray, solution.network)
+            path = finish_on_host(work, scaling.betas(np.asarray(betas)), path, finish_key, settings, finish_rounds)
+        solution = _report(exact, betas, path, scaling, tol, problem.dtype)
+        host = jax.device_get(dataclasses.replace(solution, params=None, network=None))  # type: ignore[arg-type]
+    networks = on_device(solution.network)
     return dataclasses.replace(host, params=networks, network=networks)
 
 
@@ -151,11 +151,12 @@ def finish_chosen(
     with double_precision():
         exact, betas = to_double(in_bucket_of_samples(problem.replace(arrangements=None))), to_double(path.betas)
         work, scaling = scaled_problem(exact)
-        inner = scaling.betas(jnp.asarray(betas))
+        inner = scaling.betas(np.asarray(betas))
         start = jax.device_get(_states(work, scaling, to_double(path.network), settings))
         states = path_of(start, path.num_steps)
         states = finish_on_host(work, inner, states, key, settings, finish_rounds, chosen)
-        done = jax.device_get(report(exact, betas, states, scaling, jnp.asarray(tol), np.dtype(problem.dtype)))
+        states = _as_wide(states, path.network.hidden.shape[1], settings)
+        done = jax.device_get(_report(exact, betas, states, scaling, tol, problem.dtype))
     width = max(done.network.hidden.shape[1], path.network.hidden.shape[1])
     is_chosen = np.isin(np.arange(len(betas)), list(chosen))
 
@@ -165,6 +166,23 @@ def finish_chosen(
         return np.where(is_chosen.reshape(-1, *[1] * (np.ndim(new) - 1)), new, old)
 
     return dataclasses.replace(jax.tree.map(either, done, path), betas=path.betas)
+
+
+def _report(problem: Problem, betas: Any, path: NeuronPath, scaling: Scaling, tol: float, dtype: Any) -> Solution:
+    """:func:`report` without what it does not need, so that more calls share its program."""
+    rounds: Any = np.asarray(path.rounds, np.int32)
+    prices: Any = np.zeros((len(rounds), 0))
+    scouts: Any = np.zeros((len(rounds), 0, 0))
+    candidates = path.candidates._replace(prices=prices)
+    path = path._replace(candidates=candidates, scouts=scouts, rounds=rounds)
+    return report(problem, betas, path, scaling, np.float64(tol), np.dtype(dtype))
+
+
+def _as_wide(path: NeuronPath, width: int, settings: Settings) -> NeuronPath:
+    """The path with at least ``width`` slots."""
+    if path.pools.weights.shape[1] >= width:
+        return path
+    return path_of(grow(Sliding(*path[:3]), width, settings), path.rounds)
 
 
 @functools.partial(jax.jit, static_argnames="settings")
@@ -185,14 +203,14 @@ def largest_price(problem: Problem, key: PRNGKeyArray) -> Any:
     """
     problem = in_bucket_of_samples(problem.replace(arrangements=None))
     if is_traced(jnp.zeros(()), *jax.tree.leaves((problem, key))):
-        return _largest_price(problem, key)
+        return many_ascents(problem.rows, constant_residual(problem), key).values[0]
     with double_precision():
-        return np.float64(_largest_price(to_double(problem), key))
+        exact = to_double(problem)
+        return np.float64(jax.device_get(many_ascents(rows_on_host(exact), constant_residual(exact), key)).values[0])
 
 
 @jax.jit
-def _largest_price(problem: Problem, key: PRNGKeyArray) -> Array:
+def constant_residual(problem: Problem) -> Array:
+    """The lifted dual residual of the best constant network."""
     constant = best_shifted(problem, jnp.zeros_like(problem.Y))
-    R = problem.readout.lift(feasible_residual(problem, -problem.loss.grad(constant, problem.targets)))
-    starts = pricing_starts(key, problem.rows, R, _STARTS)
-    return price_multistart(problem.rows, R, starts, num=8).values[0]
+    return problem.readout.lift(feasible_residual(problem, -problem.loss.grad(constant, problem.targets)))

@@ -9,7 +9,7 @@ import numpy as np
 import jaxcvx
 from jaxcvx.numerics.safe import unit_rows
 from jaxcvx.solvers.semi_infinite.cell_rounds import finish, in_bucket, merged, moved_in_cells, searched
-from jaxcvx.solvers.semi_infinite.pool import Pool, fit_pool, pool_network, pool_objective
+from jaxcvx.solvers.semi_infinite.pool import Pool, dual_residual, fit_pool, pool_network, pool_objective
 from jaxcvx.solvers.semi_infinite.sliding import Settings, start_of
 from tests.helpers import gaussian_data
 
@@ -57,13 +57,12 @@ def test_merging_is_undone_where_it_costs():
 def test_rounds_reach_a_stationary_network_and_zero_rounds_change_nothing():
     problem = problem_of(beta=2.0)
     start = start_of(problem, pool_of_random(problem, 16), SETTINGS)
-    tol = jnp.asarray(1e-7)
-    state, count = finish(problem, start, jax.random.key(2), SETTINGS, tol, jnp.asarray(20, jnp.int32))
+    state, count = finish(problem, start, jax.random.key(2), SETTINGS, 1e-7, 20)
     assert 1 <= int(count) < 20 and state.candidates.prices[0] <= problem.beta * (1 + 1e-7)
     exact = jaxcvx.solve(problem, jaxcvx.ColumnGeneration(pricing="exact", width=16, move_steps=0, tol=1e-8))
     assert float(pool_objective(problem, state.pool)) >= float(exact.lower_bound)
     np.testing.assert_allclose(pool_objective(problem, state.pool), exact.upper_bound, rtol=1e-5)
-    same, count = finish(problem, start, jax.random.key(2), SETTINGS, tol, jnp.asarray(0, jnp.int32))
+    same, count = finish(problem, start, jax.random.key(2), SETTINGS, 1e-7, 0)
     assert int(count) == 0
     np.testing.assert_array_equal(same.pool.directions, start.pool.directions)
 
@@ -73,14 +72,15 @@ def test_a_search_from_fresh_starts_finds_what_few_ascents_missed():
     pool = fit_pool(problem, pool_of_random(problem), 500)
     state = start_of(problem, pool, SETTINGS)
     nothing = state._replace(candidates=state.candidates._replace(prices=jnp.zeros_like(state.candidates.prices)))
-    found = searched(problem, nothing, jax.random.key(0)).candidates
+    lifted = problem.readout.lift(dual_residual(problem, pool))
+    found = searched(problem, nothing, lifted, jax.random.key(0)).candidates
     assert found.prices.shape == nothing.candidates.prices.shape
     R = np.asarray(problem.targets) - np.asarray(pool_network(problem, pool)(problem.X))
     value = np.linalg.norm(np.maximum(np.asarray(problem.rows @ found.directions[0]), 0) @ R)
     np.testing.assert_allclose(value, found.prices[0], rtol=1e-4)
     assert found.prices[0] > problem.beta
-    better = found._replace(prices=found.prices.at[0].set(1e6))
-    kept = searched(problem, state._replace(candidates=better), jax.random.key(0)).candidates
+    better = found._replace(prices=np.append(1e6, found.prices[1:]))
+    kept = searched(problem, state._replace(candidates=better), lifted, jax.random.key(0)).candidates
     assert kept.prices[0] == 1e6
 
 
