@@ -39,6 +39,7 @@ def effects(
     names: Sequence[str],
     file: str | os.PathLike[str] | None = None,
     *,
+    order: Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
     num: int = 6,
     title: str = "",
@@ -47,14 +48,15 @@ def effects(
     """Draw the partial dependence on the strongest features, and save it as a PNG if ``file`` is given.
 
     A panel shows the mean prediction over the rows of X if one feature is set to a value in all of them. Features come
-    in the order of the standard deviation of this mean. Features of two values are drawn as points. Marks at the
-    bottom are the deciles of the feature.
+    in the order of the standard deviation of this mean. Features of two values are drawn as points. Marks above the
+    axis are the deciles of the feature. The panels share the scale of their heights.
 
     Args:
       predict: a function from inputs (m, d) to m numbers, or to a column for each class (m, c).
       X: (n, d) inputs; at most 500 rows of them, evenly spaced, are used.
       names: d names of the features.
       file: the file to write, or None.
+      order: indices of features, the strongest one first, the others are not evaluated; None orders all features.
       classes: c names, if ``predict`` has a column for each class; of two classes the second one is drawn, of more
         than ten the first ten.
       num: largest number of features.
@@ -65,7 +67,7 @@ def effects(
       The matplotlib Figure.
 
     Raises:
-      InvalidInputError: shapes do not fit.
+      InvalidInputError: shapes do not fit, X is not finite, or ``order`` names a feature that does not exist.
       FileFormatError: the file cannot be written.
       MissingExtraError: matplotlib or scikit-learn is not installed.
 
@@ -79,32 +81,35 @@ def effects(
       >>> [axes.get_title(loc="left") for axes in figure.axes]
       ['size', 'noise']
     """
-    X = np.asarray(X, np.float64)
-    if X.ndim != 2 or not X.size or len(names) != X.shape[1]:
-        raise invalid("names", f"{len(names)} names for X of shape {X.shape}", "a name for each column of X (n, d)")
+    X = _inputs(X, names)
     if num < 1:
         raise invalid("num", num, "a positive integer")
-    X = X[np.linspace(0, len(X) - 1, min(len(X), _ROWS)).round().astype(int)]
-    outputs = np.asarray(predict(X), np.float64)
-    outputs = outputs.reshape(len(X), -1)
+    outputs = np.asarray(predict(X), np.float64).reshape(len(X), -1)
     if classes is not None and outputs.shape[1] not in (1, len(classes)):
         raise invalid("classes", f"{len(classes)} names for {outputs.shape[1]} outputs", "a name for each output")
     shown = [outputs.shape[1] - 1] if outputs.shape[1] <= 2 else list(range(min(10, outputs.shape[1])))
-    curves = [_curve(predict, X, k, shown) for k in range(X.shape[1])]
-    spread = [np.abs(values.std(axis=0)).max() for _, values in curves]
-    order = np.argsort(-np.asarray(spread), kind="stable")[:num]
+    if order is None:
+        curves = {k: _curve(predict, X, k, shown) for k in range(X.shape[1])}
+        order = sorted(curves, key=lambda k: -np.abs(curves[k][1].std(axis=0)).max())[:num]
+    else:
+        order = _order(order, X.shape[1])[:num]
+        curves = {k: _curve(predict, X, k, shown) for k in order}
     columns = 2 if len(order) == 4 else min(_COLUMNS, len(order))
     rows = -(-len(order) // columns)
     figure = new_figure(1.2 + 3.3 * columns, 0.9 + 2.5 * rows, title)
     axes = np.atleast_1d(figure.subplots(rows, columns, sharey=True, squeeze=False)).ravel()
-    labels = [""] if classes is None else [str(classes[-1] if len(shown) == 1 else classes[k]) for k in shown]
+    if classes is None:
+        labels = [""] if outputs.shape[1] == 1 else [f"output {k + 1}" for k in shown]
+    else:
+        labels = [str(classes[-1] if len(shown) == 1 else classes[k]) for k in shown]
     for ax, k in zip(axes, order, strict=False):
         _draw(ax, X[:, k], *curves[k])
         ax.set_title(shorten(names[k], 34), fontsize=10, color=INK, loc="left", parse_math=False)
     for ax in axes[len(order) :]:
         figure.delaxes(ax)
     for ax in axes[: len(order) : columns]:
-        ax.set_ylabel(shorten(f"{y_label} of {labels[0]}" if labels[0] and len(shown) == 1 else y_label, 30))
+        text = f"{y_label} of {labels[0]}" if labels[0] and len(shown) == 1 else y_label
+        ax.set_ylabel(shorten(text, 30), parse_math=False)
     if len(shown) > 1:
         lines: Any = require_extra("matplotlib.lines", "plots")
         handles = [lines.Line2D([], [], color=color, lw=2) for color in _COLORS[: len(shown)]]
@@ -113,6 +118,26 @@ def effects(
     if file is not None:
         save_png(figure, file)
     return figure
+
+
+def _inputs(X: Any, names: Sequence[str]) -> np.ndarray:
+    """Evenly spaced rows of X in float64."""
+    try:
+        X = np.asarray(X, np.float64)
+    except (TypeError, ValueError) as err:
+        raise invalid("X", "entries that are not numbers", "numbers (n, d)") from err
+    if X.ndim != 2 or not X.size or len(names) != X.shape[1]:
+        raise invalid("names", f"{len(names)} names for X of shape {X.shape}", "a name for each column of X (n, d)")
+    if not np.isfinite(X).all():
+        raise invalid("X", "NaN or inf", "finite numbers")
+    return X[np.linspace(0, len(X) - 1, min(len(X), _ROWS)).round().astype(int)]
+
+
+def _order(order: Sequence[int], num_features: int) -> list[int]:
+    chosen = [int(k) for k in order]
+    if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0 or max(chosen) >= num_features:
+        raise invalid("order", chosen, f"different indices of features, 0 to {num_features - 1}")
+    return chosen
 
 
 def _curve(predict: Callable[[Any], Any], X: np.ndarray, k: int, shown: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -146,12 +171,16 @@ def _curve(predict: Callable[[Any], Any], X: np.ndarray, k: int, shown: list[int
 def _draw(ax: Any, feature: np.ndarray, grid: np.ndarray, values: np.ndarray) -> None:
     few = len(grid) <= 2
     for column, color in zip(values.T, _COLORS, strict=False):
-        ax.plot(grid, column, color=color, lw=2, ls=":" if few else "-", marker="o" if few else "")
-    deciles = np.unique(np.percentile(feature, np.arange(10, 100, 10)))
-    ax.plot(deciles, np.zeros_like(deciles), "|", color=FAINT, ms=7, transform=ax.get_xaxis_transform(), clip_on=False)
+        ax.plot(grid, column, color=color, lw=2, ls="" if few else "-", marker="o" if few else "", ms=7)
     ax.grid(axis="y", color="#EEEEEE", lw=0.8)
     ax.set_axisbelow(True)
+    ax.margins(x=0.04, y=0.1)
+    style(ax)
     if few:
         ax.set_xticks(grid)
-        ax.margins(x=0.25)
-    style(ax)
+        ax.set_xlim(grid[0] - 0.5 * (np.ptp(grid) or 1.0), grid[-1] + 0.5 * (np.ptp(grid) or 1.0))
+        return
+    deciles = np.unique(np.percentile(feature, np.arange(10, 100, 10)))
+    ax.vlines(deciles, 0.0, 0.035, color=FAINT, lw=1, transform=ax.get_xaxis_transform())
+    ticker: Any = require_extra("matplotlib.ticker", "plots")
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))

@@ -8,18 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from jaxcvx.errors import invalid
+from jaxcvx.errors import invalid, require_extra
 from jaxcvx.plots.figure import BLUE, FAINT, INK, VERMILLION, label, new_figure, save_png, style
 
-_ROOM = 0.12  # of the height above and below the lines
+_ROOM = 0.13  # of the height above and below the lines
+_MARGIN, _WIDTH, _HEIGHT = 0.02, 0.53, 0.08  # of a text in the axes
 
 
 def proof(trace: Sequence[Any], file: str | os.PathLike[str] | None = None, *, title: str = "") -> Any:
     """Draw how the gap of a proof closes, and save it as a PNG if ``file`` is given.
 
+    A bound holds from its second on. The line above the axes states the last gap, rounded up. The axis of seconds is
+    logarithmic if the gap closes early, and begins at the first row of the trace.
+
     Args:
-      trace: triples (seconds, objective of the network, proved lower bound) in the order of time. A callback of
-        :func:`jaxcvx.improve` or :func:`jaxcvx.certify` can collect them. Bounds may be -inf at first.
+      trace: triples (seconds, objective of the network, lower bound that is proved for all networks) in the order of
+        time. A callback of :func:`jaxcvx.improve` or :func:`jaxcvx.certify` can collect them. Bounds may be -inf at
+        first.
       file: the file to write, or None.
       title: a line above the picture.
 
@@ -61,41 +66,79 @@ def proof(trace: Sequence[Any], file: str | os.PathLike[str] | None = None, *, t
 
 
 def _draw(ax: Any, seconds: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> None:
-    if len(seconds) == 1:  # a line needs two ends
-        seconds, upper, lower = (np.repeat(a, 2) for a in (seconds, upper, lower))
-        seconds = seconds * np.array([0.5, 1.0])
     known = np.isfinite(lower)
-    ax.plot(seconds, upper, color=BLUE, lw=2, drawstyle="steps-post")
-    low = float(upper.min())
-    if known.any():
-        ax.plot(seconds[known], lower[known], color=VERMILLION, lw=2, drawstyle="steps-post")
-        ax.fill_between(seconds[known], lower[known], upper[known], color=FAINT, alpha=0.13, lw=0, step="post")
-        low = float(lower[known].min())
-    high = float(upper.max())
-    height = (high - low) or max(abs(high), 1.0)
-    ax.set_ylim(low - _ROOM * height, high + 2.2 * _ROOM * height)
-    ax.set_xlim(0.0, seconds[-1])
+    if _early(seconds[known], (upper - lower)[known]):
+        ticker: Any = require_extra("matplotlib.ticker", "plots")
+        ax.set_xscale("log")
+        wide = seconds[-1] > 300 * seconds[0]
+        ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+        ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_formatter(ticker.NullFormatter())
+    if seconds[0] < seconds[-1]:
+        ax.set_xlim(seconds[0], seconds[-1])
+    else:  # the bounds of one moment hold afterwards
+        ax.set_xlim(0.0, 2 * seconds[-1])
+        seconds, upper, lower, known = (np.append(a, a[-1]) for a in (seconds, upper, lower, known))
+        seconds[-1] *= 2
+    low, high = _heights(upper, lower[known])
+    ax.set_ylim(low - _ROOM * (high - low), high + _ROOM * (high - low))
     ax.set(xlabel="seconds", ylabel="training objective")
     ax.grid(axis="y", color="#EEEEEE", lw=0.8)
     ax.set_axisbelow(True)
     style(ax)
-    place = {"transform": ax.get_yaxis_transform(), "ha": "left"}
-    label(ax, 0.02, high + 0.4 * _ROOM * height, "this network", BLUE, va="bottom", **place)
-    if not known.any():
-        ax.text(0.98, 0.06, "nothing is proved", transform=ax.transAxes, ha="right", color=INK, fontsize=10)
-        return
-    middle = float(np.interp(0.5 * seconds[-1], seconds[known], lower[known])) - 0.45 * _ROOM * height
-    label(ax, 0.5, middle, "no network of any width is below", VERMILLION, va="top", **(place | {"ha": "center"}))
-    gap = (upper[-1] - lower[-1]) / max(abs(upper[-1]), np.finfo(float).tiny)
-    text = f"gap {100 * gap:.2g} %" if gap >= 1e-5 else f"gap {100 * gap:.0e} %"
-    ax.annotate(
-        text,
-        (seconds[-1], 0.5 * (upper[-1] + lower[-1])),
-        (-14, 30),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        color=INK,
-        fontsize=11,
-        arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.8},
-    )
+    ax.fill_between(seconds[known], lower[known], upper[known], color=FAINT, alpha=0.13, lw=0, step="post")
+    for line, where, color in ((upper, np.isfinite(upper), BLUE), (lower, known, VERMILLION)):
+        if where.any():
+            ax.plot(seconds[where], line[where], color=color, lw=2, drawstyle="steps-post")
+            ax.scatter(seconds[-1], line[-1], s=26, color=color, zorder=3, clip_on=False)
+    ax.set_title(_sentence(float(upper[-1]), float(lower[-1])), fontsize=10, color=INK, loc="left", pad=8)
+    own = max(_on_line(ax, seconds, upper, share) for share in (_MARGIN, 0.3))
+    place: dict[str, Any] = {"transform": ax.transAxes}
+    label(ax, _MARGIN, own + _MARGIN, f"this network: {upper[-1]:.6g}", BLUE, va="bottom", ha="left", **place)
+    if known.any():
+        text = f"no network of any width is below this line, {lower[-1]:.6g} in the end"
+        below = _on_line(ax, seconds[known], lower[known], 1 - _MARGIN - _WIDTH) - _MARGIN
+        if below > _HEIGHT:  # nothing is drawn below a line that rises
+            label(ax, 1 - _MARGIN, below, text, VERMILLION, va="top", ha="right", **place)
+        else:
+            above = _on_line(ax, seconds[known], lower[known], _MARGIN + _WIDTH) + _MARGIN
+            label(ax, _MARGIN, above, text, VERMILLION, va="bottom", ha="left", **place)
+
+
+def _early(seconds: np.ndarray, gap: np.ndarray) -> bool:
+    """True if half of what closes at all closes in the first tenth of the time."""
+    if not len(seconds) or seconds[-1] < 2 * seconds[0]:
+        return False
+    half = seconds[np.argmax(gap <= 0.5 * (gap[0] + gap[-1]))]
+    return bool(half - seconds[0] < 0.1 * (seconds[-1] - seconds[0]))
+
+
+def _heights(upper: np.ndarray, lower: np.ndarray) -> tuple[float, float]:
+    """The heights to show. Bounds far below the last objective are left out, unless the last one is."""
+    high = float(upper.max())
+    if not len(lower):
+        return min(float(upper.min()), high - 0.1 * max(abs(high), 1e-300)), high
+    last = float(upper[-1])
+    low = max(float(lower.min()), min(last - abs(last), last - 4 * (last - float(lower[-1]))))
+    return (low, high) if high > low else (high - 0.1 * (abs(high) or 1.0), high)
+
+
+def _on_line(ax: Any, seconds: np.ndarray, values: np.ndarray, share: float) -> float:
+    """The height of the line at a share of the width; both in units of the axes."""
+    inverse = ax.transAxes.inverted()
+    x, y = inverse.transform(ax.transData.transform(np.stack([seconds, values], axis=1))).T
+    k = int(np.searchsorted(x, share, side="right")) - 1
+    return max(float(y[max(k, 0)]), 0.0)
+
+
+def _sentence(upper: float, lower: float) -> str:
+    """The last gap in words. It is rounded up, for it is a claim."""
+    if not np.isfinite(lower):
+        return "Nothing is proved about other networks."
+    gap = 100 * max(upper - lower, 0.0) / max(abs(upper), np.finfo(float).tiny)
+    if gap == 0:
+        return "No two-layer ReLU network is better."
+    unit = 10.0 ** (np.floor(np.log10(gap)) - 1)
+    up = np.ceil(gap / unit - 1e-9) * unit  # 1e-9: the division has rounding errors
+    shown = f"{up:.0f}" if up >= 10 else f"{up:.2g}"
+    return f"No two-layer ReLU network is better by more than {shown} %."
