@@ -40,7 +40,7 @@ test docs: export XLA_FLAGS = $(STEADY) --xla_backend_optimization_level=0 $(KNO
 test: lint
 	.venv-test/bin/python -m pytest $(PYTEST_ARGS)
 
-soak: .venv-test/.installed
+soak: .venv-test/.browser
 	.venv-test/bin/python -m pytest $(SOAK_ARGS) -m soak
 
 long: .venv-test/.installed
@@ -80,6 +80,10 @@ notebooks: .venv-notebooks/.installed
 
 .venv-test/.installed: .venv-test/.created
 	.venv-test/bin/python -m pip install --quiet --editable '.[test,lint]'
+	touch $@
+
+.venv-test/.browser: .venv-test/.installed
+	.venv-test/bin/python -m pip install --quiet --editable '.[test,browser]'
 	touch $@
 
 .venv-docs/.installed: .venv-docs/.created

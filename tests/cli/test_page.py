@@ -5,10 +5,11 @@ from __future__ import annotations
 import html.parser
 import json
 import shutil
-import subprocess
 
+import numpy as np
 import pytest
 
+from jaxcvx import plots
 from jaxcvx.cli.page import number, page
 
 pytest.importorskip("jinja2")
@@ -30,7 +31,7 @@ REPORT = {
         "outputs": 3,
         "classes": ["p", "q", "r"],
         "classes_without_test_rows": ["r"],
-        "preparation": ["column '<b>': 3 missing cells became the median."],
+        "preparation": ["column '<b>': 3 missing cells became the median.", f"column '{LONG}' is dropped."],
     },
     "loss": "softmax",
     "beta": 0.5,
@@ -85,7 +86,7 @@ class Reader(html.parser.HTMLParser):
         self.fetched += [values[name] or "" for name in ("src", "href") if name in values]
         if tag == "img":
             self.alts.append(values.get("alt") or "")
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "link"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -98,10 +99,27 @@ class Reader(html.parser.HTMLParser):
 def test_the_page_is_whole_and_alone():
     made = page(REPORT, dict.fromkeys(("path", "proof", "effects", "regions"), PNG))
     reader = Reader(made)
-    assert len(reader.fetched) == 4 and all(each.startswith("data:image/png;base64,") for each in reader.fetched)
+    assert reader.fetched[0] == "data:,"  # no browser asks for an icon
+    assert len(reader.fetched) == 5 and all(each.startswith("data:image/png;base64,") for each in reader.fetched[1:])
     assert all(len(alt) > 20 for alt in reader.alts)
     text = " ".join(" ".join(reader.texts).split())
-    for words in ("<script>alert(1)</script>: a classifier with 7 neurons", "kind & more", "1,234 rows", "0.877",
+    sections = (
+        "training objective",
+        "This network is",
+        "The path of weight decays From",
+        "The proof The upper",
+        "What the network learned Each",
+        "Decision regions The",
+        "The strongest neurons A",
+        "What was done to the columns",
+        "Other methods",
+        "The run",
+        "version of jax",
+        "jaxcvx predict",
+    )
+    places = [text.index(words) for words in sections]
+    assert places == sorted(places)
+    for words in ("<script>alert(1)</script>: a classifier with 7 neurons", "kind & more", "1,234 rows", "0.8766",
                   "This network is <fine>.", "0.85 ± –", "+0.80 <b>", "class r", "9,876", "Adam", "75 %"):  # fmt: skip
         assert words in text, words
     assert "http" not in made and "None" not in made and "@import" not in made and "url(" not in made
@@ -112,37 +130,68 @@ def test_parts_that_a_run_lacks_are_left_out():
     small |= {"test": None, "comparison": [], "neurons": [], "beta_fraction": None}
     small["data"] |= {"task": "regression", "classes": None, "classes_without_test_rows": [], "preparation": []}
     text = " ".join(Reader(page(small, {})).texts)
-    for words in ("Other methods", "strongest neurons", "What was done", "test rows", "of beta_max", "classes"):
+    for words in ("Other methods", "strongest neurons", "What was done", "test rows", "classes"):
         assert words not in text, words
+
+
+def test_what_is_unknown_is_a_dash():
+    nothing = json.loads(json.dumps(REPORT), parse_float=lambda text: None)
+    nothing["seconds"] = dict.fromkeys(REPORT["seconds"], 0.0)
+    nothing |= {"programs": None, "seed": None, "num_neurons": None}
+    nothing["comparison"][0]["neurons"] = nothing["certificate"]["nodes"] = None
+    made = page(nothing, {})
+    text = " ".join(" ".join(Reader(made).texts).split())
+    assert "None" not in made and "nan" not in text
+    for words in ("a classifier with – neurons", "± – standard error", "weight decay beta –", "seed –", "– a", "– ± –"):
+        assert words.replace("– a", "– <b>") in text, words
 
 
 def test_numbers():
     assert [number(None), number(12345), number(0.123456), number(3.0, 2)] == ["–", "12,345", "0.1235", "3"]
 
 
+def pictures(folder):
+    """Two pictures as training draws them."""
+    X = np.random.default_rng(0).standard_normal((40, 6))
+    plots.proof([(1.0, 12.5, 2.0), (2.0, 12.5, 12.0)], folder / "proof.png")
+    plots.effects(lambda rows: rows @ np.arange(6.0), X, list("abcdef"), folder / "effects.png")
+    return {name: (folder / f"{name}.png").read_bytes() for name in ("proof", "effects")}
+
+
 @pytest.mark.soak
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
-def test_a_browser_shows_it_within_the_window(width, tmp_path):
-    """Chromium lays it out: nothing is wider than the window. The page can ask for nothing: there is no network."""
+def test_a_browser_shows_it(width, scheme, tmp_path):
+    """Nothing is wider than the window, pictures stay legible on white, the console is silent, nothing is fetched."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'jaxcvx[browser]'")
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no Chromium: apt-get install chromium")
-    made = page(REPORT, dict.fromkeys(("path", "proof", "effects"), PNG))
-    script = (
-        "<script>addEventListener('load', () => { const root = document.documentElement;"
-        "document.title = [innerWidth, root.scrollWidth, document.images.length,"
-        "[...document.images].every(i => i.naturalWidth > 0), performance.getEntriesByType('resource')"
-        ".filter(e => !e.name.startsWith('data:')).length].join(' '); });</script></body>"
-    )
-    file = tmp_path / "page.html"  # in a frame of this width: a headless window is at least 500 pixels wide
-    file.write_text(made.replace("</body>", script.replace("document.title =", "parent.document.title =")))
-    frame = tmp_path / "frame.html"
-    frame.write_text(f'<iframe src="page.html" style="width:{width}px;height:3000px;border:0"></iframe>')
-    command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
-               "--disable-web-security", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000",
-               "--window-size=1500,3200", "--dump-dom", str(frame)]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    title = done.stdout.partition("<title>")[2].partition("</title>")[0].split()
-    assert title, done.stderr
-    assert int(title[0]) == width and int(title[1]) <= width, title
-    assert title[2:] == ["3", "true", "0"]
+    file = tmp_path / "report.html"
+    file.write_text(page(REPORT, pictures(tmp_path)))
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
+        view = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        said, asked = [], []
+        view.on("console", lambda message: said.append(message.text))
+        view.on("pageerror", lambda error: said.append(str(error)))
+        view.on("request", lambda request: asked.append(request.url))
+        view.goto(file.as_uri())
+        found = view.evaluate(
+            """() => ({
+                inner: innerWidth,
+                scroll: document.documentElement.scrollWidth,
+                images: [...document.images].map(i => [i.naturalWidth, i.getBoundingClientRect().width]),
+                scripts: document.scripts.length,
+                page: getComputedStyle(document.body).backgroundColor,
+                card: getComputedStyle(document.querySelector("figure")).backgroundColor,
+            })"""
+        )
+        chromium.close()
+    assert said == [] and found["scripts"] == 0
+    assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
+    assert found["inner"] == width and found["scroll"] <= width
+    assert [natural for natural, _ in found["images"]] == [1200, 1665]
+    assert all(0.44 < shown / natural < 0.65 for natural, shown in found["images"])
+    assert (found["page"] == "rgb(255, 255, 255)") == (scheme == "light")
+    assert found["card"] == "rgb(255, 255, 255)"

@@ -9,6 +9,7 @@ import jax
 import pytest
 
 import jaxcvx
+import jaxcvx.plots
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -52,6 +53,7 @@ def test_every_public_name_is_in_the_api_pages_once():
     integrations |= {f"flax.{name}" for name in jaxcvx.flax.__all__}
     integrations |= {f"torch.{name}" for name in jaxcvx.torch.__all__}
     integrations |= {f"parallel.{name}" for name in jaxcvx.parallel.__all__}
+    integrations |= {f"plots.{name}" for name in jaxcvx.plots.__all__}
     assert sorted(found) == sorted(set(jaxcvx.__all__) | integrations)
 
 

@@ -13,10 +13,11 @@ import jaxcvx
 import jaxcvx.estimators
 import jaxcvx.flax
 import jaxcvx.parallel
+import jaxcvx.plots
 import jaxcvx.torch
 
 SNAPSHOT = Path(__file__).parent / "api.txt"
-MODULES = (jaxcvx, jaxcvx.errors, jaxcvx.estimators, jaxcvx.flax, jaxcvx.parallel, jaxcvx.torch)
+MODULES = (jaxcvx, jaxcvx.errors, jaxcvx.estimators, jaxcvx.flax, jaxcvx.parallel, jaxcvx.plots, jaxcvx.torch)
 
 
 def describe(name: str, value: object) -> list[str]:
