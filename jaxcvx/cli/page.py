@@ -58,6 +58,7 @@ def page(report: dict[str, Any], pictures: dict[str, bytes]) -> str:
         "number": number,
         "signed": lambda value, form: DASH if value is None else f"{value:+{form}}".replace("-", "−"),
         "percent": lambda gap: DASH if gap is None else percent(gap),
+        "seconds": lambda value: DASH if value is None else f"{value:.1f}",
         "dash": lambda value: DASH if value is None else value,
     }
     template = environment.from_string(importlib.resources.files("jaxcvx.cli").joinpath("page.html.j2").read_text())

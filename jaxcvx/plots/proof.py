@@ -12,6 +12,7 @@ from jaxcvx.errors import invalid, require_extra
 from jaxcvx.plots.figure import BLUE, FAINT, INK, VERMILLION, label, new_figure, save_png, style
 
 _ROOM = 0.13  # of the height above and below the lines
+_AFTER = 1.25  # times a single moment is where its axis ends: its bounds hold afterwards
 _MARGIN, _WIDTH, _HEIGHT = 0.02, 0.53, 0.08  # of a text in the axes
 
 
@@ -66,7 +67,7 @@ def proof(trace: Sequence[Any], file: str | os.PathLike[str] | None = None, *, t
 
 
 def _draw(ax: Any, seconds: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> None:
-    known = np.isfinite(lower)
+    known, end = np.isfinite(lower), seconds[-1]
     if _early(seconds[known], (upper - lower)[known]):
         ticker: Any = require_extra("matplotlib.ticker", "plots")
         ax.set_xscale("log")
@@ -74,12 +75,10 @@ def _draw(ax: Any, seconds: np.ndarray, upper: np.ndarray, lower: np.ndarray) ->
         ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
         ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         ax.xaxis.set_minor_formatter(ticker.NullFormatter())
-    if seconds[0] < seconds[-1]:
-        ax.set_xlim(seconds[0], seconds[-1])
-    else:  # the bounds of one moment hold afterwards
-        ax.set_xlim(0.0, 2 * seconds[-1])
+    if seconds[0] == seconds[-1]:
         seconds, upper, lower, known = (np.append(a, a[-1]) for a in (seconds, upper, lower, known))
-        seconds[-1] *= 2
+        seconds[-1] *= _AFTER
+    ax.set_xlim(seconds[0], seconds[-1])
     low, high = _heights(upper, lower[known])
     ax.set_ylim(low - _ROOM * (high - low), high + _ROOM * (high - low))
     ax.set(xlabel="seconds", ylabel="training objective")
@@ -90,7 +89,7 @@ def _draw(ax: Any, seconds: np.ndarray, upper: np.ndarray, lower: np.ndarray) ->
     for line, where, color in ((upper, np.isfinite(upper), BLUE), (lower, known, VERMILLION)):
         if where.any():
             ax.plot(seconds[where], line[where], color=color, lw=2, drawstyle="steps-post")
-            ax.scatter(seconds[-1], line[-1], s=26, color=color, zorder=3, clip_on=False)
+            ax.scatter(end, line[-1], s=26, color=color, zorder=3, clip_on=False)
     ax.set_title(_sentence(float(upper[-1]), float(lower[-1])), fontsize=10, color=INK, loc="left", pad=8)
     own = max(_on_line(ax, seconds, upper, share) for share in (_MARGIN, 0.3))
     place: dict[str, Any] = {"transform": ax.transAxes}
