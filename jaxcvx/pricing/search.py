@@ -18,8 +18,8 @@ from jaxcvx.pricing.box_tree import BoxTree, grow_boxes, rebased, start_boxes, s
 from jaxcvx.pricing.host import ascend_on_host, price_of
 from jaxcvx.pricing.sign_tree import SignTree, grow_signs, start_signs
 
-_SIGNS_SHARE = 0.1  # of the time goes to signs first where boxes are possible
-_SIGNS_SECONDS = 4.0  # and at most so much
+_FIRST = {"signs": (0.1, 4.0), "boxes": (0.25, 20.0)}  # share of the time for a first try, and largest seconds
+_SLICE = (0.1, 2.0)  # share of the time between two decisions, and least seconds
 _WORTH, _SHIFT = 5_000, 1e-3  # boxes, and a relative shift of the prices, from and up to which boxes are taken over
 _SMALL_RANK = 9  # up to this rank boxes begin at once
 _END = 2e-7  # relative distance of the bounds at which a search ends
@@ -41,6 +41,7 @@ class PriceSearch:
       neuron: (p,) a unit neuron of this price.
       nodes: number of nodes bounded so far.
       open: number of nodes left whose bound exceeds the largest price found, of the search that went last.
+      rates: for each search that was tried, how fast its bound fell: per second, of the logarithm of its excess.
     """
 
     all_rows: Float[np.ndarray, "N p"]
@@ -53,6 +54,12 @@ class PriceSearch:
     neuron: Float[np.ndarray, p]
     nodes: int = 0
     open: int = 0
+    rates: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def excess(self, name: str, level: float) -> float:
+        """How far the bound of one search is above the goal, relative to it."""
+        bound = self.signs.upper if name == "signs" or self.boxes is None else self.boxes.upper
+        return max(bound / max(level, self.value, np.finfo(float).tiny) - 1.0, 1e-12)
 
     def offer(self, neuron: Float[np.ndarray, p]) -> None:
         """Take a neuron if its price is the largest so far."""
@@ -126,7 +133,7 @@ def renewed_search(
         return new
     if old.nodes > _WORTH and shift <= _SHIFT * new.value and np.array_equal(old.rows, new.boxes.rows):
         new.boxes = rebased(old, new.residual, shift)
-        new.nodes += old.nodes
+        new.nodes += search.nodes
         new.upper = max(min(new.upper, new.boxes.upper), new.value)
     return new
 
@@ -146,16 +153,39 @@ def grow_search(
       The search.
     """
     begin = time.perf_counter()
-    boxes, stopped = search.boxes, False
-    if not search.finished(level):
-        until = deadline
-        if boxes is not None:
-            first = search.signs.nodes < 4 and boxes.axes.shape[1] > _SMALL_RANK
-            until = begin + min(_SIGNS_SHARE * (deadline - begin), _SIGNS_SECONDS) if first else begin
-        stopped = _by_signs(search, level, until, report)
-    if boxes is not None and not stopped and not search.finished(level):
-        _by_boxes(search, level, deadline, report)
+    if search.boxes is None:
+        if not search.finished(level):
+            _by_signs(search, level, deadline, report)
+        return search
+    total, stuck = min(deadline - begin, 3600.0), set[str]()
+    while not search.finished(level) and (left := deadline - time.perf_counter()) > 0:
+        name = _next(search, level, left, stuck)
+        share, seconds = _FIRST[name] if name not in search.rates else _SLICE
+        length = min(share * total, seconds) if name not in search.rates else max(share * total, seconds)
+        before, start, nodes = search.excess(name, level), time.perf_counter(), search.nodes
+        stopped = (_by_signs if name == "signs" else _by_boxes)(search, level, min(start + length, deadline), report)
+        spent = max(time.perf_counter() - start, 1e-3)
+        search.rates[name] = max(float(np.log(before / search.excess(name, level))), 0.0) / spent
+        stuck = stuck | {name} if search.nodes == nodes else set()
+        if stopped or len(stuck) == 2:
+            break
     return search
+
+
+def _next(search: PriceSearch, level: float, seconds: float, stuck: set[str]) -> str:
+    """The search to go on with: each is tried once; then the one whose bound will be lower at the end.
+
+    One that is ``stuck``, without a node to halve, is left alone.
+
+    Boxes are tried first where the rows have a small rank.
+    """
+    assert search.boxes is not None
+    order = ["boxes", "signs"] if search.boxes.axes.shape[1] <= _SMALL_RANK else ["signs", "boxes"]
+    order = [name for name in order if name not in stuck]
+    for name in order:
+        if name not in search.rates:
+            return name
+    return min(order, key=lambda name: float(np.log(search.excess(name, level))) - search.rates[name] * seconds)
 
 
 def _by_signs(search: PriceSearch, level: float, deadline: float, report: Report | None) -> bool:
@@ -176,16 +206,20 @@ def _by_signs(search: PriceSearch, level: float, deadline: float, report: Report
     return stopped
 
 
-def _by_boxes(search: PriceSearch, level: float, deadline: float, report: Report | None) -> None:
-    """Go on with boxes."""
+def _by_boxes(search: PriceSearch, level: float, deadline: float, report: Report | None) -> bool:
+    """Go on with boxes; True if the report stopped it."""
     assert search.boxes is not None
+    stopped = False
     before = search.nodes - search.boxes.nodes
 
     def tell(boxes: BoxTree) -> bool:
+        nonlocal stopped
         search.offer(boxes.neuron)
         search.upper = max(min(search.upper, boxes.upper), search.value)
         search.nodes, search.open = before + boxes.nodes, boxes.open
-        return report is not None and report(search)
+        stopped = stopped or (report is not None and report(search))
+        return stopped
 
     search.boxes.offer(search.neuron)
     tell(grow_boxes(search.boxes, level, deadline, tell))
+    return stopped
