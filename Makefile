@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    install into .venv-demo, train on the digits data set, write demo-output/"
+	@echo "make demo    install into .venv-demo, train on the diabetes data, prove a bound, write demo-output/"
 	@echo "make test    install into .venv-test, then ruff, mypy and pytest"
 	@echo "make soak    thousands of random, broken and interrupted solves: docs/reliability.md"
 	@echo "make long    the cases that make test leaves out"
@@ -22,7 +22,7 @@ help:
 	@echo "make clean   remove the environments, caches and outputs"
 
 demo: .venv-demo/.installed
-	.venv-demo/bin/jaxcvx train digits --out demo-output
+	.venv-demo/bin/jaxcvx train diabetes --rule one_standard_error --compare --out demo-output
 
 # Programs compiled by an earlier run are taken from the cache: a second run takes a quarter of the time.
 test soak long docs: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.jax-cache

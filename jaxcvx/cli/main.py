@@ -20,6 +20,7 @@ from jaxcvx.analysis.cross_validation import RULES
 from jaxcvx.cli.apply import certify_model, describe, predict_file, write_predictions
 from jaxcvx.cli.artifacts import write_artifacts, write_model
 from jaxcvx.cli.compare import compare
+from jaxcvx.cli.compile_cache import use_compile_cache
 from jaxcvx.cli.notation import Notation
 from jaxcvx.cli.phases import Compilations, Phases, stop_on_interrupt
 from jaxcvx.cli.pipeline import Settings, percent, train
@@ -249,7 +250,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run() -> None:
-    """Entry point of the console script: exits with the code of :func:`main`."""
+    """Entry point of the console script: keeps compiled programs, and exits with the code of :func:`main`."""
+    use_compile_cache()
     sys.exit(main())
 
 
